@@ -1,0 +1,36 @@
+"""Registries of the library, children of mmseg's.
+
+Each component is entered twice under one name: in the scope ``omh_mmseg`` (``type='omh_mmseg.STEGO'`` works from any
+project) and in mmseg's own registry, because several of mmseg's tools fix the default scope to ``mmseg`` and users'
+configs keep ``default_scope = 'mmseg'``.
+"""
+
+from __future__ import annotations
+
+from mmengine.registry import Registry
+from mmseg import registry as mmseg_registry
+
+
+class PublishedRegistry(Registry):
+    """A child registry that also enters its modules in its parent.
+
+    Args:
+        parent: The mmseg registry to extend and to publish to.
+    """
+
+    def __init__(self, parent: Registry) -> None:
+        super().__init__(parent.name, parent=parent, scope='omh_mmseg')
+
+    def _register_module(
+        self, module: type, module_name: str | list[str] | None = None, force: bool = False
+    ) -> None:
+        super()._register_module(module, module_name, force)
+        self.parent._register_module(module, module_name, force)
+
+
+MODELS = PublishedRegistry(mmseg_registry.MODELS)
+DATASETS = PublishedRegistry(mmseg_registry.DATASETS)
+TRANSFORMS = PublishedRegistry(mmseg_registry.TRANSFORMS)
+METRICS = PublishedRegistry(mmseg_registry.METRICS)
+HOOKS = PublishedRegistry(mmseg_registry.HOOKS)
+VISUALIZERS = PublishedRegistry(mmseg_registry.VISUALIZERS)
