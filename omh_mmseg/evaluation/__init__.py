@@ -1,1 +1,21 @@
-"""."""
+"""Matching of clusters to classes, and metrics."""
+
+from omh_mmseg.evaluation.matching import (
+    UNMATCHED,
+    SegmentationScores,
+    confusion_matrix,
+    hungarian_assignment,
+    identity_assignment,
+    scores_from_confusion,
+)
+from omh_mmseg.evaluation.metrics import UnsupervisedIoUMetric
+
+__all__ = [
+    'UNMATCHED',
+    'SegmentationScores',
+    'UnsupervisedIoUMetric',
+    'confusion_matrix',
+    'hungarian_assignment',
+    'identity_assignment',
+    'scores_from_confusion',
+]

@@ -1,0 +1,192 @@
+"""Matching of clusters to classes and the scores that follow (METHODS.md 6.6).
+
+Count matrices have predicted clusters as rows and true classes as columns, are accumulated over a whole data set and
+hold every pixel that has a label. Nothing here drops a pixel: one that is predicted as a cluster without a class is a
+miss for its true class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+
+UNMATCHED = -1
+"""Class of a cluster that the assignment left over."""
+
+
+@dataclass(frozen=True)
+class SegmentationScores:
+    """Scores of one count matrix, in percent.
+
+    Attributes:
+        mean_iou: Mean of ``iou`` over the classes where it is not NaN.
+        pixel_accuracy: Share of the labelled pixels whose cluster has their class.
+        iou: (K,) intersection over union per class. NaN only for a class without ground truth whose cluster never
+            predicts; a class without ground truth whose cluster does predict counts as 0.
+        accuracy: (K,) share of each class's pixels that are found; NaN without ground truth.
+        assignment: (num_predicted,) class of each cluster, ``UNMATCHED`` for those left over.
+        counts: (num_predicted, K) the count matrix.
+    """
+
+    mean_iou: float
+    pixel_accuracy: float
+    iou: np.ndarray
+    accuracy: np.ndarray
+    assignment: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def absent(self) -> list[int]:
+        """Classes without a single ground-truth pixel."""
+        return np.flatnonzero(self.counts.sum(axis=0) == 0).tolist()
+
+
+def confusion_matrix(
+    pred: np.ndarray | torch.Tensor,
+    target: np.ndarray | torch.Tensor,
+    num_predicted: int,
+    num_classes: int,
+    ignore_index: int = 255,
+) -> np.ndarray:
+    """Count how often each cluster meets each class.
+
+    The counting runs on the device of ``pred``; only the matrix leaves it.
+
+    Args:
+        pred: Integer cluster numbers of any shape, each in ``0..num_predicted - 1`` wherever there is a label.
+        target: Integer labels of the same shape, each in ``0..num_classes - 1`` or ``ignore_index``.
+        num_predicted: Number of clusters.
+        num_classes: Number of classes.
+        ignore_index: Label of the pixels that are left out.
+
+    Returns:
+        int64 (num_predicted, num_classes): rows predicted, columns true.
+
+    Raises:
+        ValueError: Shapes differ, or a value lies outside its range.
+    """
+    pred, target = _as_int64(pred), _as_int64(target)
+    if pred.shape != target.shape:
+        raise ValueError(
+            f'the prediction has shape {tuple(pred.shape)} but the label has shape {tuple(target.shape)}; predict at '
+            'the size of the label, or resize both in the test pipeline'
+        )
+    target = target.to(pred.device)
+    labelled = target != ignore_index
+    pred, target = pred[labelled], target[labelled]
+    _check_range('label', target, num_classes, f' or {ignore_index} (ignored)')
+    _check_range('predicted cluster', pred, num_predicted)
+    counts = torch.bincount(pred * num_classes + target, minlength=num_predicted * num_classes)
+    return counts.reshape(num_predicted, num_classes).cpu().numpy()
+
+
+def hungarian_assignment(counts: np.ndarray) -> np.ndarray:
+    """Match clusters to classes one to one so that the most pixels agree.
+
+    Args:
+        counts: (num_predicted, num_classes). With more clusters than classes the best ``num_classes`` of them are
+            matched; with fewer, some classes get no cluster.
+
+    Returns:
+        int64 (num_predicted,): class of each cluster, ``UNMATCHED`` for those left over.
+    """
+    counts = _as_counts(counts)
+    rows, columns = linear_sum_assignment(counts, maximize=True)
+    assignment = np.full(counts.shape[0], UNMATCHED, dtype=np.int64)
+    assignment[rows] = columns
+    return assignment
+
+
+def identity_assignment(num_predicted: int, num_classes: int) -> np.ndarray:
+    """Assign number k to class k, as for a head that predicts classes already; numbers beyond are unmatched."""
+    assignment = np.arange(num_predicted)
+    return np.where(assignment < num_classes, assignment, UNMATCHED)
+
+
+def scores_from_confusion(
+    counts: np.ndarray, assignment: np.ndarray | Sequence[int] | None = None
+) -> SegmentationScores:
+    """Scores of a count matrix under an assignment of clusters to classes.
+
+    With TP, FP and FN per class, IoU = TP / (TP + FP + FN). Pixels of unmatched clusters are FN of their true class and
+    FP of none; the pixel accuracy is sum TP over *all* counted pixels.
+
+    Args:
+        counts: (num_predicted, num_classes), rows predicted, columns true.
+        assignment: (num_predicted,) class of each cluster, ``UNMATCHED`` for none. Default: number k is class k.
+
+    Returns:
+        The scores; means are NaN where nothing was counted.
+
+    Raises:
+        ValueError: The assignment has the wrong length, an unknown class or one class twice.
+    """
+    counts = _as_counts(counts)
+    num_predicted, num_classes = counts.shape
+    if assignment is None:
+        assignment = identity_assignment(num_predicted, num_classes)
+    assignment = np.asarray(assignment, dtype=np.int64)
+    matched = np.flatnonzero(assignment != UNMATCHED)
+    classes = assignment[matched]
+    if (
+        assignment.shape != (num_predicted,)
+        or len(np.unique(classes)) != len(classes)
+        or ((classes < 0) | (classes >= num_classes)).any()
+    ):
+        raise ValueError(
+            f'assignment {assignment.tolist()} does not fit a {num_predicted} x {num_classes} count matrix: it needs '
+            f'one entry per cluster, each a different class in 0..{num_classes - 1} or {UNMATCHED} for none'
+        )
+
+    true_positive = np.zeros(num_classes, dtype=np.int64)
+    predicted = np.zeros(num_classes, dtype=np.int64)
+    true_positive[classes] = counts[matched, classes]
+    predicted[classes] = counts[matched].sum(axis=1)
+    ground_truth = counts.sum(axis=0)
+    iou = _percent(true_positive, predicted + ground_truth - true_positive)
+    return SegmentationScores(
+        mean_iou=float(np.nanmean(iou)) if not np.isnan(iou).all() else float('nan'),
+        pixel_accuracy=float(_percent(true_positive.sum(), counts.sum())),
+        iou=iou,
+        accuracy=_percent(true_positive, ground_truth),
+        assignment=assignment,
+        counts=counts,
+    )
+
+
+def _percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid='ignore'):
+        return 100.0 * np.asarray(part, dtype=np.float64) / np.asarray(whole, dtype=np.float64)
+
+
+def _as_int64(values: np.ndarray | torch.Tensor) -> torch.Tensor:
+    if isinstance(values, torch.Tensor):
+        if values.is_floating_point():
+            raise ValueError(f'cluster numbers and labels must be integers, got {values.dtype}; take the argmax first')
+        return values.long()
+    values = np.asarray(values)
+    if values.dtype.kind not in 'iub':
+        raise ValueError(f'cluster numbers and labels must be integers, got {values.dtype}; take the argmax first')
+    return torch.from_numpy(values.astype(np.int64))
+
+
+def _as_counts(counts: np.ndarray) -> np.ndarray:
+    counts = np.asarray(counts)
+    if counts.ndim != 2 or 0 in counts.shape or counts.dtype.kind not in 'iu' or (counts < 0).any():
+        raise ValueError(
+            'a count matrix holds non-negative integers of shape (clusters, classes), got '
+            f'{counts.dtype} {counts.shape}'
+        )
+    return counts.astype(np.int64)
+
+
+def _check_range(what: str, values: torch.Tensor, limit: int, also: str = '') -> None:
+    outside = (values < 0) | (values >= limit)
+    if bool(outside.any()):
+        seen = torch.unique(values[outside]).tolist()
+        listed = ', '.join(map(str, seen[:5])) + (f', ... ({len(seen)} values)' if len(seen) > 5 else '')
+        raise ValueError(f'{what} value {listed} is not accepted: it must be in 0..{limit - 1}{also}')

@@ -1,0 +1,307 @@
+"""The metric: scores, missing labels, bad values, written predictions, several processes, mmengine's loop."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import DefaultSampler
+from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from mmengine.structures import PixelData
+from mmseg.registry import METRICS as MMSEG_METRICS
+from mmseg.structures import SegDataSample
+from PIL import Image
+from torch.utils.data import Dataset
+
+from omh_mmseg.evaluation import UnsupervisedIoUMetric, confusion_matrix, hungarian_assignment, scores_from_confusion
+
+CLASSES = ('sky', 'road', 'tree', 'car')
+PERMUTATION = np.array([2, 0, 3, 1])  # cluster of each class
+
+
+@pytest.fixture
+def messages(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """What the metric logs."""
+    logger = MMLogger.get_instance(request.node.nodeid)
+    seen: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: seen.append(f'{record.levelname}: {record.getMessage()}')  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    yield seen
+    logger.removeHandler(handler)
+
+
+def make_sample(
+    index: int, labels: np.ndarray | None = None, labelled: bool = True, fields: tuple[str, ...] = ('pred_sem_seg',)
+) -> SegDataSample:
+    """A 6x8 sample whose predictions are the permuted labels with some errors."""
+    rng = np.random.default_rng(index)
+    if labels is None:
+        labels = rng.integers(0, len(CLASSES), (6, 8))
+    sample = SegDataSample(metainfo=dict(img_path=f'photos/{index:03d}.jpg', seg_map_path=f'labels/{index:03d}.png'))
+    if labelled:
+        sample.gt_sem_seg = PixelData(data=torch.from_numpy(labels)[None])
+    wrong = rng.random(labels.shape) < 0.2
+    for field in fields:
+        correct = labels if field == 'pred_linear' else PERMUTATION[labels % len(CLASSES)]
+        pred = np.where(wrong, rng.integers(0, len(CLASSES), labels.shape), correct)
+        setattr(sample, field, PixelData(data=torch.from_numpy(pred)[None]))
+    return sample
+
+
+def make_metric(**arguments: object) -> UnsupervisedIoUMetric:
+    metric = UnsupervisedIoUMetric(**arguments)
+    metric.dataset_meta = dict(classes=CLASSES)
+    return metric
+
+
+def run(metric: UnsupervisedIoUMetric, samples: list[SegDataSample]) -> dict[str, float]:
+    evaluator = Evaluator(metric)
+    evaluator.dataset_meta = metric.dataset_meta
+    for start in range(0, len(samples), 2):
+        evaluator.process(samples[start : start + 2])
+    return evaluator.evaluate(len(samples))
+
+
+def expected(samples: list[SegDataSample], field: str, matched: bool = True) -> tuple[float, float]:
+    pred = torch.cat([getattr(sample, field).data.flatten() for sample in samples])
+    target = torch.cat([sample.gt_sem_seg.data.flatten() for sample in samples])
+    counts = confusion_matrix(pred, target, len(CLASSES), len(CLASSES))
+    scores = scores_from_confusion(counts, hungarian_assignment(counts) if matched else None)
+    return scores.mean_iou, scores.pixel_accuracy
+
+
+def test_registered_in_mmseg() -> None:
+    assert MMSEG_METRICS.get('UnsupervisedIoUMetric') is UnsupervisedIoUMetric
+
+
+def test_scores_of_all_heads(messages: list[str]) -> None:
+    fields = ('pred_sem_seg', 'pred_linear', 'pred_level1')
+    samples = [make_sample(i, fields=fields) for i in range(5)]
+    metric = make_metric()
+    scores = run(metric, samples)
+    assert list(scores) == [
+        'probe/mIoU', 'probe/aAcc', 'linear/mIoU', 'linear/aAcc', 'level1/mIoU', 'level1/aAcc',
+    ]  # fmt: skip
+    assert (scores['probe/mIoU'], scores['probe/aAcc']) == expected(samples, 'pred_sem_seg')
+    assert (scores['linear/mIoU'], scores['linear/aAcc']) == expected(samples, 'pred_linear', matched=False)
+    assert (scores['level1/mIoU'], scores['level1/aAcc']) == expected(samples, 'pred_level1')
+    assert all(type(value) is float and value > 50 for value in scores.values())
+    assert metric.last_result['probe'].assignment[PERMUTATION].tolist() == [0, 1, 2, 3]
+    assert metric.last_result['linear'].assignment.tolist() == [0, 1, 2, 3]
+    assert any('probe (hungarian)' in text and 'road' in text for text in messages)
+
+
+def test_identity_head_is_not_matched() -> None:
+    samples = [make_sample(i) for i in range(3)]
+    scores = run(make_metric(heads=dict(pred_sem_seg=('plain', 'identity'))), samples)
+    assert scores['plain/aAcc'] == expected(samples, 'pred_sem_seg', matched=False)[1] < 30
+
+
+def test_state_is_reset() -> None:
+    metric = make_metric()
+    run(metric, [make_sample(i) for i in range(4)])
+    samples = [make_sample(9)]
+    scores = run(metric, samples)
+    assert scores['probe/mIoU'] == expected(samples, 'pred_sem_seg')[0]
+    assert metric.last_result['probe'].counts.sum() == 48
+
+
+def test_prefix() -> None:
+    assert set(run(make_metric(prefix='val'), [make_sample(0)])) == {'val/probe/mIoU', 'val/probe/aAcc'}
+
+
+def test_absent_class_is_named(messages: list[str]) -> None:
+    labels = np.array([[0, 1, 2, 255]] * 4)
+    metric = make_metric()
+    sample = make_sample(0, labels)
+    sample.pred_sem_seg.data = torch.from_numpy(labels.clip(max=2))[None]
+    assert run(metric, [sample]) == {'probe/mIoU': 100.0, 'probe/aAcc': 100.0}
+    assert any('without ground truth: car' in text for text in messages)
+    assert metric.last_result['probe'].counts.sum() == 12
+
+
+def test_more_clusters_than_classes() -> None:
+    sample = make_sample(0, np.array([[0, 0, 0, 1, 2, 3]]))
+    sample.pred_sem_seg.data = torch.tensor([[[4, 4, 3, 1, 2, 0]]])
+    for num_clusters in (5, dict(pred_sem_seg=5)):
+        metric = make_metric(num_clusters=num_clusters)
+        scores = run(metric, [sample])
+        assert metric.last_result['probe'].counts.shape == (5, 4)
+        assert scores['probe/aAcc'] == pytest.approx(100 * 5 / 6)
+    with pytest.raises(ValueError, match=r'photos/000.jpg.*cluster value 4 .*0\.\.3'):
+        run(make_metric(), [sample])
+
+
+def test_no_labels(messages: list[str]) -> None:
+    metric = make_metric()
+    assert run(metric, [make_sample(i, labelled=False) for i in range(3)]) == {}
+    assert metric.last_result == {}
+    assert any('no labels: scores are unavailable' in text and '3 images' in text for text in messages)
+
+
+def test_labels_without_a_labelled_pixel(messages: list[str]) -> None:
+    assert run(make_metric(), [make_sample(0, np.full((6, 8), 255))]) == {}
+    assert any('no labels: scores are unavailable' in text for text in messages)
+
+
+def test_some_labels(messages: list[str]) -> None:
+    samples = [make_sample(i, labelled=i % 3 == 0) for i in range(7)]
+    scores = run(make_metric(), samples)
+    assert scores['probe/mIoU'] == expected(samples[::3], 'pred_sem_seg')[0]
+    assert any('scores cover 3 images; 4 more have no label' in text for text in messages)
+
+
+def test_size_mismatch() -> None:
+    sample = make_sample(7)
+    del sample.pred_sem_seg
+    sample.pred_sem_seg = PixelData(data=torch.zeros(1, 3, 4, dtype=torch.long))
+    with pytest.raises(ValueError, match=r'photos/007.jpg \(label labels/007.png\).*\(3, 4\).*\(6, 8\)'):
+        run(make_metric(), [sample])
+
+
+def test_label_out_of_range() -> None:
+    labels = np.zeros((6, 8), int)
+    labels[2, 3] = 17
+    with pytest.raises(ValueError, match=r'photos/007.jpg \(label labels/007.png\).*label value 17 .*0\.\.3 or 255'):
+        run(make_metric(), [make_sample(7, labels)])
+
+
+def test_none_of_the_fields() -> None:
+    with pytest.raises(ValueError, match='pred_other'):
+        run(make_metric(heads=dict(pred_other=('other', 'hungarian'))), [make_sample(0)])
+
+
+def test_no_classes() -> None:
+    metric = make_metric()
+    metric.dataset_meta = {}
+    with pytest.raises(ValueError, match='names no classes'):
+        run(metric, [make_sample(0)])
+
+
+@pytest.mark.parametrize(
+    'heads', [{}, dict(a=('x', 'greedy')), dict(a='x'), dict(a=('x', 'identity'), b=('x', 'hungarian'))]
+)
+def test_bad_heads(heads: dict) -> None:
+    with pytest.raises(ValueError, match='heads'):
+        UnsupervisedIoUMetric(heads=heads)
+
+
+def test_writes_predictions(tmp_path: Path) -> None:
+    """As mmseg's ``test.py --out`` configures it; images of one name in different folders stay apart."""
+    samples = [make_sample(i) for i in range(3)]
+    samples[2].set_metainfo(dict(img_path='other/001.jpg'))
+    scores = run(make_metric(output_dir=str(tmp_path / 'out'), keep_results=True), samples)
+    assert scores['probe/mIoU'] == expected(samples, 'pred_sem_seg')[0]
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['000.png', '001.png', 'other_001.png']
+    for name, sample in zip(('000', '001', 'other_001'), samples, strict=True):
+        with Image.open(tmp_path / 'out' / f'{name}.png') as image:
+            assert image.mode == 'L'
+            np.testing.assert_array_equal(np.asarray(image), sample.pred_sem_seg.data[0].numpy())
+
+
+def test_format_only(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='output_dir'):
+        make_metric(format_only=True)
+    assert run(make_metric(format_only=True, output_dir=str(tmp_path)), [make_sample(0, labelled=False)]) == {}
+    assert (tmp_path / '000.png').is_file()
+
+
+def test_too_many_clusters_for_a_png(tmp_path: Path) -> None:
+    sample = make_sample(0)
+    sample.pred_sem_seg.data = sample.pred_sem_seg.data + 300
+    with pytest.raises(ValueError, match='8-bit PNG'):
+        run(make_metric(output_dir=str(tmp_path)), [sample])
+
+
+def _evaluate_shard(rank: int, port: int, folder: str) -> None:
+    torch.distributed.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
+    for round_up in (True, False):
+        indices = list(DefaultSampler(range(5), shuffle=False, round_up=round_up))
+        metric = make_metric()
+        for index in indices:
+            metric.process(None, [make_sample(index, labelled=index != 1).to_dict()])
+        scores = metric.evaluate(5)
+        result = dict(scores=scores, counts=metric.last_result['probe'].counts, indices=indices)
+        torch.save(result, Path(folder) / f'{rank}_{round_up}.pth')
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    """Uneven shards and a sampler's repeated image give what one process gives, on both ranks."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_evaluate_shard, (port, str(tmp_path)), nprocs=2)
+    metric = make_metric()
+    scores = run(metric, [make_sample(i, labelled=i != 1) for i in range(5)])
+    for round_up, shards in ((True, ([0, 2, 4], [1, 3, 0])), (False, ([0, 2, 4], [1, 3]))):
+        for rank in range(2):
+            result = torch.load(tmp_path / f'{rank}_{round_up}.pth', weights_only=False)
+            assert result['indices'] == shards[rank]
+            assert result['scores'] == scores
+            np.testing.assert_array_equal(result['counts'], metric.last_result['probe'].counts)
+
+
+class _Samples(Dataset):
+    metainfo = dict(classes=CLASSES)
+
+    def __init__(self, labelled: bool) -> None:
+        self.labelled = labelled
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> dict:
+        return dict(inputs=torch.zeros(3, 6, 8), data_samples=make_sample(index, labelled=self.labelled))
+
+
+class _Repeater(BaseModel):
+    """Learns nothing and predicts what its samples already carry."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(
+        self, inputs: list[torch.Tensor], data_samples: list[SegDataSample], mode: str = 'tensor'
+    ) -> dict[str, torch.Tensor] | list[SegDataSample]:
+        return dict(loss=self.weight.sum()) if mode == 'loss' else data_samples
+
+
+@pytest.mark.parametrize('labelled', [False, True])
+def test_mmengine_carries_on_without_scores(tmp_path: Path, labelled: bool) -> None:
+    """Training with validation, logging and best-checkpoint selection, then testing, all finish."""
+    loader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
+    evaluator = dict(type='UnsupervisedIoUMetric')
+    runner = Runner(
+        model=_Repeater(),
+        work_dir=str(tmp_path),
+        train_dataloader=dict(loader, dataset=_Samples(labelled)),
+        val_dataloader=dict(loader, dataset=_Samples(labelled)),
+        test_dataloader=dict(loader, dataset=_Samples(labelled)),
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=2, val_interval=1),
+        val_cfg=dict(),
+        test_cfg=dict(),
+        val_evaluator=evaluator,
+        test_evaluator=evaluator,
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=False, save_best='probe/mIoU')),
+        log_processor=dict(by_epoch=False),
+        default_scope='mmseg',
+        experiment_name=f'metric_{labelled}_{tmp_path.name}',
+    )
+    runner.train()
+    assert runner.iter == 2
+    assert (tmp_path / 'iter_2.pth').is_file()
+    scores = runner.test()
+    assert set(scores) == ({'probe/mIoU', 'probe/aAcc'} if labelled else set())
+    assert bool(list(tmp_path.glob('best_*'))) is labelled
