@@ -1,1 +1,5 @@
-"""."""
+"""Hooks that belong to no upstream project."""
+
+from omh_mmseg.engine import hooks
+
+__all__ = ['hooks']

@@ -1,0 +1,111 @@
+"""Watches OMH's plans while training and writes the hierarchy at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from omh_mmseg.models.decode_heads import OMHHead
+from omh_mmseg.registry import HOOKS
+from omh_mmseg.visualization import draw_hierarchy_tree, draw_plan_matrices
+
+
+@HOOKS.register_module()
+class HierarchyHook(Hook):
+    """Warns of the failure signatures of OMH.md 6, and draws and saves the hierarchy after training.
+
+    Does nothing for a model without an OMH head, so that one config serves host and host + OMH.
+
+    Args:
+        interval: Steps between two checks.
+        max_sparsity: Share of plan entries above 1 % of the row marginal from which a plan counts as dense.
+        min_used: Share of clusters of a level, winning a position of the batch, below which it counts as collapsed.
+        max_violation: Relative deviation from the marginals above which the solver counts as not converged.
+        out_dir: Where ``hierarchy.json``, ``plans.png`` and ``hierarchy.png`` go; the work directory if None.
+    """
+
+    priority = 'LOW'
+
+    def __init__(
+        self,
+        interval: int = 50,
+        max_sparsity: float = 0.8,
+        min_used: float = 0.5,
+        max_violation: float = 0.05,
+        out_dir: str | None = None,
+    ) -> None:
+        if interval < 1:
+            raise ValueError(f'interval must be at least 1; got {interval}.')
+        self.interval = interval
+        self.max_sparsity = max_sparsity
+        self.min_used = min_used
+        self.max_violation = max_violation
+        self.out_dir = out_dir
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Compare the figures of this step with the limits."""
+        head = _omh_head(runner)
+        if head is None or not outputs or not self.every_n_train_iters(runner, self.interval):
+            return
+        for message in self.warnings(head, {key: float(value) for key, value in outputs.items()}):
+            runner.logger.warning(message)
+
+    def warnings(self, head: OMHHead, figures: dict[str, float]) -> list[str]:
+        """Messages for the figures that `OMHHead.loss` reports.
+
+        Args:
+            head: The head that reported them.
+            figures: Its ``omh_*`` values.
+        """
+        messages = []
+        for level, size in enumerate(head.level_sizes, start=1):
+            used = figures.get(f'omh_used_{level}', 1.0)
+            if used < self.min_used:
+                messages.append(
+                    f'OMH level {level}: only {round(used * size)} of {size} clusters are in use. The features may be '
+                    'collapsing; lower omh_head.match_weight and cluster_weight or raise start_iteration.'
+                )
+        for level in range(1, len(head.level_sizes)):
+            pair, names = f'{level}{level + 1}', f'levels {level} and {level + 1}'
+            sparsity, violation = figures.get(f'omh_sparsity_{pair}', 0.0), figures.get(f'omh_violation_{pair}', 0.0)
+            if sparsity > self.max_sparsity:
+                messages.append(
+                    f'OMH plan between {names}: {sparsity:.0%} of its entries carry mass and a cluster has '
+                    f'{figures[f"omh_parents_mean_{pair}"]:.1f} effective parents of {head.level_sizes[level - 1]}, so '
+                    f'it relates everything to everything; try entropy_weight={head.entropy_weight / 2:g}.'
+                )
+            if violation > self.max_violation:
+                messages.append(
+                    f'OMH plan between {names}: its marginals are off by {violation:.1%} after '
+                    f'{figures[f"omh_iterations_{pair}"]:.0f} iterations; raise omh_head.max_iterations '
+                    f'(now {head.max_iterations}) or entropy_weight (now {head.entropy_weight:g}).'
+                )
+        return messages
+
+    @master_only
+    def after_train(self, runner: Runner) -> None:
+        """Write the hierarchy as JSON and pictures."""
+        head = _omh_head(runner)
+        if head is None or len(head.level_sizes) < 2:
+            return
+        folder = Path(self.out_dir or runner.work_dir)
+        hierarchy = head.hierarchy()
+        written = [
+            hierarchy.to_json(folder / 'hierarchy.json'),
+            draw_plan_matrices(folder / 'plans.png', hierarchy),
+            draw_hierarchy_tree(folder / 'hierarchy.png', hierarchy),
+        ]
+        MMLogger.get_current_instance().info('OMH hierarchy written to ' + ', '.join(map(str, written)))
+
+
+def _omh_head(runner: Runner) -> OMHHead | None:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return getattr(model, 'omh_head', None)

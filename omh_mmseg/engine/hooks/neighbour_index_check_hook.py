@@ -1,0 +1,62 @@
+"""Refuse to train with neighbours that another backbone has chosen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from omh_mmseg.datasets.neighbour_index import (
+    MODEL_PARTS,
+    compare_fingerprints,
+    model_fingerprint,
+    suggested_command,
+)
+from omh_mmseg.datasets.wrappers import NeighbourPairs
+from omh_mmseg.registry import HOOKS
+
+
+@HOOKS.register_module()
+class NeighbourIndexCheckHook(Hook):
+    """Compare the neighbour index with the model's backbone, its weights and the normalisation before the training.
+
+    The data set checks its own part (images, pipeline) when it is built; the backbone is known only here. Without a
+    ``NeighbourPairs`` data set the hook does nothing.
+
+    Args:
+        check_weights: Compare the weights, too. Off only for random weights, which differ in every process.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, check_weights: bool = True) -> None:
+        self.parts = tuple(part for part in MODEL_PARTS if check_weights or part != 'weights')
+
+    def before_train(self, runner: Runner) -> None:
+        """Check once, after weights and checkpoint are loaded.
+
+        Raises:
+            ValueError: The index was made with another backbone; the message holds the command that makes it anew.
+        """
+        pairs = _find_pairs(runner.train_dataloader.dataset)
+        if pairs is None:
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        cfg = runner.cfg.model
+        preprocessor = cfg.get('data_preprocessor') or runner.cfg.get('data_preprocessor') or {}
+        current = model_fingerprint(model.backbone, cfg.backbone, preprocessor)
+        differences = compare_fingerprints(pairs.fingerprint, current, self.parts)
+        if differences:
+            listed = '\n  '.join(differences)
+            raise ValueError(
+                f'the neighbour index {pairs.index_path} was made with another backbone:\n  {listed}\n'
+                f'Make it anew with\n    {suggested_command("--force")}\nor set another `index` path in the config'
+            )
+
+
+def _find_pairs(dataset: Any) -> NeighbourPairs | None:
+    while dataset is not None and not isinstance(dataset, NeighbourPairs):
+        dataset = getattr(dataset, 'dataset', None)
+    return dataset

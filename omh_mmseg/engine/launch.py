@@ -1,0 +1,195 @@
+"""What the commands check before a run is built, so that wrong input costs seconds and loses nothing."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from mmengine.dist import is_main_process
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from mmseg.registry import RUNNERS
+
+LATEST = 'last_checkpoint'
+"""Name of the file in which mmengine's ``CheckpointHook`` notes the newest checkpoint's path."""
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every command running a config shares with mmseg's: settings and launcher."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='settings that replace those of the config, e.g. model.decode_head.channels=90; lists as key="[a,b]"',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
+
+
+def build_runner(config: Config) -> Any:
+    """The runner that the config names in ``runner_type``, by default mmengine's."""
+    return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+
+
+def load_config(
+    path: str, work_dir: str | None = None, launcher: str = 'none', options: Mapping[str, Any] | None = None
+) -> Config:
+    """Read a config file and settle its work directory.
+
+    Args:
+        path: The config file, or ``'omh_mmseg::name.py'`` for one of an installed package.
+        work_dir: Work directory from the command line. First that, then the config's own, then
+            ``./work_dirs/<stem of the config file>``.
+        launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+        options: Settings that replace those of the file.
+
+    Raises:
+        FileNotFoundError: No such config file; the message names similar ones beside it.
+        PermissionError: The work directory cannot be written.
+    """
+    check_config(path)
+    config = Config.fromfile(path)
+    config.launcher = launcher
+    if options:
+        config.merge_from_dict(dict(options))
+    if work_dir is not None:
+        config.work_dir = work_dir
+    elif config.get('work_dir') is None:
+        config.work_dir = os.path.join('./work_dirs', Path(path.split('::')[-1]).stem)
+    check_work_dir(config.work_dir)
+    return config
+
+
+def check_config(path: str) -> None:
+    """Raise FileNotFoundError, with similar names, if ``path`` is not a config file."""
+    if '::' in path or Path(path).is_file():
+        return
+    folder = Path(path).parent
+    names = sorted(file.name for file in folder.glob('*.py')) if folder.is_dir() else []
+    close = difflib.get_close_matches(Path(path).name, names, n=3)
+    hint = f'; did you mean {" or ".join(str(folder / name) for name in close)}?' if close else ''
+    raise FileNotFoundError(f'there is no config file {path} (looked from {Path.cwd()}){hint}')
+
+
+def check_work_dir(work_dir: str) -> None:
+    """Create ``work_dir`` and prove that files can be written to it.
+
+    Raises:
+        PermissionError: They cannot; the message says why and names the option that chooses another directory.
+    """
+    try:
+        os.makedirs(work_dir, exist_ok=True)
+        with tempfile.TemporaryFile(dir=work_dir):
+            pass
+    except OSError as error:
+        raise PermissionError(
+            f'the work directory {work_dir} cannot be written ({error.strerror or error}); '
+            'choose another with --work-dir'
+        ) from error
+
+
+def check_checkpoint(path: str) -> None:
+    """Raise FileNotFoundError, naming what is there, if a local checkpoint does not exist; addresses pass."""
+    if '://' in path or Path(path).is_file():
+        return
+    folder = Path(path).parent
+    there = sorted(file.name for file in folder.glob('*.pth')) if folder.is_dir() else []
+    hint = f'; {folder} holds {", ".join(there)}' if there else f'; {folder} holds no .pth file'
+    raise FileNotFoundError(f'there is no checkpoint {path}{hint}')
+
+
+def use_mixed_precision(config: Config) -> None:
+    """Turn the config's plain ``OptimWrapper`` into ``AmpOptimWrapper`` with dynamic loss scaling.
+
+    Raises:
+        ValueError: The config has another optimiser wrapper, which mixed precision cannot replace.
+    """
+    kind = config.optim_wrapper.get('type', 'OptimWrapper')
+    if kind == 'AmpOptimWrapper':
+        MMLogger.get_current_instance().warning('the config already trains with mixed precision; --amp changes nothing')
+        return
+    if kind != 'OptimWrapper':
+        raise ValueError(f'--amp needs optim_wrapper.type OptimWrapper, but the config has {kind}')
+    config.optim_wrapper.type = 'AmpOptimWrapper'
+    config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def draw_predictions(
+    config: Config, show: bool = False, show_dir: str | None = None, wait_time: float = 2.0
+) -> None:
+    """Have the config's visualisation hook draw.
+
+    Args:
+        config: Changed in place.
+        show: Open a window per image.
+        show_dir: Where to save pictures, below ``<work_dir>/<time stamp>``.
+        wait_time: Seconds that a window stays open.
+
+    Raises:
+        ValueError: The config has no visualisation hook.
+    """
+    hook = config.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise ValueError(
+            '--show and --show-dir need default_hooks.visualization, for example '
+            "dict(type='SegVisualizationHook'), which this config lacks"
+        )
+    hook['draw'] = True
+    if show:
+        hook['show'] = True
+        hook['wait_time'] = wait_time
+    if show_dir:
+        config.visualizer['save_dir'] = show_dir
+
+
+def keep_predictions(config: Config, folder: str) -> None:
+    """Have every evaluator of the config write its predictions to ``folder``."""
+    evaluators = config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
+    for evaluator in evaluators:
+        evaluator['output_dir'] = folder
+        evaluator['keep_results'] = True
+
+
+def use_test_time_augmentation(config: Config) -> None:
+    """Wrap the config's model in its ``tta_model`` and feed it through ``tta_pipeline``.
+
+    Raises:
+        ValueError: The config lacks one of them.
+    """
+    absent = [key for key in ('tta_model', 'tta_pipeline') if config.get(key) is None]
+    if absent:
+        raise ValueError(f'--tta needs {" and ".join(absent)} in the config')
+    config.test_dataloader.dataset.pipeline = config.tta_pipeline
+    config.tta_model.module = config.model
+    config.model = config.tta_model
+
+
+def last_checkpoint(work_dir: str) -> str | None:
+    """Path of the newest checkpoint that a run wrote to ``work_dir``, or None."""
+    note = Path(work_dir) / LATEST
+    return note.read_text().strip() if note.is_file() else None
+
+
+@contextmanager
+def interruptible(work_dir: str) -> Iterator[None]:
+    """On Ctrl-C, end with status 130 and say where the newest checkpoint is and how to go on from it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not is_main_process():
+            raise SystemExit(130) from None
+        checkpoint = last_checkpoint(work_dir)
+        if checkpoint is None:
+            state = f'{work_dir} has no checkpoint yet'
+        else:
+            state = f'the last checkpoint is {checkpoint}; run the same command with --resume to go on from it'
+        MMLogger.get_current_instance().warning(f'interrupted: {state}')
+        raise SystemExit(130) from None

@@ -1,0 +1,107 @@
+"""The two evaluation probes; both see the detached code only (METHODS.md 2.4, 3A.5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from omh_mmseg.models.losses.cluster_loss import ClusterLoss
+from omh_mmseg.registry import MODELS
+
+LOG_PROBABILITY_ALPHA = 2.0
+
+
+def code_similarity(code: Tensor, centres: Tensor) -> Tensor:
+    """Cosines of a code (B, D, h, w) with centres (K, D): (B, K, h, w) in [-1, 1], never in half precision."""
+    wide = torch.promote_types(code.dtype, torch.float32)
+    with torch.autocast(code.device.type, enabled=False):
+        code = F.normalize(code.to(wide), dim=1)
+        centres = F.normalize(centres.to(wide), dim=1)
+        return F.conv2d(code, centres[:, :, None, None])
+
+
+@MODELS.register_module()
+class ClusterProbe(BaseModule):
+    """K-means-like clustering of the code by cosine.
+
+    Args:
+        in_channels: D of the code.
+        num_classes: K clusters.
+        alpha: None for hard assignments, else the inverse temperature of soft ones.
+        init_cfg: See mmengine.
+
+    Raises:
+        ValueError: If a size is below 1.
+
+    Source: METHODS.md 2.4, 3A.5, 6.4.
+    """
+
+    def __init__(
+        self, in_channels: int, num_classes: int, alpha: float | None = None, init_cfg: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(init_cfg)
+        if in_channels < 1 or num_classes < 1:
+            raise ValueError(f'in_channels and num_classes must be at least 1; got {in_channels} and {num_classes}.')
+        self.num_classes = num_classes
+        self.centres = nn.Parameter(torch.randn(num_classes, in_channels))
+        self.cluster_loss = ClusterLoss(alpha)
+
+    def forward(self, code: Tensor) -> Tensor:
+        """Cosines (B, K, h, w) of a code (B, D, h, w)."""
+        return code_similarity(code, self.centres)
+
+    def loss(self, code: Tensor) -> dict[str, Tensor]:
+        """``loss_cluster_probe``; its gradient reaches the centres alone."""
+        return dict(loss_cluster_probe=self.cluster_loss(self(code.detach())))
+
+    def log_probabilities(self, code: Tensor, alpha: float = LOG_PROBABILITY_ALPHA) -> Tensor:
+        """``log_softmax(alpha s)`` over clusters, (B, K, h, w); alpha is 2 in the hosts' evaluation."""
+        return torch.log_softmax(alpha * self(code), dim=1)
+
+
+@MODELS.register_module()
+class LinearProbe(BaseModule):
+    """Supervised linear classifier of the code, for reporting only.
+
+    Args:
+        in_channels: D of the code.
+        num_classes: K classes.
+        init_cfg: See mmengine.
+
+    Raises:
+        ValueError: If a size is below 1.
+
+    Source: METHODS.md 2.4, 3A.5.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, init_cfg: dict[str, Any] | None = None) -> None:
+        super().__init__(init_cfg)
+        if in_channels < 1 or num_classes < 1:
+            raise ValueError(f'in_channels and num_classes must be at least 1; got {in_channels} and {num_classes}.')
+        self.num_classes = num_classes
+        self.classifier = nn.Conv2d(in_channels, num_classes, 1)
+
+    def forward(self, code: Tensor) -> Tensor:
+        """Logits (B, K, h, w) of a code (B, D, h, w)."""
+        return self.classifier(code)
+
+    def loss(self, code: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy of logits upsampled to the labels, over labels in 0..K-1.
+
+        Args:
+            code: (B, D, h, w); detached here.
+            labels: (B, H, W) integers; values outside 0..K-1 are ignored.
+
+        Returns:
+            ``loss_linear_probe``: scalar, 0 where no label counts.
+        """
+        logits = self(code.detach()).float()
+        logits = F.interpolate(logits, size=labels.shape[-2:], mode='bilinear', align_corners=False)
+        valid = (labels >= 0) & (labels < self.num_classes)
+        targets = torch.where(valid, labels.long(), -1)
+        total = F.cross_entropy(logits, targets, ignore_index=-1, reduction='sum')
+        return dict(loss_linear_probe=total / valid.sum().clamp_min(1))

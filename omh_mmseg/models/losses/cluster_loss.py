@@ -1,0 +1,53 @@
+"""Cluster loss of STEGO's probe and of OMH's levels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from omh_mmseg.registry import MODELS
+
+
+def cluster_loss(similarity: Tensor, alpha: float | None = None) -> Tensor:
+    """``- mean_p sum_k q_pk s_pk`` with q one-hot at the arg-max, or ``softmax(alpha s)``.
+
+    Args:
+        similarity: Cosines s with the K clusters on dimension 1: (P, K) or (B, K, h, w).
+        alpha: None for the hard assignment, else the inverse temperature of the soft one, above 0.
+
+    Returns:
+        Scalar in the dtype of the input; the gradient of the soft form flows through both factors.
+    """
+    if alpha is None:
+        return -similarity.max(dim=1).values.mean()
+    return -(torch.softmax(alpha * similarity, dim=1) * similarity).sum(dim=1).mean()
+
+
+@MODELS.register_module()
+class ClusterLoss(nn.Module):
+    r"""Pulls each position towards its cluster's centre.
+
+    .. math::
+        L = - \frac{1}{P} \sum_p \sum_k q_{pk} s_{pk}
+
+    Args:
+        alpha: None for hard assignments (the hosts' probes and OMH's default), else the inverse temperature.
+        loss_weight: Factor on the result.
+
+    Raises:
+        ValueError: If alpha is not None and not above 0.
+
+    Source: METHODS.md 3A.5; OMH.md section 2.
+    """
+
+    def __init__(self, alpha: float | None = None, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        if alpha is not None and not alpha > 0:
+            raise ValueError(f'alpha must be None (hard assignment) or above 0; got {alpha}.')
+        self.alpha = alpha
+        self.loss_weight = loss_weight
+
+    def forward(self, similarity: Tensor) -> Tensor:
+        """Loss of cosines (P, K) or (B, K, h, w); scalar, computed in float32 or wider."""
+        wide = torch.promote_types(similarity.dtype, torch.float32)
+        return self.loss_weight * cluster_loss(similarity.to(wide), self.alpha)

@@ -1,0 +1,206 @@
+"""What all unsupervised segmentors share: frozen features, code, probes, OMH and prediction."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from omh_mmseg.registry import MODELS
+
+IGNORED_LABEL = 255
+OUTPUT_SIZES = ('original', 'input')
+
+
+class UnsupervisedSegmentor(BaseSegmentor):
+    """Base of the hosts; a host implements ``host_losses``.
+
+    The flow of a step (ARCHITECTURE.md): frozen backbone -> projection head -> code; the host's losses on features and
+    code; both probes on the detached code; OMH on the code itself.
+
+    Args:
+        num_classes: K, the number of classes and of clusters of the probe and of OMH's level 1.
+        backbone: Config of the frozen backbone.
+        decode_head: Config of the projection head; ``in_channels`` comes from the backbone.
+        cluster_probe: Config of the cluster probe; ``in_channels`` and ``num_classes`` are filled in.
+        linear_probe: Config of the linear probe, likewise; None leaves it out.
+        omh_head: Config of `OMHHead`, likewise; None switches OMH off.
+        data_preprocessor: See mmengine.
+        gradient_log_interval: Every so many steps the norms of each OMH loss's gradient on the code, relative to the
+            host's, are logged; 0 never.
+        test_cfg: ``output_size``: ``'original'`` scores and paints at the size of the label (of the image, without
+            one), ``'input'`` at the size of the network's input.
+        train_cfg: Unused; mmseg's tools set it.
+        pretrained: Must be None; mmseg's tools set it.
+        init_cfg: See mmengine.
+
+    Raises:
+        ValueError: On an unknown ``output_size``, an unsupported test mode, or weights given by ``pretrained``.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        backbone: dict[str, Any],
+        decode_head: dict[str, Any],
+        cluster_probe: dict[str, Any],
+        linear_probe: dict[str, Any] | None = None,
+        omh_head: dict[str, Any] | None = None,
+        data_preprocessor: dict[str, Any] | None = None,
+        gradient_log_interval: int = 50,
+        test_cfg: dict[str, Any] | None = None,
+        train_cfg: dict[str, Any] | None = None,
+        pretrained: None = None,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        if pretrained is not None:
+            raise ValueError(f'pretrained must be None; got {pretrained!r}. Set model.backbone.checkpoint instead.')
+        self.test_cfg = dict(test_cfg or {})
+        self.output_size = self.test_cfg.get('output_size', 'original')
+        if self.output_size not in OUTPUT_SIZES:
+            raise ValueError(f'test_cfg.output_size must be one of {OUTPUT_SIZES}; got {self.output_size!r}.')
+        if self.test_cfg.get('mode', 'whole') != 'whole':
+            raise ValueError(f"test_cfg.mode must be 'whole'; got {self.test_cfg['mode']!r}.")
+        self.num_classes = num_classes
+        self.gradient_log_interval = gradient_log_interval
+        self.backbone = MODELS.build(backbone)
+        self.decode_head = MODELS.build(
+            dict(num_classes=num_classes, **decode_head, in_channels=self.backbone.out_channels)
+        )
+        on_code = dict(in_channels=self.decode_head.channels, num_classes=num_classes)
+        self.cluster_probe = MODELS.build({**cluster_probe, **on_code})
+        self.linear_probe = None if linear_probe is None else MODELS.build({**linear_probe, **on_code})
+        self.omh_head = None if omh_head is None else MODELS.build({**omh_head, **on_code})
+        self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
+
+    @abstractmethod
+    def host_losses(self, inputs: Tensor | dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """The host's own losses of one batch.
+
+        Args:
+            inputs: Normalised views (B, 3, H, W), by name where there are several.
+
+        Returns:
+            The named losses; the whole code they were computed on; and the part of it (B, D, h, w) that belongs to
+            the labelled images.
+        """
+
+    def loss(self, inputs: Tensor | dict[str, Tensor], data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
+        """Named losses and figures of one training step.
+
+        Args:
+            inputs: See `host_losses`.
+            data_samples: One per image; labels, where present, train the linear probe only.
+        """
+        losses, whole_code, code = self.host_losses(inputs)
+        host = torch.stack(list(losses.values())).sum()
+        losses.update(self.cluster_probe.loss(code))
+        labels = _stack_labels(data_samples)
+        if self.linear_probe is not None and labels is not None:
+            losses.update(self.linear_probe.loss(code, labels))
+        if self.omh_head is not None:
+            added = self.omh_head.loss(code)
+            losses.update(added)
+            if self.gradient_log_interval and int(self.iteration) % self.gradient_log_interval == 0:
+                losses.update(_gradient_norms(host, added, whole_code))
+        self.iteration += 1
+        return losses
+
+    def extract_feat(self, inputs: Tensor) -> Tensor:
+        """Frozen features (B, C, h, w) of normalised images (B, 3, H, W)."""
+        return self.backbone(inputs)
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Code (B, D, h, w) of normalised images (B, 3, H, W)."""
+        return self.decode_head(self.extract_feat(inputs))
+
+    def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
+        """Scores of the cluster probe at the size of the input, (B, K, H, W)."""
+        code = F.interpolate(self.encode(inputs), size=inputs.shape[-2:], mode='bilinear', align_corners=False)
+        return self.cluster_probe(code)
+
+    def _forward(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
+        """Scores of the cluster probe on the code's grid, (B, K, h, w)."""
+        return self.cluster_probe(self.encode(inputs))
+
+    def predict(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> list[SegDataSample]:
+        """Segment a batch; the code is upsampled, not the scores (METHODS.md 6.1).
+
+        Args:
+            inputs: Normalised images (B, 3, H, W), possibly padded at the right and bottom.
+            data_samples: Their metadata and, where present, labels.
+
+        Returns:
+            The samples with cluster numbers (1, h, w) in ``pred_sem_seg`` (cluster probe), ``pred_linear`` (classes)
+            and, with OMH, ``pred_level1``, ``pred_level2``, ...
+        """
+        samples = [SegDataSample() for _ in inputs] if data_samples is None else list(data_samples)
+        codes = self.encode(inputs)
+        for code, sample in zip(codes, samples):
+            full = self._upsample(code[None].float(), inputs.shape[-2:], sample)
+            # One image at a time: at the size of a photo the code of a batch would take gigabytes.
+            for name, clusters in self._cluster_maps(full).items():
+                setattr(sample, name, PixelData(data=clusters))
+        return samples
+
+    def _cluster_maps(self, code: Tensor) -> dict[str, Tensor]:
+        maps = dict(pred_sem_seg=self.cluster_probe(code).argmax(1))
+        if self.linear_probe is not None:
+            maps['pred_linear'] = self.linear_probe(code).argmax(1)
+        if self.omh_head is not None:
+            for level in range(1, len(self.omh_head.level_sizes) + 1):
+                maps[f'pred_level{level}'] = self.omh_head.predict(code, level)
+        return maps
+
+    def _upsample(self, code: Tensor, padded: Sequence[int], sample: SegDataSample) -> Tensor:
+        """Code (1, D, h, w) at the size that the sample is scored at, without the padding of the batch."""
+        height, width = sample.metainfo.get('img_shape', padded)[:2]
+        target = self._target_size(sample, (height, width))
+        if (height, width) != tuple(padded):
+            code = F.interpolate(code, size=tuple(padded), mode='bilinear', align_corners=False)
+            code = code[..., :height, :width]
+        if tuple(code.shape[-2:]) == target:
+            return code
+        return F.interpolate(code, size=target, mode='bilinear', align_corners=False)
+
+    def _target_size(self, sample: SegDataSample, image_size: tuple[int, int]) -> tuple[int, int]:
+        if self.output_size == 'original' and 'gt_sem_seg' in sample:
+            height, width = sample.gt_sem_seg.data.shape[-2:]
+            return height, width
+        # A cropped input has no pixels for the rest of the original image.
+        if self.output_size == 'input' or 'crop_bbox' in sample.metainfo:
+            return image_size
+        height, width = sample.metainfo.get('ori_shape', image_size)[:2]
+        return height, width
+
+
+def _stack_labels(data_samples: Sequence[SegDataSample]) -> Tensor | None:
+    """Labels (B, H, W); images without one count as ignored; None if no image has one."""
+    labels = [sample.gt_sem_seg.data.squeeze(0) if 'gt_sem_seg' in sample else None for sample in data_samples]
+    known = next((label for label in labels if label is not None), None)
+    if known is None:
+        return None
+    return torch.stack([torch.full_like(known, IGNORED_LABEL) if label is None else label for label in labels])
+
+
+def _gradient_norms(host: Tensor, added: dict[str, Tensor], code: Tensor) -> dict[str, Tensor]:
+    """Norm of the host's gradient on the code, and those of OMH's losses relative to it."""
+    figures = {'code_gradient_host': _norm(host, code)}
+    for name, loss in added.items():
+        if name.startswith('loss_') and loss.requires_grad:
+            ratio = _norm(loss, code) / figures['code_gradient_host'].clamp_min(torch.finfo(torch.float32).tiny)
+            figures[f'code_gradient_{name.removeprefix("loss_")}'] = ratio
+    return figures
+
+
+def _norm(loss: Tensor, code: Tensor) -> Tensor:
+    (gradient,) = torch.autograd.grad(loss, code, retain_graph=True, allow_unused=True)
+    return code.new_zeros((), dtype=torch.float32) if gradient is None else gradient.float().norm()
