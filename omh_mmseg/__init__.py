@@ -1,10 +1,16 @@
-"""Unsupervised semantic segmentation with optimally matched hierarchies, for MMSegmentation."""
+"""Unsupervised semantic segmentation with optimally matched hierarchies, for MMSegmentation.
+
+Importing the package registers its components with mmseg. Where no mm package is installed only
+:mod:`omh_mmseg.transport` can be used, which needs torch and pot alone.
+"""
 
 from omh_mmseg import compat
 from omh_mmseg.version import __version__
 
-compat.apply()
+if compat.stack_is_absent():
+    compat.guard_rooms()
+else:
+    compat.apply()
+    from omh_mmseg import datasets, engine, evaluation, models, visualization  # noqa: F401
 
-from omh_mmseg import datasets, engine, evaluation, models, visualization  # noqa: E402
-
-__all__ = ['__version__', 'datasets', 'engine', 'evaluation', 'models', 'visualization']
+__all__ = ['__version__']

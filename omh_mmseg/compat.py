@@ -1,18 +1,331 @@
-"""The only place that knows of upstream breakage."""
+"""The only place that knows of upstream breakage: each item names its version range and its symptom.
+
+The mm packages come in two families with the same import names: ``openmmlab``, the original distributions, frozen since
+2024, and ``onedl``, their maintained forks. The base install forces neither, so this module also says in one error what
+is missing or mismatched and which command puts it right.
+"""
 
 from __future__ import annotations
 
+import functools
+import io
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any, NamedTuple
 
-def apply() -> None:
-    """Make the installed stack importable; safe to call more than once."""
+INSTALL_ONEDL = 'pip install -r requirements/onedl.txt'
+INSTALL_OPENMMLAB = 'pip install -r requirements/openmmlab.txt'
+
+
+class Release(NamedTuple):
+    """A supported distribution: ``tested <= version < below``, where ``tested`` is what the requirements pin."""
+
+    module: str
+    distribution: str
+    tested: str
+    below: str
+
+
+FAMILIES: dict[str, tuple[Release, ...]] = {
+    'onedl': (
+        Release('mmengine', 'onedl-mmengine', '0.10.12', '0.11'),
+        Release('mmcv', 'onedl-mmcv', '2.3.6', '2.4'),
+        Release('mmseg', 'onedl-mmsegmentation', '1.4.2', '1.5'),
+        Release('mmpretrain', 'onedl-mmpretrain', '1.3.6', '1.4'),
+    ),
+    'openmmlab': (
+        Release('mmengine', 'mmengine', '0.10.7', '0.11'),
+        Release('mmcv', 'mmcv-lite', '2.1.0', '2.2'),
+        Release('mmcv', 'mmcv', '2.1.0', '2.2'),
+        Release('mmseg', 'mmsegmentation', '1.2.2', '1.3'),
+        Release('mmpretrain', 'mmpretrain', '1.2.0', '1.3'),
+    ),
+}
+STACK = ('mmengine', 'mmcv', 'mmseg', 'mmpretrain')
+STACK_ROOMS = ('apis', 'datasets', 'engine', 'evaluation', 'models', 'registry', 'visualization')
+
+
+class StackError(ImportError):
+    """The mm packages are missing, mixed or of an unsupported version; the message names the command that helps."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(
+            f'omh_mmseg needs MMEngine, MMCV, MMSegmentation and MMPreTrain, but {found}.\n'
+            f'Install the tested stack from the repository: {INSTALL_ONEDL}\n'
+            f'(or, for the original distributions, in a fresh environment: {INSTALL_OPENMMLAB}).'
+        )
+
+
+def is_present(module: str) -> bool:
+    """Whether ``module`` could be imported, without importing it."""
+    if module in sys.modules:
+        return sys.modules[module] is not None
+    return find_spec(module) is not None
+
+
+def stack_is_absent() -> bool:
+    """Whether no mm package is installed at all, as where only :mod:`omh_mmseg.transport` is wanted."""
+    return not any(is_present(module) for module in STACK)
+
+
+def installed_versions() -> dict[str, dict[str, str]]:
+    """Versions of the installed mm distributions, by family and distribution."""
+    found: dict[str, dict[str, str]] = {}
+    for family, releases in FAMILIES.items():
+        for release in releases:
+            try:
+                version = metadata.version(release.distribution)
+            except metadata.PackageNotFoundError:
+                continue
+            found.setdefault(family, {})[release.distribution] = version
+    return found
+
+
+def check_stack() -> str | None:
+    """Check that one whole family of mm packages is installed, in supported versions.
+
+    Returns:
+        ``'onedl'`` or ``'openmmlab'``, or None where the packages are importable but come from no distribution (for
+        example source checkouts on ``PYTHONPATH``), whose versions are the user's affair.
+
+    Raises:
+        StackError: A package is missing, both families are installed over each other, a version is not supported, or
+            OpenCV does not load.
+    """
+    missing = [module for module in STACK if not is_present(module)]
+    if missing:
+        present = [module for module in STACK if module not in missing]
+        beside = f' ({", ".join(present)} present)' if present else ''
+        raise StackError(f'{", ".join(missing)} cannot be imported{beside}')
+    versions = installed_versions()
+    if len(versions) > 1:
+        names = [f'{name} {version}' for family in versions.values() for name, version in family.items()]
+        raise StackError(
+            f'both families are installed over each other ({", ".join(names)}), which overwrite each '
+            f"other's files; first uninstall all of them: pip uninstall -y "
+            + ' '.join(name for family in versions.values() for name in family)
+        )
+    family = next(iter(versions), None)
+    if family is not None:
+        wrong = [
+            f'{release.distribution} {versions[family][release.distribution]} is installed where '
+            f'>={release.tested},<{release.below} is supported'
+            for release in FAMILIES[family]
+            if release.distribution in versions[family] and not is_supported(versions[family], release)
+        ]
+        if wrong:
+            raise StackError('; '.join(wrong))
+    check_opencv()
+    return family
+
+
+def is_supported(versions: dict[str, str], release: Release) -> bool:
+    """Whether the version of ``release`` in ``versions`` lies in its supported range."""
+    from packaging.version import Version
+
+    return Version(release.tested) <= Version(versions[release.distribution]) < Version(release.below)
+
+
+def check_opencv() -> None:
+    """Say what OpenCV lacks.
+
+    Range: ``opencv-python`` of any version on machines without a desktop. Symptom: ``libGL.so.1: cannot open shared
+    object file`` from deep inside ``import mmcv``, whose requirements name the OpenCV build with windows.
+
+    Raises:
+        StackError: OpenCV is installed and does not load.
+    """
+    try:
+        import_module('cv2')
+    except ImportError as error:
+        raise StackError(
+            f'OpenCV does not load ({error}). On a machine without a desktop install the system libraries '
+            '(Debian, Ubuntu: apt-get install libgl1 libglib2.0-0), or the build without windows: '
+            'pip uninstall -y opencv-python && pip install opencv-python-headless'
+        ) from error
+
+
+class AbsentStackFinder:
+    """Import hook that turns the import of a room that needs the mm packages into the one clear error.
+
+    Installed only where no mm package exists, so that ``import omh_mmseg.transport`` works with torch and pot alone
+    while ``import omh_mmseg.models`` does not fail on whichever mm package its first file happens to name.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+        """Raise :class:`StackError` for the rooms in ``STACK_ROOMS``; leave every other import to others."""
+        if name.startswith('omh_mmseg.') and name.split('.')[1] in STACK_ROOMS and stack_is_absent():
+            raise StackError('none of them is installed')
+
+
+def guard_rooms() -> None:
+    """Install :class:`AbsentStackFinder` once."""
+    if AbsentStackFinder not in sys.meta_path:
+        sys.meta_path.insert(0, AbsentStackFinder)
+
+
+@functools.cache
+def repair_torchvision() -> Any:
+    """Define the operator schemas that a torchvision linked against another torch fails to bring.
+
+    Range: torchvision 0.28.0 built for CUDA beside torch 2.13.0 for CPU; any such pair. Symptom: ``operator
+    torchvision::nms does not exist`` on ``import torchvision``, thus on ``import mmpretrain.models`` and in every
+    runner's report of the environment. Inert where torchvision imports or is not installed; every other error passes.
+
+    Returns:
+        The ``torch.library.Library`` that holds the schemas, which live as long as it does; None where not needed.
+    """
     import torch
 
     try:
-        import torchvision  # noqa: F401
+        import_module('torchvision')
+    except ModuleNotFoundError as error:
+        if error.name != 'torchvision':
+            raise
     except RuntimeError as error:
-        if 'torchvision::nms does not exist' not in str(error):
+        if 'operator torchvision::nms does not exist' not in str(error):
             raise
         library = torch.library.Library('torchvision', 'FRAGMENT')
-        library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
-        library.define('qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
-        import torchvision  # noqa: F401
+        for name in ('nms', 'qnms'):
+            library.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+        import_module('torchvision')
+        return library
+    return None
+
+
+def history_statistic(owner: type, name: str) -> Callable[..., Any]:
+    """Stand in for ``getattr`` in checkpoints: the statistics of mmengine's ``HistoryBuffer`` and nothing else.
+
+    Args:
+        owner: The class that the checkpoint names.
+        name: The attribute of it.
+
+    Raises:
+        ValueError: Anything but a statistic is asked for, as a harmful checkpoint would.
+    """
+    from mmengine.logging import HistoryBuffer
+
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+        raise ValueError(f'a checkpoint asked for {owner!r}.{name}; only statistics of HistoryBuffer are allowed')
+    return getattr(HistoryBuffer, name)
+
+
+@functools.cache
+def allow_checkpoint_classes() -> None:
+    """Let ``torch.load(weights_only=True)`` read what mmengine writes into its own checkpoints.
+
+    Range: torch >= 2.6 with mmengine <= 0.10.7 and onedl-mmengine <= 0.10.12. Symptom: ``UnpicklingError ...
+    HistoryBuffer`` (original), or a page of warning and a silent fall-back to unsafe loading (fork) as soon as a logged
+    number is not an int64 or float64. Only mmengine's buffer and numpy's number types are listed, under their names in
+    numpy 1 and 2; ``getattr``, which the files name, is replaced by :func:`history_statistic`, for the real one would
+    let a checkpoint run anything.
+
+    All entries are (object, name) pairs: the fork removes the bare objects that it listed itself after each load.
+    """
+    import numpy as np
+    import torch
+    from mmengine.logging import HistoryBuffer
+
+    core: Any = getattr(np, '_core', None) or import_module('numpy.core')
+    allowed: list[Any] = [
+        (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
+        (history_statistic, 'builtins.getattr'),
+        (np.ndarray, 'numpy.ndarray'),
+        (np.dtype, 'numpy.dtype'),
+    ]
+    for module in ('numpy._core.multiarray', 'numpy.core.multiarray'):
+        allowed.append((core.multiarray._reconstruct, f'{module}._reconstruct'))
+        allowed.append((core.multiarray.scalar, f'{module}.scalar'))
+    for code in np.typecodes['All']:
+        if code != 'O':
+            kind = type(np.dtype(code))
+            allowed.append((kind, f'{kind.__module__}.{kind.__qualname__}'))
+    torch.serialization.add_safe_globals(allowed)
+
+
+@contextmanager
+def quiet_import() -> Iterator[None]:
+    """Silence two notes while the mm packages are imported; everything else still appears.
+
+    Range: every MMCV without compiled operators; onedl-mmsegmentation 1.4.2, onedl-mmpretrain 1.3.6. Symptoms: a
+    ``UserWarning`` that ``MultiScaleDeformableAttention`` cannot be imported, although nothing here uses a compiled
+    operator, and ``Could not import OneDL`` on the standard output, once per package, about an optional cloud service.
+    """
+    printed = io.StringIO()
+    try:
+        with warnings.catch_warnings(), redirect_stdout(printed):
+            warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
+            yield
+    finally:
+        for line in printed.getvalue().splitlines(keepends=True):
+            if line.strip() != 'Could not import OneDL':
+                sys.stdout.write(line)
+
+
+@contextmanager
+def compiled_operators_stub() -> Iterator[None]:
+    """Stand in for ``mmcv._ext`` while ``mmseg.models`` is imported, and take the stand-in away afterwards.
+
+    Range: MMSegmentation <= 1.2.2 with mmcv-lite. Symptom: ``No module named 'mmcv._ext'`` on ``import mmseg.models``.
+    Inert with a full mmcv and with the forks, which import without. Calling a compiled operator afterwards still fails.
+    """
+    if find_spec('mmcv._ext') is not None:
+        yield
+        return
+
+    def absent_operator(*args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError('this operator needs the full mmcv; mmcv-lite has no compiled operators')
+
+    class Extension(ModuleType):
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            if name.startswith('__'):
+                raise AttributeError(name)
+            return absent_operator
+
+    sys.modules['mmcv._ext'] = Extension('mmcv._ext')
+    try:
+        yield
+    finally:
+        del sys.modules['mmcv._ext']
+
+
+@functools.cache
+def keep_drop_probability_plain() -> None:
+    """Keep stochastic depth's probability a Python float.
+
+    Range: mmpretrain <= 1.2.0 and onedl-mmpretrain <= 1.3.6, whose transformers take it from ``np.linspace``. Symptom:
+    ``Guard failed ... from_numpy(self.drop_prob)`` under ``torch.compile``. Values are unchanged.
+    """
+    from mmcv.cnn.bricks.drop import DropPath
+
+    original = DropPath.__init__
+
+    @functools.wraps(original)
+    def initialise(self: Any, drop_prob: float = 0.1) -> None:
+        original(self, float(drop_prob))
+
+    DropPath.__init__ = initialise
+
+
+@functools.cache
+def apply() -> None:
+    """Check the installed stack and make it importable; further calls do nothing.
+
+    Runs before anything of mmseg or mmpretrain is imported from this package.
+
+    Raises:
+        StackError: See :func:`check_stack`.
+    """
+    family = check_stack()
+    repair_torchvision()
+    with quiet_import(), compiled_operators_stub() if family == 'openmmlab' else nullcontext():
+        for module in ('mmseg.models', 'mmseg.datasets', 'mmpretrain.models'):
+            import_module(module)
+    allow_checkpoint_classes()
+    keep_drop_probability_plain()

@@ -1,3 +1,3 @@
-"""Version of the package, read by ``setup.py`` without importing anything else."""
+"""The version of the package; the build reads it from this file without importing the package."""
 
 __version__ = '0.1.0'

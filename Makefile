@@ -1,0 +1,96 @@
+# Needs make and Python 3.10 to 3.12, nothing else. An active environment (VIRTUAL_ENV or CONDA_PREFIX) is used, and
+# only what it lacks is installed into it; otherwise .venv is made here and reused.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint bench clean
+
+ACTIVE := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
+ENV := $(or $(ACTIVE),.venv)
+PY := $(ENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+
+# One file per state of the requirements: a change of their content, not of their date, installs anew.
+key = $(shell cat $(1) /dev/null | cksum | cut -d ' ' -f 1)
+READY := $(ENV)/.omh_mmseg-$(call key,requirements/onedl.txt requirements/test.txt pyproject.toml setup.py)
+LINT_READY := $(READY)-lint-$(call key,requirements/lint.txt)
+SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
+CHECK := import omh_mmseg.registry, mmpretrain.models, ot, tqdm
+
+help:
+	@echo 'make demo       train STEGO and STEGO + OMH on the demo scenes, print the scores, draw the hierarchy'
+	@echo 'make test       the tests without the slow ones'
+	@echo 'make test-slow  the slow tests'
+	@echo 'make lint       ruff and mypy'
+	@echo 'make bench      the benchmarks'
+	@echo 'make clean      remove .venv and caches; work_dirs stays'
+
+demo: $(READY)
+	$(PY) tools/demo.py $(ARGS)
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow' tests $(ARGS)
+
+test-slow: $(READY)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow tests $(ARGS)
+
+lint: $(LINT_READY)
+	$(PY) -m ruff check .
+	$(PY) -m mypy omh_mmseg
+
+bench: $(READY)
+	@set -e; for file in benchmarks/[a-z]*.py; do echo "$(PY) $$file"; $(PY) $$file; done
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -not -path './work_dirs/*' -prune -exec rm -rf {} +
+
+ifeq ($(ACTIVE),)
+
+# .installing marks an install under way and becomes the finished mark; found at the start, it tells of an interrupted
+# install, whose environment is emptied first.
+$(READY):
+	@set -e; found=; \
+	for candidate in $(PYTHON) python3.11 python3.12 python3.10 python3 python; do \
+		if "$$candidate" -c '$(SUPPORTED)' >/dev/null 2>&1; then found="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo 'make: no Python 3.10, 3.11 or 3.12 with venv and ensurepip found (Debian, Ubuntu: apt-get install' \
+			'python3-venv); name one with: make PYTHON=/path/to/python' >&2; exit 1; \
+	fi; \
+	clear=; if [ -e $(ENV)/.installing ]; then clear=--clear; fi; \
+	echo "installing into $(ENV) with $$found: about two minutes and 1.7 GB the first time"; \
+	"$$found" -m venv $$clear $(ENV); rm -f $(ENV)/.omh_mmseg-*; touch $(ENV)/.installing; \
+	$(PIP) install --quiet -r requirements/onedl.txt -r requirements/test.txt; \
+	$(PIP) install --quiet --no-deps --editable .; \
+	$(PY) -c '$(CHECK)'; \
+	mv $(ENV)/.installing $@
+
+else
+
+$(READY):
+	@set -e; \
+	if ! $(PY) -c '$(SUPPORTED)'; then \
+		echo 'make: the active environment $(ENV) has no Python 3.10, 3.11 or 3.12 with venv and ensurepip;' \
+			'deactivate it to have make create .venv' >&2; exit 1; \
+	fi; \
+	$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip; \
+	if ! $(PY) -c '$(CHECK)' >/dev/null 2>&1; then \
+		if $(PIP) show --quiet mmengine mmcv mmcv-lite mmsegmentation mmpretrain 2>/dev/null; then \
+			$(PY) -c '$(CHECK)'; \
+		fi; \
+		echo 'installing what is missing into the active environment $(ENV)'; \
+		$(PIP) install --quiet -r requirements/onedl.txt; \
+	fi; \
+	$(PY) -c 'import pytest, hypothesis' 2>/dev/null || $(PIP) install --quiet -r requirements/test.txt; \
+	$(PIP) show --quiet omh-mmseg 2>/dev/null || $(PIP) install --quiet --no-deps --editable .; \
+	$(PY) -c '$(CHECK)'; \
+	touch $@
+
+endif
+
+$(LINT_READY): $(READY)
+	@set -e; \
+	{ $(PY) -m ruff --version && $(PY) -m mypy --version; } >/dev/null 2>&1 \
+		|| $(PIP) install --quiet -r requirements/lint.txt; \
+	touch $@
