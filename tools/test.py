@@ -1,0 +1,51 @@
+"""Test a checkpoint with the evaluators of a config file, with the options of mmseg's own command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from omh_mmseg.engine import launch  # noqa: E402
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or address')
+    parser.add_argument('--work-dir', help='folder for scores as JSON (default: ./work_dirs/<config name>)')
+    parser.add_argument('--out', help='folder for the predicted label maps, for offline evaluation')
+    parser.add_argument('--show', action='store_true', help='show predictions in windows')
+    parser.add_argument('--show-dir', help='folder for pictures of predictions, below <work dir>/<time stamp>')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds that a window stays open')
+    parser.add_argument('--tta', action='store_true', help="predict with the config's test-time augmentation")
+    launch.add_run_options(parser)
+    return parser
+
+
+def main() -> None:
+    """Run the command."""
+    args = build_parser().parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    try:
+        launch.check_config(args.config)
+        launch.check_checkpoint(args.checkpoint)
+        config = launch.load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
+        if args.show or args.show_dir:
+            launch.draw_predictions(config, args.show, args.show_dir, args.wait_time)
+        if args.tta:
+            launch.use_test_time_augmentation(config)
+    except (OSError, ValueError) as error:
+        sys.exit(f'test.py: {error}')
+    config.load_from = args.checkpoint
+    if args.out is not None:
+        launch.keep_predictions(config, args.out)
+    launch.build_runner(config).test()
+
+
+if __name__ == '__main__':
+    main()
