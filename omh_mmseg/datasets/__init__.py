@@ -1,1 +1,30 @@
-"""."""
+"""Data sets, wrappers and transforms."""
+
+from omh_mmseg.datasets.base import numbered_palette
+from omh_mmseg.datasets.coco_stuff27 import COCOStuff27
+from omh_mmseg.datasets.demo_scenes import DemoScenes
+from omh_mmseg.datasets.folder import FolderSegDataset
+from omh_mmseg.datasets.shared_options import apply_shared_options
+from omh_mmseg.datasets.transforms import (
+    CentreCrop,
+    FiveCropPatch,
+    LoadOptionalAnnotations,
+    ResizeShortSide,
+    ResizeToCover,
+)
+from omh_mmseg.datasets.wrappers import FiveCrop, NeighbourPairs
+
+__all__ = [
+    'COCOStuff27',
+    'CentreCrop',
+    'DemoScenes',
+    'FiveCrop',
+    'FiveCropPatch',
+    'FolderSegDataset',
+    'LoadOptionalAnnotations',
+    'NeighbourPairs',
+    'ResizeShortSide',
+    'ResizeToCover',
+    'apply_shared_options',
+    'numbered_palette',
+]

@@ -1,0 +1,99 @@
+"""What every data set of images on disk shares: errors that name the file, and the palette of numbered classes."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+from mmseg.datasets import BaseSegDataset
+from PIL import Image
+
+UNREADABLE = (OSError, AssertionError, SyntaxError, EOFError, cv2.error, Image.DecompressionBombError)
+
+
+def numbered_palette(num_classes: int) -> list[list[int]]:
+    """Distinct colours for any number of classes, the same on every machine.
+
+    Args:
+        num_classes: Number of colours wanted.
+
+    Returns:
+        RGB triples in 0..255. Hues follow the golden ratio, so that neighbours in number are far apart in colour, and
+        a longer palette begins with the shorter one.
+    """
+    palette = []
+    for index in range(num_classes):
+        hue = (index * 0.618034) % 1.0
+        saturation = (0.85, 0.55, 0.95)[index % 3]
+        value = (0.95, 0.80, 0.60)[(index // 3) % 3]
+        palette.append([round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation, value)])
+    return palette
+
+
+def run_pipeline(pipeline: Callable[[dict], Any], data_info: dict) -> Any:
+    """Run a pipeline on one item; an image that cannot be read is reported by its name.
+
+    Args:
+        pipeline: The composed transforms.
+        data_info: One item as ``get_data_info`` returns it.
+
+    Returns:
+        What the pipeline returns.
+
+    Raises:
+        OSError: The image or label file is missing, truncated or not an image.
+    """
+    try:
+        return pipeline(data_info)
+    except UNREADABLE as error:
+        path = data_info.get('img_path')
+        if isinstance(error, LabelFileError):
+            raise
+        raise OSError(
+            f'{path}: the image cannot be read ({type(error).__name__}: {error}). Replace the file or take it out of '
+            'the data set; images are never skipped silently, because skipping shifts every later item'
+        ) from error
+
+
+class LabelFileError(OSError):
+    """A label file that is missing, truncated or not an image."""
+
+
+class FileSegDataset(BaseSegDataset):
+    """Base of the data sets that read one image file, and perhaps one label file, per item.
+
+    It reports unreadable files by name and shows ``classes`` and ``palette`` in the attribute ``METAINFO``, where
+    mmseg's analysis tools look for them even if they came from the config or from a file.
+
+    Args:
+        **kwargs: As for :class:`mmseg.datasets.BaseSegDataset`.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.METAINFO = dict(classes=self._metainfo.get('classes'), palette=self._metainfo.get('palette'))
+
+    def prepare_data(self, idx: int) -> Any:
+        """Load item ``idx``; errors name the file (see :func:`run_pipeline`)."""
+        return run_pipeline(self.pipeline, self.get_data_info(idx))
+
+    def _item(self, image: str, label: str | None, label_map: dict[int, int] | None) -> dict[str, Any]:
+        item: dict[str, Any] = dict(
+            img_path=image,
+            label_map=label_map,
+            reduce_zero_label=self.reduce_zero_label,
+            ignore_index=self.ignore_index,
+            num_classes=len(self._metainfo['classes']),
+            seg_fields=[],
+        )
+        if label is not None:
+            item['seg_map_path'] = label
+        return item
+
+
+def first_few(names: list[str], limit: int = 3) -> str:
+    """The first names of a list and how many more there are, for error messages."""
+    more = f' and {len(names) - limit} more' if len(names) > limit else ''
+    return ', '.join(names[:limit]) + more

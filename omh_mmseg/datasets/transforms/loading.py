@@ -1,0 +1,107 @@
+"""Load labels where there are any."""
+
+from __future__ import annotations
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from PIL import Image
+
+from omh_mmseg.datasets.base import LabelFileError
+from omh_mmseg.registry import TRANSFORMS
+
+IGNORE = 255
+
+
+def read_label(results: dict) -> np.ndarray:
+    """Read, check and map the label of one item.
+
+    Args:
+        results: An item with ``seg_map_path``; ``ori_shape`` (H, W) is compared where known, ``label_map`` (raw value
+            to class) applied where present, else values must lie below ``num_classes`` where known.
+
+    Returns:
+        uint8 array (H, W) of classes; 255 is ignored.
+
+    Raises:
+        LabelFileError: The file is missing, truncated or not an image.
+        ValueError: More than one channel, another size than the image, or a value outside the accepted set.
+    """
+    path = results['seg_map_path']
+    try:
+        with Image.open(path) as image:
+            label = np.array(image)
+    except (OSError, SyntaxError, EOFError) as error:
+        raise LabelFileError(f'{path}: the label cannot be read ({type(error).__name__}: {error})') from error
+    if label.ndim != 2:
+        raise ValueError(
+            f'{path}: a label must have one channel of class numbers, this one has the shape {label.shape}; convert '
+            'colours to class numbers first'
+        )
+    expected = results.get('ori_shape')
+    if expected is not None and label.shape != tuple(expected[:2]):
+        raise ValueError(
+            f'{path}: the label is {label.shape[0]}x{label.shape[1]} (height x width), but the image '
+            f'{results.get("img_path")} is {expected[0]}x{expected[1]}'
+        )
+    return _to_classes(label.astype(np.int64), results)
+
+
+def _to_classes(label: np.ndarray, results: dict) -> np.ndarray:
+    ignore = results.get('ignore_index', IGNORE)
+    label_map, num_classes = results.get('label_map'), results.get('num_classes')
+    if results.get('reduce_zero_label'):
+        label = np.where((label == 0) | (label == ignore), ignore, label - 1)
+    if label_map is not None:
+        accepted = sorted(set(label_map) | {ignore})
+    elif num_classes is not None:
+        accepted = [*range(num_classes), ignore]
+    else:
+        accepted = list(range(256))
+    table = np.full(max(*accepted, 255) + 1, -1, dtype=np.int64)
+    table[accepted] = [label_map.get(value, IGNORE) for value in accepted] if label_map is not None else accepted
+    table[ignore] = IGNORE
+    outside = (label < 0) | (label >= len(table))
+    mapped = table[np.where(outside, 0, label)]
+    wrong = np.unique(label[outside | (mapped < 0)])
+    if len(wrong):
+        raise ValueError(
+            f'{results["seg_map_path"]}: the label holds the value{"s" if len(wrong) > 1 else ""} '
+            f'{", ".join(map(str, wrong[:5]))}{"..." if len(wrong) > 5 else ""}; accepted are {_ranges(accepted)}'
+            + (' (after reduce_zero_label lowered them by one)' if results.get('reduce_zero_label') else '')
+        )
+    return mapped.astype(np.uint8)
+
+
+def _ranges(values: list[int]) -> str:
+    """[0, 1, 2, 255] -> '0..2, 255'."""
+    parts: list[list[int]] = []
+    for value in values:
+        if parts and value == parts[-1][1] + 1:
+            parts[-1][1] = value
+        else:
+            parts.append([value, value])
+    return ', '.join(str(low) if low == high else f'{low}..{high}' for low, high in parts)
+
+
+@TRANSFORMS.register_module()
+class LoadOptionalAnnotations(BaseTransform):
+    """Load the label of an item that has one; leave other items alone.
+
+    Like mmseg's ``LoadAnnotations``, which fails on items without labels, and with checked values: see
+    :func:`read_label` for the errors. Place it before the resize to have the label resized too, after it to score at
+    the label's own size.
+
+    Required keys: none. Used: ``seg_map_path``, ``label_map``, ``num_classes``, ``reduce_zero_label``, ``ori_shape``.
+    Added keys: ``gt_seg_map`` (uint8, (H, W)) and an entry of ``seg_fields``.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Add ``gt_seg_map`` if ``results`` has a ``seg_map_path``."""
+        if results.get('seg_map_path') is None:
+            return results
+        results['gt_seg_map'] = read_label(results)
+        results.setdefault('seg_fields', []).append('gt_seg_map')
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'

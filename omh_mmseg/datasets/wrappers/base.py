@@ -1,0 +1,73 @@
+"""Common behaviour of data set wrappers."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from mmengine.dataset import BaseDataset
+
+from omh_mmseg.registry import DATASETS
+
+
+class DatasetWrapper:
+    """A data set around another one, with the interface that mmengine expects of wrappers.
+
+    Args:
+        dataset: The wrapped data set, built or as a config.
+        lazy_init: Leave :meth:`full_init` to the first access.
+    """
+
+    def __init__(self, dataset: BaseDataset | DatasetWrapper | dict, lazy_init: bool = False) -> None:
+        if isinstance(dataset, dict):
+            dataset = DATASETS.build(dataset)
+        if not hasattr(dataset, 'get_data_info'):
+            raise TypeError(f'dataset must be a config or a data set with get_data_info, got {type(dataset).__name__}')
+        self.dataset = dataset
+        self._metainfo = dataset.metainfo
+        self._fully_initialized = False
+        if not lazy_init:
+            self.full_init()
+
+    @property
+    def metainfo(self) -> dict:
+        """Classes and palette of the wrapped data set."""
+        return copy.deepcopy(self._metainfo)
+
+    def full_init(self) -> None:
+        """Load the list of the wrapped data set, once."""
+        if self._fully_initialized:
+            return
+        self.dataset.full_init()
+        self._metainfo = self.dataset.metainfo
+        self._after_init()
+        self._fully_initialized = True
+
+    def _after_init(self) -> None:
+        """What a subclass prepares once the wrapped data set is complete."""
+
+    def get_data_info(self, idx: int) -> dict:
+        """The description of item ``idx`` before its pipeline."""
+        raise NotImplementedError
+
+    def __getitem__(self, idx: int) -> Any:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        self.full_init()
+        return len(self.dataset)
+
+    def get_subset_(self, indices: Any) -> None:
+        """Not supported: set ``indices`` of the wrapped data set instead."""
+        raise NotImplementedError(f'{type(self).__name__} has no subsets; set `indices` of the wrapped data set')
+
+    def get_subset(self, indices: Any) -> DatasetWrapper:
+        """Not supported: set ``indices`` of the wrapped data set instead."""
+        raise NotImplementedError(f'{type(self).__name__} has no subsets; set `indices` of the wrapped data set')
+
+
+def positive_index(idx: int, length: int) -> int:
+    """``idx`` counted from the front; IndexError outside ``-length .. length - 1``."""
+    if not -length <= idx < length:
+        raise IndexError(f'index {idx} is outside a data set of {length} items')
+    return idx % length

@@ -1,0 +1,106 @@
+"""Batches of one or several views per image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmseg.models import SegDataPreProcessor
+from mmseg.utils import SampleList, stack_batch
+from torch import Tensor
+
+from omh_mmseg.registry import MODELS
+
+
+@MODELS.register_module()
+class ViewsDataPreprocessor(SegDataPreProcessor):
+    """mmseg's preprocessor for images that come in one view or in several named ones.
+
+    ``inputs`` is mmseg's list of tensors (3, H, W), or a dict of such lists, one per view. The result has ``inputs`` as
+    a tensor (B, 3, H, W), or as a dict of them. All views get the same normalisation. Labels belong to the first view
+    and are padded with it; samples without labels are fine.
+
+    Args:
+        mean: Per channel, in the units of the input (0..255).
+        std: Per channel.
+        size: Fixed size (H, W) to pad to in training.
+        size_divisor: Pad to a multiple of this in training. Defaults to 1 (pad to the largest image of the batch) where
+            ``size`` is not given either.
+        **kwargs: As for :class:`mmseg.models.SegDataPreProcessor`.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        size: tuple[int, int] | None = None,
+        size_divisor: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if size is None and size_divisor is None:
+            size_divisor = 1
+        super().__init__(mean=mean, std=std, size=size, size_divisor=size_divisor, **kwargs)
+
+    def forward(self, data: dict, training: bool = False) -> dict[str, Any]:
+        """Move to the device, normalise, pad and stack.
+
+        Args:
+            data: ``inputs`` and, except in bare forward passes, ``data_samples``.
+            training: Pad images and labels as in training (mmseg's benchmark does this on test data, too).
+
+        Returns:
+            ``dict(inputs=..., data_samples=...)``.
+
+        Raises:
+            ValueError: Images of different sizes outside training, views of different batch sizes, or no images.
+        """
+        data = self.cast_data(data)
+        inputs, samples = data['inputs'], data.get('data_samples')
+        if not isinstance(inputs, Mapping):
+            stacked, samples = self._stack(self._normalised(inputs), samples, training)
+            if training and self.batch_augments is not None:
+                stacked, samples = self.batch_augments(stacked, samples)
+            return dict(inputs=stacked, data_samples=samples)
+        lengths = {name: len(view) for name, view in inputs.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f'the views must have equally many images, got {lengths}')
+        views: dict[str, Tensor] = {}
+        for position, (name, view) in enumerate(inputs.items()):
+            labelled = samples if position == 0 else None
+            views[name], labelled = self._stack(self._normalised(view), labelled, training)
+            samples = labelled if position == 0 else samples
+        return dict(inputs=views, data_samples=samples)
+
+    def _normalised(self, images: Sequence[Tensor]) -> list[Tensor]:
+        if len(images) == 0:
+            raise ValueError('the batch holds no images')
+        if self._channel_conversion and images[0].size(0) == 3:
+            images = [image[[2, 1, 0]] for image in images]
+        floats = [image.float() for image in images]
+        return [(image - self.mean) / self.std for image in floats] if self._enable_normalize else floats
+
+    def _stack(
+        self, images: list[Tensor], samples: SampleList | None, training: bool
+    ) -> tuple[Tensor, SampleList | None]:
+        padding = dict(pad_val=self.pad_val, seg_pad_val=self.seg_pad_val)
+        if training:
+            stacked, padded = stack_batch(images, samples, self.size, self.size_divisor, **padding)
+            for sample in samples or []:
+                if sample.get('pad_shape') is None:
+                    sample.set_metainfo(dict(pad_shape=tuple(stacked.shape[-2:])))
+            return stacked, padded if samples is not None else None
+        sizes = sorted({tuple(image.shape[1:]) for image in images})
+        if len(sizes) > 1:
+            raise ValueError(
+                f'the images of a batch must have one size outside training, got {sizes[:3]}; use batch_size=1 or crop '
+                'them to one size in the pipeline'
+            )
+        if not self.test_cfg:
+            return torch.stack(images), samples
+        stacked, paddings = stack_batch(
+            images, None, self.test_cfg.get('size'), self.test_cfg.get('size_divisor'), **padding
+        )
+        for sample, info in zip(samples or [], paddings, strict=False):
+            sample.set_metainfo(info)
+        return stacked, samples
