@@ -15,7 +15,7 @@ key = $(shell cat $(1) /dev/null | cksum | cut -d ' ' -f 1)
 READY := $(ENV)/.omh_mmseg-$(call key,requirements/onedl.txt requirements/test.txt pyproject.toml setup.py)
 LINT_READY := $(READY)-lint-$(call key,requirements/lint.txt)
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
-CHECK := import omh_mmseg.registry, mmpretrain.models, ot, tqdm
+CHECK := import omh_mmseg.registry, mmpretrain.models, ot
 
 help:
 	@echo 'make demo       train STEGO and STEGO + OMH on the demo scenes, print the scores, draw the hierarchy'

@@ -1,0 +1,223 @@
+"""The workarounds do what their docstrings say, and the stack check names the remedy."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import subprocess
+import sys
+import warnings
+from contextlib import redirect_stdout
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from omh_mmseg import compat
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+BLOCK = """
+import sys
+
+class Block:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.split('.')[0] in {blocked}:
+            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
+
+real = __import__('importlib.util').util.find_spec
+import importlib.util
+importlib.util.find_spec = lambda name, package=None: None if name.split('.')[0] in {blocked} else real(name, package)
+sys.meta_path.insert(0, Block)
+"""
+
+
+def run_python(code: str, blocked: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run ``code`` in a fresh interpreter in which the ``blocked`` top-level modules are not installed."""
+    return subprocess.run(
+        [sys.executable, '-c', BLOCK.format(blocked=repr(blocked)) + code],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=120,
+    )
+
+
+def fake_distributions(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str]) -> None:
+    known = {release.distribution for releases in compat.FAMILIES.values() for release in releases}
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if name in versions:
+            return versions[name]
+        if name in known:
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(metadata, 'version', version)
+
+
+def supported(family: str, **changes: str) -> dict[str, str]:
+    versions = {release.distribution: release.tested for release in compat.FAMILIES[family]}
+    versions.update({name.replace('_', '-'): version for name, version in changes.items()})
+    return versions
+
+
+class TestStack:
+    def test_installed_stack_passes(self) -> None:
+        assert compat.check_stack() in compat.FAMILIES
+
+    def test_transport_needs_no_mm_package(self) -> None:
+        done = run_python(
+            'import omh_mmseg.transport, omh_mmseg\n'
+            "print(sorted({name.split('.')[0] for name in sys.modules} & {'mmengine', 'mmcv', 'mmseg', 'mmpretrain'}))",
+            (*compat.STACK, 'cv2', 'torchvision'),
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == '[]'
+
+    @pytest.mark.parametrize('statement', ['import omh_mmseg.models', 'from omh_mmseg import datasets'])
+    def test_rooms_without_any_mm_package(self, statement: str) -> None:
+        done = run_python(statement, compat.STACK)
+        assert 'StackError' in done.stderr.splitlines()[-3]
+        assert 'none of them is installed' in done.stderr
+        assert compat.INSTALL_ONEDL in done.stderr and compat.INSTALL_OPENMMLAB in done.stderr
+
+    def test_import_with_mmengine_alone(self) -> None:
+        done = run_python('import omh_mmseg', ('mmseg', 'mmpretrain'))
+        assert 'mmseg, mmpretrain cannot be imported (mmengine, mmcv present)' in done.stderr
+        assert compat.INSTALL_ONEDL in done.stderr
+
+    def test_both_families(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        fake_distributions(monkeypatch, {**supported('onedl'), 'mmengine': '0.10.7'})
+        with pytest.raises(compat.StackError, match='both families.*onedl-mmengine 0.10.12.*mmengine 0.10.7') as caught:
+            compat.check_stack()
+        assert 'pip uninstall -y' in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ('family', 'name', 'version'),
+        [('onedl', 'onedl-mmengine', '0.10.7'), ('onedl', 'onedl-mmsegmentation', '2.0.0'),
+         ('openmmlab', 'mmcv-lite', '2.2.0')],
+    )
+    def test_unsupported_version(
+        self, monkeypatch: pytest.MonkeyPatch, family: str, name: str, version: str
+    ) -> None:
+        fake_distributions(monkeypatch, {**supported(family), name: version})
+        with pytest.raises(compat.StackError, match=f'{name} {version} is installed where >='):
+            compat.check_stack()
+
+    @pytest.mark.parametrize('family', ['onedl', 'openmmlab'])
+    def test_tested_versions_pass(self, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+        fake_distributions(monkeypatch, supported(family))
+        assert compat.check_stack() == family
+
+    def test_opencv_without_system_libraries(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def import_module(name: str) -> ModuleType:
+            raise ImportError('libGL.so.1: cannot open shared object file: No such file or directory')
+
+        monkeypatch.setattr(compat, 'import_module', import_module)
+        with pytest.raises(compat.StackError, match=r'libGL.so.1.*(?s:.*)libgl1'):
+            compat.check_opencv()
+
+
+class TestTorchvision:
+    def test_inert_where_it_imports(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(compat, 'import_module', lambda name: ModuleType(name))
+        assert compat.repair_torchvision.__wrapped__() is None
+
+    def test_inert_where_absent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def import_module(name: str) -> ModuleType:
+            raise ModuleNotFoundError('No module named torchvision', name='torchvision')
+
+        monkeypatch.setattr(compat, 'import_module', import_module)
+        assert compat.repair_torchvision.__wrapped__() is None
+
+    def test_other_errors_pass(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def import_module(name: str) -> ModuleType:
+            raise RuntimeError('operator torchvision::roi_align does not exist')
+
+        monkeypatch.setattr(compat, 'import_module', import_module)
+        with pytest.raises(RuntimeError, match='roi_align'):
+            compat.repair_torchvision.__wrapped__()
+
+    def test_detection_utilities_import(self) -> None:
+        from torchvision.ops import boxes
+
+        assert hasattr(torch.ops.torchvision, 'nms') and boxes.box_area(torch.tensor([[0.0, 0, 2, 3]])).item() == 6
+
+
+class TestCheckpoints:
+    @pytest.mark.parametrize('dtype', [np.int64, np.float64, np.float32, np.uint8, np.bool_])
+    def test_history_loads_weights_only(self, tmp_path: Path, dtype: type) -> None:
+        buffer = HistoryBuffer(log_history=[dtype(1)], count_history=[1])
+        torch.save({'history': buffer, 'last': dtype(1), 'weight': torch.ones(2)}, tmp_path / 'a.pth')
+        loaded = torch.load(tmp_path / 'a.pth', weights_only=True)
+        assert loaded['history'].current() == 1 and loaded['last'] == 1
+        assert loaded['history'].statistics('mean') == 1
+
+    def test_mmengine_loads_without_warning(self, tmp_path: Path) -> None:
+        from mmengine.runner.checkpoint import CheckpointLoader
+
+        path = tmp_path / 'a.pth'
+        history = HistoryBuffer(log_history=[np.float32(1)], count_history=[1])
+        torch.save({'message_hub': {'log_scalars': {'loss': history}}, 'loss': np.float32(2)}, path)
+        for _ in range(2):  # the fork forgets what it allowed itself after the first load
+            with warnings.catch_warnings(), redirect_stdout(io.StringIO()) as output:
+                warnings.simplefilter('error')
+                CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+            assert 'WARNING' not in output.getvalue()
+        assert torch.serialization.get_unsafe_globals_in_checkpoint(path) == []
+
+    def test_harmful_attribute_is_refused(self, tmp_path: Path) -> None:
+        class Harmful:
+            def __reduce__(self) -> tuple[object, tuple[object, str]]:
+                return getattr, (HistoryBuffer, '__init__')
+
+        torch.save({'harmful': Harmful()}, tmp_path / 'a.pth')
+        with pytest.raises((ValueError, pickle.UnpicklingError), match='only statistics of HistoryBuffer'):
+            torch.load(tmp_path / 'a.pth', weights_only=True)
+
+
+class TestImports:
+    def test_stub_is_removed(self) -> None:
+        with compat.compiled_operators_stub():
+            stub = sys.modules['mmcv._ext']
+            with pytest.raises(NotImplementedError, match='full mmcv'):
+                stub.softnms(1)
+            assert not hasattr(stub, '__file__')
+        assert 'mmcv._ext' not in sys.modules
+
+    def test_stub_is_removed_after_an_error(self) -> None:
+        with pytest.raises(KeyError), compat.compiled_operators_stub():
+            raise KeyError
+        assert 'mmcv._ext' not in sys.modules
+
+    def test_import_is_quiet(self) -> None:
+        done = run_python('import omh_mmseg')
+        assert done.returncode == 0, done.stderr
+        assert (done.stdout, done.stderr) == ('', '')
+
+    def test_only_the_known_notes_are_silenced(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.warns(UserWarning, match='something else'), compat.quiet_import():
+            print('Could not import OneDL')
+            print('kept')
+            warnings.warn('Fail to import ``MultiScaleDeformableAttention`` from', stacklevel=1)
+            warnings.warn('something else', stacklevel=1)
+        assert capsys.readouterr().out == 'kept\n'
+
+    def test_apply_twice(self) -> None:
+        compat.apply()
+        compat.apply()
+
+
+def test_drop_probability_is_a_plain_float() -> None:
+    from mmpretrain.models import VisionTransformer
+
+    model = VisionTransformer(
+        arch=dict(embed_dims=8, num_layers=2, num_heads=2, feedforward_channels=8), img_size=16, patch_size=8,
+        out_type='featmap', drop_path_rate=0.1,
+    )
+    rate = model.layers[-1].ffn.dropout_layer.drop_prob
+    assert type(rate) is float and rate == pytest.approx(0.1)

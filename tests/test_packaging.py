@@ -1,0 +1,122 @@
+"""The project's metadata, requirement lanes and commands agree with each other."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from setuptools.config.pyprojecttoml import read_configuration
+
+import omh_mmseg
+from omh_mmseg import compat
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='module')
+def project() -> dict:
+    return read_configuration(REPOSITORY / 'pyproject.toml', expand=False)['project']
+
+
+def pins(lane: str) -> dict[str, str]:
+    """Exact versions of a requirement file, by distribution."""
+    found = {}
+    for line in (REPOSITORY / 'requirements' / f'{lane}.txt').read_text().splitlines():
+        if line and not line.startswith('#'):
+            requirement = Requirement(line)
+            (specifier,) = requirement.specifier
+            assert specifier.operator == '==', line
+            found[requirement.name] = specifier.version
+    return found
+
+
+def test_version_has_one_source(project: dict) -> None:
+    assert 'version' not in project and project['dynamic'] == ['version']
+    assert re.fullmatch(r'\d+\.\d+\.\d+', omh_mmseg.__version__)
+    setup = (REPOSITORY / 'setup.py').read_text() + (REPOSITORY / 'pyproject.toml').read_text()
+    assert f"'{omh_mmseg.__version__}'" not in setup
+
+
+def test_base_install_pulls_no_mm_package(project: dict) -> None:
+    names = {Requirement(line).name for line in project['dependencies']}
+    assert names == {'numpy', 'pillow', 'pot', 'rich', 'torch'}
+
+
+def test_extras(project: dict) -> None:
+    assert set(project['optional-dependencies']) == {'crf', 'timm', 'test', 'lint'}
+    for lane in ('lint',):
+        pinned = {Requirement(line).name: str(Requirement(line).specifier) for line in
+                  project['optional-dependencies'][lane]}
+        assert pinned == {name: f'=={version}' for name, version in pins(lane).items()}
+
+
+@pytest.mark.parametrize('family', sorted(compat.FAMILIES))
+def test_pins_are_what_compat_calls_tested(family: str) -> None:
+    pinned = pins(family)
+    mm = {name: version for name, version in pinned.items() if name.startswith(('mm', 'onedl-'))}
+    tested = {release.distribution: release.tested for release in compat.FAMILIES[family]}
+    if family == 'openmmlab':
+        assert tested.pop('mmcv') == tested['mmcv-lite']
+    assert mm == tested
+
+
+@pytest.mark.parametrize('family', sorted(compat.FAMILIES))
+def test_lanes_satisfy_the_base_install(project: dict, family: str) -> None:
+    pinned = pins(family)
+    for line in project['dependencies']:
+        requirement = Requirement(line)
+        if requirement.name in pinned:
+            assert requirement.specifier.contains(pinned[requirement.name]), line
+    assert {'torch', 'pot'} <= set(pinned)
+
+
+def test_installed_layout_reaches_configs_and_tools() -> None:
+    mim = REPOSITORY / 'omh_mmseg' / '.mim'
+    assert (mim / 'configs').resolve() == REPOSITORY / 'configs'
+    assert (mim / 'tools').resolve() == REPOSITORY / 'tools'
+
+
+def test_python_range(project: dict) -> None:
+    makefile = (REPOSITORY / 'Makefile').read_text()
+    assert project['requires-python'] == '>=3.10,<3.13'
+    assert '(3, 10) <= sys.version_info[:2] < (3, 13)' in makefile
+
+
+@pytest.mark.skipif(shutil.which('make') is None, reason='make is not installed')
+class TestMakefile:
+    def make(self, *arguments: str, path: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ['make', '-C', str(REPOSITORY), *arguments], capture_output=True, text=True, timeout=60,
+            env={'PATH': path, 'HOME': os.environ.get('HOME', '/'), **environment},
+        )
+
+    def test_targets(self) -> None:
+        done = self.make('--dry-run', 'demo', 'test', 'test-slow', 'lint', 'bench', 'clean', path=os.environ['PATH'])
+        assert done.returncode == 0, done.stderr
+        assert 'OMP_NUM_THREADS=1' in done.stdout and "-m 'not slow'" in done.stdout
+
+    def test_active_environment_of_an_unsupported_python(self, tmp_path: Path) -> None:
+        (tmp_path / 'bin').mkdir()
+        python = tmp_path / 'bin' / 'python'
+        python.write_text('#!/bin/sh\nexit 1\n')
+        python.chmod(0o755)
+        done = self.make('test', path=os.environ['PATH'], VIRTUAL_ENV=str(tmp_path))
+        assert done.returncode != 0
+        assert f'the active environment {tmp_path} has no Python 3.10' in done.stderr
+        assert [file.name for file in tmp_path.iterdir()] == ['bin']
+
+    def test_requirements_key_the_mark_of_a_finished_install(self, tmp_path: Path) -> None:
+        for name in ('Makefile', 'pyproject.toml', 'setup.py'):
+            shutil.copy(REPOSITORY / name, tmp_path / name)
+        shutil.copytree(REPOSITORY / 'requirements', tmp_path / 'requirements')
+        show = ['make', '-s', '-C', str(tmp_path), '--eval', 'show: ; @echo $(READY)', 'show']
+        before = subprocess.run(show, capture_output=True, text=True, check=True).stdout
+        with (tmp_path / 'requirements' / 'onedl.txt').open('a') as file:
+            file.write('ftfy\n')
+        after = subprocess.run(show, capture_output=True, text=True, check=True).stdout
+        assert before != after and '.omh_mmseg-' in before
