@@ -9,13 +9,17 @@ ACTIVE := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
 ENV := $(or $(ACTIVE),.venv)
 PY := $(ENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
+# torch brings setuptools, so that the build needs no network; an older torch may not.
+INSTALL_PACKAGE = $(PIP) install --quiet --no-deps --no-build-isolation --editable . 2>/dev/null \
+	|| $(PIP) install --quiet --no-deps --editable .
 
 # One file per state of the requirements: a change of their content, not of their date, installs anew.
 key = $(shell cat $(1) /dev/null | cksum | cut -d ' ' -f 1)
 READY := $(ENV)/.omh_mmseg-$(call key,requirements/onedl.txt requirements/test.txt pyproject.toml setup.py)
 LINT_READY := $(READY)-lint-$(call key,requirements/lint.txt)
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
-CHECK := import omh_mmseg.registry, mmpretrain.models, ot
+STACK := mmengine mmcv mmseg mmpretrain ot rich torch torchvision
+COMPLETE := import importlib.util, sys; sys.exit(None in map(importlib.util.find_spec, sys.argv[1:]))
 
 help:
 	@echo 'make demo       train STEGO and STEGO + OMH on the demo scenes, print the scores, draw the hierarchy'
@@ -62,8 +66,7 @@ $(READY):
 	echo "installing into $(ENV) with $$found: about two minutes and 1.7 GB the first time"; \
 	"$$found" -m venv $$clear $(ENV); rm -f $(ENV)/.omh_mmseg-*; touch $(ENV)/.installing; \
 	$(PIP) install --quiet -r requirements/onedl.txt -r requirements/test.txt; \
-	$(PIP) install --quiet --no-deps --editable .; \
-	$(PY) -c '$(CHECK)'; \
+	$(INSTALL_PACKAGE); \
 	mv $(ENV)/.installing $@
 
 else
@@ -75,16 +78,16 @@ $(READY):
 			'deactivate it to have make create .venv' >&2; exit 1; \
 	fi; \
 	$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip; \
-	if ! $(PY) -c '$(CHECK)' >/dev/null 2>&1; then \
+	if ! $(PY) -c '$(COMPLETE)' $(STACK); then \
 		if $(PIP) show --quiet mmengine mmcv mmcv-lite mmsegmentation mmpretrain 2>/dev/null; then \
-			$(PY) -c '$(CHECK)'; \
+			echo 'make: the active environment $(ENV) holds a part of the original OpenMMLab packages; complete it' \
+				'with: pip install -r requirements/openmmlab.txt' >&2; exit 1; \
 		fi; \
 		echo 'installing what is missing into the active environment $(ENV)'; \
 		$(PIP) install --quiet -r requirements/onedl.txt; \
 	fi; \
 	$(PY) -c 'import pytest, hypothesis' 2>/dev/null || $(PIP) install --quiet -r requirements/test.txt; \
-	$(PIP) show --quiet omh-mmseg 2>/dev/null || $(PIP) install --quiet --no-deps --editable .; \
-	$(PY) -c '$(CHECK)'; \
+	$(PIP) show --quiet omh-mmseg 2>/dev/null || { $(INSTALL_PACKAGE); }; \
 	touch $@
 
 endif
