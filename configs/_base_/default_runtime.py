@@ -19,6 +19,9 @@ default_hooks = dict(
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 
+val_evaluator = dict(type='UnsupervisedIoUMetric')
+test_evaluator = val_evaluator
+
 log_processor = dict(by_epoch=False)
 log_level = 'INFO'
 load_from = None

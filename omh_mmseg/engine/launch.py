@@ -17,6 +17,8 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
+from omh_mmseg.datasets.shared_options import apply_shared_options
+
 LATEST = 'last_checkpoint'
 """Name of the file in which mmengine's ``CheckpointHook`` notes the newest checkpoint's path."""
 
@@ -60,6 +62,7 @@ def load_config(
     config.launcher = launcher
     if options:
         config.merge_from_dict(dict(options))
+        apply_shared_options(config, options)
     if work_dir is not None:
         config.work_dir = work_dir
     elif config.get('work_dir') is None:

@@ -16,6 +16,7 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=5000, val_interval=500)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 custom_hooks = [
+    dict(type='NeighbourIndexCheckHook'),
     dict(type='NonFiniteLossHook'),
     dict(type='HierarchyHook'),
 ]

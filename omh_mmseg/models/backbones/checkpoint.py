@@ -95,8 +95,8 @@ def load_backbone_weights(backbone: nn.Module, checkpoint: str, key_converter: s
     Args:
         backbone: Module to fill in place.
         checkpoint: See `read_state_dict`.
-        key_converter: ``'dino'``, or None if the keys already have the module's names (a ``backbone.`` prefix is
-            removed then).
+        key_converter: ``'dino'``, or None if the keys already have the module's names; of the checkpoint of a whole
+            mm model, the entries below ``backbone.`` are then taken.
 
     Raises:
         ValueError: If the converter is unknown, or keys are missing, left over or of another shape.
@@ -108,8 +108,8 @@ def load_backbone_weights(backbone: nn.Module, checkpoint: str, key_converter: s
     state = read_state_dict(checkpoint)
     if key_converter is not None:
         state = KEY_CONVERTERS[key_converter](state)
-    elif all(key.startswith('backbone.') for key in state):
-        state = {key.removeprefix('backbone.'): value for key, value in state.items()}
+    elif any(key.startswith('backbone.') for key in state):
+        state = {key.removeprefix('backbone.'): value for key, value in state.items() if key.startswith('backbone.')}
     try:
         result = backbone.load_state_dict(state, strict=False)
     except RuntimeError as error:

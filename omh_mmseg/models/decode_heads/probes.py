@@ -24,6 +24,11 @@ def code_similarity(code: Tensor, centres: Tensor) -> Tensor:
         return F.conv2d(code, centres[:, :, None, None])
 
 
+def centre_scores(code: Tensor, centres: Tensor) -> Tensor:
+    """Dot products of an unnormalised code (B, D, h, w) with unit centres: (B, K, h, w), same arg-max as the cosines."""
+    return F.conv2d(code, F.normalize(centres.to(code.dtype), dim=1)[:, :, None, None])
+
+
 @MODELS.register_module()
 class ClusterProbe(BaseModule):
     """K-means-like clustering of the code by cosine.

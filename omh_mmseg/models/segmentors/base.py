@@ -13,6 +13,7 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from omh_mmseg.models.decode_heads import centre_scores
 from omh_mmseg.registry import MODELS
 
 IGNORED_LABEL = 255
@@ -132,7 +133,11 @@ class UnsupervisedSegmentor(BaseSegmentor):
         return self.cluster_probe(self.encode(inputs))
 
     def predict(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> list[SegDataSample]:
-        """Segment a batch; the code is upsampled, not the scores (METHODS.md 6.1).
+        """Segment a batch.
+
+        The result is that of upsampling the code and comparing each pixel with the centres (METHODS.md 6.1), reached
+        by upsampling the scores instead: dot products are linear in the code, and neither the interpolation nor the
+        arg-max sees the length of a pixel's code.
 
         Args:
             inputs: Normalised images (B, 3, H, W), possibly padded at the right and bottom.
@@ -143,33 +148,34 @@ class UnsupervisedSegmentor(BaseSegmentor):
             and, with OMH, ``pred_level1``, ``pred_level2``, ...
         """
         samples = [SegDataSample() for _ in inputs] if data_samples is None else list(data_samples)
-        codes = self.encode(inputs)
-        for code, sample in zip(codes, samples):
-            full = self._upsample(code[None].float(), inputs.shape[-2:], sample)
-            # One image at a time: at the size of a photo the code of a batch would take gigabytes.
-            for name, clusters in self._cluster_maps(full).items():
-                setattr(sample, name, PixelData(data=clusters))
+        scores = self._score_maps(self.encode(inputs).float())
+        # One image at a time: at the size of a photo the scores of a batch would take gigabytes.
+        for index, sample in enumerate(samples):
+            for name, maps in scores.items():
+                full = self._upsample(maps[index : index + 1], inputs.shape[-2:], sample)
+                setattr(sample, name, PixelData(data=full.argmax(1)))
         return samples
 
-    def _cluster_maps(self, code: Tensor) -> dict[str, Tensor]:
-        maps = dict(pred_sem_seg=self.cluster_probe(code).argmax(1))
+    def _score_maps(self, code: Tensor) -> dict[str, Tensor]:
+        """Scores (B, K, h, w), linear in the code, whose arg-max is the prediction of each field."""
+        scores = dict(pred_sem_seg=centre_scores(code, self.cluster_probe.centres))
         if self.linear_probe is not None:
-            maps['pred_linear'] = self.linear_probe(code).argmax(1)
+            scores['pred_linear'] = self.linear_probe(code)
         if self.omh_head is not None:
-            for level in range(1, len(self.omh_head.level_sizes) + 1):
-                maps[f'pred_level{level}'] = self.omh_head.predict(code, level)
-        return maps
+            for level, centres in enumerate(self.omh_head.centres, start=1):
+                scores[f'pred_level{level}'] = centre_scores(code, centres)
+        return scores
 
-    def _upsample(self, code: Tensor, padded: Sequence[int], sample: SegDataSample) -> Tensor:
-        """Code (1, D, h, w) at the size that the sample is scored at, without the padding of the batch."""
+    def _upsample(self, maps: Tensor, padded: Sequence[int], sample: SegDataSample) -> Tensor:
+        """Maps (1, K, h, w) at the size that the sample is scored at, without the padding of the batch."""
         height, width = sample.metainfo.get('img_shape', padded)[:2]
         target = self._target_size(sample, (height, width))
         if (height, width) != tuple(padded):
-            code = F.interpolate(code, size=tuple(padded), mode='bilinear', align_corners=False)
-            code = code[..., :height, :width]
-        if tuple(code.shape[-2:]) == target:
-            return code
-        return F.interpolate(code, size=target, mode='bilinear', align_corners=False)
+            maps = F.interpolate(maps, size=tuple(padded), mode='bilinear', align_corners=False)
+            maps = maps[..., :height, :width]
+        if tuple(maps.shape[-2:]) == target:
+            return maps
+        return F.interpolate(maps, size=target, mode='bilinear', align_corners=False)
 
     def _target_size(self, sample: SegDataSample, image_size: tuple[int, int]) -> tuple[int, int]:
         if self.output_size == 'original' and 'gt_sem_seg' in sample:
