@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -240,7 +243,16 @@ def test_two_processes(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_evaluate_shard, (port, str(tmp_path)), nprocs=2)
+    environment = os.environ | dict(PYTHONPATH=str(Path(__file__).resolve().parents[2]))
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(rank), str(port), str(tmp_path)], env=environment, stderr=subprocess.PIPE
+        )
+        for rank in range(2)
+    ]
+    for process in ranks:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
     metric = make_metric()
     scores = run(metric, [make_sample(i, labelled=i != 1) for i in range(5)])
     for round_up, shards in ((True, ([0, 2, 4], [1, 3, 0])), (False, ([0, 2, 4], [1, 3]))):
@@ -305,3 +317,8 @@ def test_mmengine_carries_on_without_scores(tmp_path: Path, labelled: bool) -> N
     scores = runner.test()
     assert set(scores) == ({'probe/mIoU', 'probe/aAcc'} if labelled else set())
     assert bool(list(tmp_path.glob('best_*'))) is labelled
+
+
+if __name__ == '__main__':
+    # One rank of test_two_processes.
+    _evaluate_shard(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

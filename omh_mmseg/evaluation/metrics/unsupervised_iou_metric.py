@@ -99,7 +99,7 @@ class UnsupervisedIoUMetric(BaseMetric):
         """
         for sample in data_samples:
             if self.output_dir is not None:
-                self._write(sample)
+                self._write(sample, self.output_dir)
             if not self.format_only:
                 self._add(sample)
 
@@ -115,7 +115,7 @@ class UnsupervisedIoUMetric(BaseMetric):
         """
         try:
             if self.output_dir is not None:
-                self._report_written()
+                self._report_written(self.output_dir)
             if self.format_only:
                 return {}
             counts, seen, num_labelled, num_unlabelled = self._reduced(size)
@@ -124,7 +124,7 @@ class UnsupervisedIoUMetric(BaseMetric):
 
         self.last_result = {}
         if num_labelled and not any(seen.values()):
-            raise ValueError(f'no labelled sample has any of the fields {list(self.heads)}; set heads to the fields it has')
+            raise ValueError(f'no labelled sample has a field of {list(self.heads)}; set heads to the fields it has')
         logger = MMLogger.get_current_instance()
         if num_labelled == 0 or not any(matrix.any() for matrix in counts.values()):
             logger.warning(
@@ -233,7 +233,7 @@ class UnsupervisedIoUMetric(BaseMetric):
         *seen, num_unlabelled, num_labelled = values[start:].tolist()
         return counts, dict(zip(self.heads, seen, strict=True)), num_labelled, num_unlabelled
 
-    def _write(self, sample: Mapping[str, Any]) -> None:
+    def _write(self, sample: Mapping[str, Any], folder: Path) -> None:
         path = sample['img_path']
         name = self._output_name(path)
         labels = sample['pred_sem_seg']['data'].squeeze(0).cpu().numpy()
@@ -241,9 +241,9 @@ class UnsupervisedIoUMetric(BaseMetric):
             raise ValueError(
                 f'{path}: pred_sem_seg has values {labels.min()}..{labels.max()}; an 8-bit PNG holds 0..{MAX_PNG_VALUE}'
             )
-        temporary = self.output_dir / f'.{name}.{os.getpid()}.tmp'
+        temporary = folder / f'.{name}.{os.getpid()}.tmp'
         Image.fromarray(labels.astype(np.uint8)).save(temporary, format='png')
-        os.replace(temporary, self.output_dir / name)
+        os.replace(temporary, folder / name)
         self._written[name] = str(path)
 
     def _output_name(self, path: str) -> str:
@@ -255,17 +255,17 @@ class UnsupervisedIoUMetric(BaseMetric):
                 return name
         raise ValueError(f'{path}: no free name for its prediction in {self.output_dir}')
 
-    def _report_written(self) -> None:
+    def _report_written(self, folder: Path) -> None:
         logger = MMLogger.get_current_instance()
         owners: dict[str, str] = {}
         for written in all_gather_object(self._written):
             for name, path in written.items():
                 if owners.setdefault(name, path) != path:
                     logger.warning(
-                        f'{self.output_dir / name} holds the prediction of only one of {owners[name]} and {path}, '
+                        f'{folder / name} holds the prediction of only one of {owners[name]} and {path}, '
                         'which two processes wrote: run the test in one process, or give the images different names'
                     )
-        logger.info(f'predictions of {len(owners)} images are in {self.output_dir}')
+        logger.info(f'predictions of {len(owners)} images are in {folder}')
 
     def _log(self, name: str, matching: str, scores: SegmentationScores) -> None:
         classes = self._classes
@@ -288,7 +288,7 @@ def _checked_heads(heads: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, s
     checked: dict[str, tuple[str, str]] = {}
     for field, head in heads.items():
         if isinstance(head, str) or len(head) != 2 or head[1] not in MATCHINGS:
-            raise ValueError(f'heads[{field!r}] is {head!r}; it must be a pair (name, matching), matching in {MATCHINGS}')
+            raise ValueError(f'heads[{field!r}] is {head!r}; it must be a pair (name, one of {MATCHINGS})')
         checked[field] = (str(head[0]), str(head[1]))
     names = [name for name, _ in checked.values()]
     if not names or len(set(names)) != len(names):

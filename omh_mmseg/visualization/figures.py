@@ -1,0 +1,41 @@
+"""What all pictures share: figures without global state, text sizes and atomic saving."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+DPI = 130
+TITLE_SIZE = 11
+TEXT_SIZE = 9
+TEXT_COLOUR = '#222222'
+NOTE_COLOUR = '#555555'
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Make an empty white figure of that many inches that belongs to no window and no pyplot registry."""
+    figure = Figure(figsize=(width, height), facecolor='white')
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Write a figure as PNG under a temporary name, then move it to ``path``; parent folders are made.
+
+    Raises:
+        ValueError: ``path`` does not end in ``.png``.
+    """
+    path = Path(path)
+    if path.suffix.lower() != '.png':
+        raise ValueError(f'pictures are written as PNG, so the file name must end in .png; got {path}')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        figure.savefig(temporary, format='png', dpi=DPI)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

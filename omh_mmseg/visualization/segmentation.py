@@ -1,0 +1,172 @@
+"""Images, truth and the segmentation of each level side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from omh_mmseg.visualization.colours import IGNORED_COLOUR, checked_palette, hex_colour
+from omh_mmseg.visualization.figures import (
+    NOTE_COLOUR,
+    TEXT_COLOUR,
+    TEXT_SIZE,
+    TITLE_SIZE,
+    new_figure,
+    save_figure,
+)
+
+_CELL, _GAP, _MARGIN, _HEADER, _LINE = 2.3, 0.08, 0.15, 0.5, 0.2  # inches
+_LEGEND_PATCH, _LEGEND_LETTER = 0.5, 0.08
+_NOTE = 'Each cluster of a finer level has a shade of the colour of the cluster that it belongs to.'
+
+
+def draw_segmentation_grid(
+    path: str | os.PathLike[str],
+    images: Sequence[np.ndarray],
+    levels: Sequence[Sequence[np.ndarray]],
+    palettes: Sequence[np.ndarray],
+    truth: Sequence[np.ndarray] | None = None,
+    truth_palette: np.ndarray | Sequence | None = None,
+    classes: Sequence[str] | None = None,
+    titles: Sequence[str] | None = None,
+    note: str | None = None,
+    ignore_index: int = 255,
+) -> Path:
+    """Draw one row per image: the image, its truth, and its segmentation at each level.
+
+    With the palettes of :func:`cluster_palettes` and an assignment, level 1 has class colours and each finer level has
+    shades of them.
+
+    Args:
+        path: PNG to write.
+        images: RGB uint8 (H, W, 3), sizes may differ between images.
+        levels: For each column a label map (H, W) of cluster numbers per image, coarsest level first.
+        palettes: For each column (K, 3) colours.
+        truth: Label map (H, W) per image; ``ignore_index`` stays white.
+        truth_palette: (num_classes, 3) colours of the classes; needed with ``truth``.
+        classes: Class names for the legend, as many as ``truth_palette`` has colours.
+        titles: Column titles, including ``image`` and, with ``truth``, the truth's. Default: ``level 1``, ...
+        note: Line under the picture. Default: how to read the colours of finer levels, where there are any.
+        ignore_index: Label of the pixels of ``truth`` without a class.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ValueError: Numbers or sizes of images, maps, palettes or titles do not fit, or a label has no colour.
+    """
+    columns, palettes = _checked_columns(images, levels, palettes, truth, truth_palette)
+    first = ['image'] if truth is None else ['image', 'truth']
+    if titles is None:
+        sizes = [len(palette) for palette in palettes[-len(levels) :]]
+        titles = first + [f'level {level}\n{size} clusters' for level, size in enumerate(sizes, start=1)]
+    if len(titles) != 1 + len(columns):
+        raise ValueError(f'{1 + len(columns)} columns need as many titles, got {len(titles)}: {list(titles)}')
+    if classes is not None and (truth_palette is None or len(classes) != len(truth_palette)):
+        count = 0 if truth_palette is None else len(truth_palette)
+        raise ValueError(f'{len(classes)} class names need as many colours in truth_palette, got {count}')
+    if note is None:
+        note = _NOTE if len(levels) > 1 else ''
+
+    entries: list[tuple[str, str]] = []
+    if classes is not None and truth_palette is not None:
+        colours = [hex_colour(colour) for colour in checked_palette(truth_palette)]
+        entries += zip(colours, classes, strict=True)
+    if truth is not None and any((labels == ignore_index).any() for labels in truth):
+        entries.append((hex_colour(IGNORED_COLOUR), 'no label'))
+
+    width = 2 * _MARGIN + (1 + len(columns)) * (_CELL + _GAP) - _GAP
+    longest = max((len(name) for _, name in entries), default=0)
+    per_line = max(1, int((width - 2 * _MARGIN) / (_LEGEND_PATCH + _LEGEND_LETTER * longest)))
+    footer = _LINE * (-(-len(entries) // per_line) + bool(note) + 1.2)
+    row_heights = [_CELL * np.shape(image)[0] / np.shape(image)[1] for image in images]
+    height = _HEADER + sum(row_heights) + _GAP * len(images) + footer
+    figure = new_figure(width, height)
+
+    top = height - _HEADER
+    for row, (image, row_height) in enumerate(zip(images, row_heights, strict=True)):
+        cells = [np.asarray(image)] + [
+            _paint(column[row], palette, ignore_index if truth is not None and index == 0 else None, row)
+            for index, (column, palette) in enumerate(zip(columns, palettes, strict=True))
+        ]
+        for index, cell in enumerate(cells):
+            left = _MARGIN + index * (_CELL + _GAP)
+            axes = figure.add_axes(
+                (left / width, (top - row_height) / height, _CELL / width, row_height / height), xticks=[], yticks=[]
+            )
+            axes.imshow(cell, interpolation='nearest' if index else 'antialiased', aspect='auto')
+            for spine in axes.spines.values():
+                spine.set(linewidth=0.5, color='#999999')
+            if row == 0:
+                axes.set_title(titles[index], fontsize=TITLE_SIZE, color=TEXT_COLOUR, pad=4)
+        top -= row_height + _GAP
+    _draw_footer(figure, entries, per_line, note, top / height)
+    return save_figure(figure, path)
+
+
+def _draw_footer(
+    figure: Figure, entries: list[tuple[str, str]], per_line: int, note: str, top: float
+) -> None:
+    left = _MARGIN / figure.get_figwidth()
+    if note:
+        line = _LINE / figure.get_figheight()
+        figure.text(left, top - 0.3 * line, note, fontsize=TEXT_SIZE, color=NOTE_COLOUR, va='top')
+        top -= line
+    if entries:
+        handles = [Patch(facecolor=colour, edgecolor='#999999', linewidth=0.5, label=name) for colour, name in entries]
+        figure.legend(
+            handles=handles, loc='upper left', bbox_to_anchor=(left, top), ncols=min(per_line, len(handles)),
+            fontsize=TEXT_SIZE, frameon=False, borderaxespad=0.3, borderpad=0, handlelength=1.2, columnspacing=1.2,
+        )  # fmt: skip
+
+
+def _checked_columns(
+    images: Sequence[np.ndarray],
+    levels: Sequence[Sequence[np.ndarray]],
+    palettes: Sequence[np.ndarray],
+    truth: Sequence[np.ndarray] | None,
+    truth_palette: np.ndarray | Sequence | None,
+) -> tuple[list[Sequence[np.ndarray]], list[np.ndarray]]:
+    """Put the truth before the levels and check all sizes."""
+    if len(images) == 0 or len(levels) == 0:
+        raise ValueError(f'nothing to draw: {len(images)} images, {len(levels)} levels; give at least one of each')
+    if len(levels) != len(palettes):
+        raise ValueError(f'{len(levels)} levels need as many palettes, got {len(palettes)}')
+    columns, names = list(levels), [f'level {i + 1}' for i in range(len(levels))]
+    checked = [checked_palette(palette) for palette in palettes]
+    if truth is not None:
+        if truth_palette is None:
+            raise ValueError('truth needs truth_palette, the colours of its classes')
+        columns, names = [truth, *columns], ['truth', *names]
+        checked = [checked_palette(truth_palette), *checked]
+    for name, column in zip(names, columns, strict=True):
+        if len(column) != len(images):
+            raise ValueError(f'{name} has {len(column)} label maps for {len(images)} images')
+        for index, (image, labels) in enumerate(zip(images, column, strict=True)):
+            if np.ndim(image) != 3 or np.shape(image)[2] != 3:
+                raise ValueError(f'image {index} has shape {np.shape(image)}, expected (H, W, 3)')
+            if np.shape(labels) != np.shape(image)[:2]:
+                raise ValueError(
+                    f'{name} of image {index} has size {np.shape(labels)} but the image has {np.shape(image)[:2]}; '
+                    'resize and crop the image as for the prediction'
+                )
+    return columns, checked
+
+
+def _paint(labels: np.ndarray, palette: np.ndarray, ignore_index: int | None, row: int) -> np.ndarray:
+    labels = np.asarray(labels)
+    colours = np.broadcast_to(IGNORED_COLOUR, (*labels.shape, 3)).copy()
+    kept = np.ones(labels.shape, dtype=bool) if ignore_index is None else labels != ignore_index
+    outside = kept & ((labels < 0) | (labels >= len(palette)))
+    if outside.any():
+        raise ValueError(
+            f'label {labels[outside][0]} of image {row} has no colour: the palette has {len(palette)}, for labels '
+            f'0..{len(palette) - 1}'
+        )
+    colours[kept] = palette[labels[kept]]
+    return colours
