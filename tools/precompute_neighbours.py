@@ -7,12 +7,17 @@ Example:
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 
-import torch
-from mmengine.config import Config, DictAction
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from omh_mmseg.datasets import apply_shared_options
-from omh_mmseg.datasets.prepare_neighbours import prepare_neighbours
+import torch  # noqa: E402
+from mmengine.config import Config, DictAction  # noqa: E402
+
+from omh_mmseg.datasets import apply_shared_options  # noqa: E402
+from omh_mmseg.datasets.prepare_neighbours import prepare_neighbours  # noqa: E402
+from omh_mmseg.engine import launch  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,11 +36,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Build the index and say where it is."""
     args = parse_args()
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
-        apply_shared_options(cfg, args.cfg_options)
     try:
+        launch.check_config(args.config)
+        cfg = Config.fromfile(args.config)
+        if args.cfg_options is not None:
+            cfg.merge_from_dict(args.cfg_options)
+            apply_shared_options(cfg, args.cfg_options)
         path, made = prepare_neighbours(
             cfg, args.num_neighbours, args.chunk_size, args.device, args.force, args.if_missing
         )

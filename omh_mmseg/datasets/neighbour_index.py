@@ -23,7 +23,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from mmengine.utils import ProgressBar
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor, nn
 
 from omh_mmseg.datasets.wrappers.base import DatasetWrapper
@@ -57,15 +58,13 @@ def pooled_features(
     Raises:
         ValueError: No images, or a feature that is not finite.
     """
-    bar = ProgressBar(total or 0, file=sys.stderr) if progress else None
     features = []
-    for images in batches:
-        pooled = backbone(images).float().mean(dim=(2, 3))
-        features.append(nn.functional.normalize(pooled, dim=1).cpu())
-        if bar is not None:
-            bar.update(len(images))
-    if bar is not None:
-        sys.stderr.write('\n')
+    with _bar(progress) as bar:
+        task = bar.add_task('features of the images', total=total)
+        for images in batches:
+            pooled = backbone(images).float().mean(dim=(2, 3))
+            features.append(nn.functional.normalize(pooled, dim=1).cpu())
+            bar.advance(task, len(images))
     if not features:
         raise ValueError('there are no images to compute features of')
     stacked = torch.cat(features)
@@ -112,16 +111,18 @@ def build_neighbour_index(
     others = min(num_neighbours, items) - 1
     index = np.empty((items, others + 1), dtype=np.int32)
     index[:, 0] = np.arange(items)
-    bar = ProgressBar(items, file=sys.stderr) if progress else None
-    for start in range(0, items, chunk_size):
-        rows = torch.arange(start, min(start + chunk_size, items))
-        best = _best_others(features, rows, others, 8 * chunk_size, torch.device(device))
-        index[start : start + len(rows), 1:] = best.cpu().numpy()
-        if bar is not None:
-            bar.update(len(rows))
-    if bar is not None:
-        sys.stderr.write('\n')
+    with _bar(progress) as bar:
+        task = bar.add_task('nearest neighbours', total=items)
+        for start in range(0, items, chunk_size):
+            rows = torch.arange(start, min(start + chunk_size, items))
+            best = _best_others(features, rows, others, 8 * chunk_size, torch.device(device))
+            index[start : start + len(rows), 1:] = best.cpu().numpy()
+            bar.advance(task, len(rows))
     return index
+
+
+def _bar(enabled: bool) -> Progress:
+    return Progress(console=Console(stderr=True), disable=not enabled)
 
 
 def _best_others(features: Tensor, rows: Tensor, others: int, columns: int, device: torch.device) -> Tensor:

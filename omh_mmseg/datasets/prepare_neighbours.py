@@ -72,6 +72,7 @@ def prepare_neighbours(
     Raises:
         FileExistsError: The file there belongs to other images, weights or settings and ``force`` is not given.
     """
+    _check_device(device)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     pairs = find_pairs_config(cfg)
     dataset = DATASETS.build(pairs['dataset'])
@@ -89,7 +90,7 @@ def prepare_neighbours(
     preprocessor = MODELS.build(preprocessor_cfg).to(device)
     with replaced_when_complete(path) as file:
         batches = _batches(dataset, preprocessor, cfg.train_dataloader)
-        features = pooled_features(_on_device(backbone, device), batches, len(dataset), progress)
+        features = pooled_features(backbone.to(device), batches, len(dataset), progress)
         neighbours = build_neighbour_index(features, num_neighbours, chunk_size, device, progress)
         NeighbourIndex(neighbours, fingerprint).write(file)
     MMLogger.get_current_instance().info(f'neighbour index of {len(dataset)} items written to {path.resolve()}')
@@ -126,7 +127,6 @@ def _batches(dataset: Any, preprocessor: nn.Module, loader_cfg: dict) -> Iterato
         yield preprocessor(dict(inputs=data['inputs']), False)['inputs']
 
 
-def _on_device(backbone: nn.Module, device: str) -> nn.Module:
+def _check_device(device: str) -> None:
     if torch.device(device).type == 'cuda' and not torch.cuda.is_available():
         raise ValueError(f'device {device!r} is not available here; use --device cpu')
-    return backbone.to(device)

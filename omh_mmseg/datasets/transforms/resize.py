@@ -84,7 +84,8 @@ class ResizeShortSide(_PillowResize):
         sides = (self.size, longer) if height <= width else (longer, self.size)
         if self.divisor is None:
             return sides
-        return tuple(max(1, round(side / self.divisor)) * self.divisor for side in sides)
+        new_height, new_width = (max(1, round(side / self.divisor)) * self.divisor for side in sides)
+        return new_height, new_width
 
     def __repr__(self) -> str:
         return (

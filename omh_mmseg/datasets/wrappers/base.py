@@ -23,7 +23,7 @@ class DatasetWrapper:
             dataset = DATASETS.build(dataset)
         if not hasattr(dataset, 'get_data_info'):
             raise TypeError(f'dataset must be a config or a data set with get_data_info, got {type(dataset).__name__}')
-        self.dataset = dataset
+        self.dataset: Any = dataset
         self._metainfo = dataset.metainfo
         self._fully_initialized = False
         if not lazy_init:

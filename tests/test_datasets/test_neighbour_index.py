@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from omh_mmseg.datasets import neighbour_index
+from omh_mmseg.datasets.neighbour_index import (
+    NeighbourIndex,
+    build_neighbour_index,
+    compare_fingerprints,
+    dataset_fingerprint,
+    model_fingerprint,
+    pooled_features,
+    replaced_when_complete,
+    resolve_index_path,
+    state_dict_digest,
+    suggested_command,
+)
+from omh_mmseg.registry import DATASETS
+
+
+def directions(items: int, channels: int = 16, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return nn.functional.normalize(torch.randn(items, channels, generator=generator), dim=1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(items=st.integers(2, 90), columns=st.integers(2, 40), chunk=st.integers(1, 50), seed=st.integers(0, 999))
+def test_index_equals_a_full_sort(items, columns, chunk, seed):
+    features = directions(items, seed=seed)
+    index = build_neighbour_index(features, columns, chunk)
+    assert index.dtype == np.int32
+    assert index.shape == (items, min(columns, items))
+    similarity = (features.double() @ features.double().T).fill_diagonal_(torch.inf)
+    expected = similarity.sort(dim=1, descending=True).indices[:, : index.shape[1]].numpy()
+    np.testing.assert_array_equal(index, expected)
+
+
+@pytest.mark.parametrize('chunk', [1, 3, 100])
+def test_item_itself_comes_first_among_duplicates(chunk):
+    features = directions(1).repeat(12, 1)
+    index = build_neighbour_index(features, 5, chunk)
+    np.testing.assert_array_equal(index[:, 0], np.arange(12))
+    assert all(len(set(row)) == 5 for row in index.tolist())
+
+
+def test_memory_is_bounded_by_the_block(monkeypatch):
+    largest = 0
+    original = torch.cat
+
+    def watch(tensors, dim=0):
+        nonlocal largest
+        result = original(tensors, dim=dim)
+        largest = max(largest, result.numel())
+        return result
+
+    monkeypatch.setattr(neighbour_index.torch, 'cat', watch)
+    build_neighbour_index(directions(1000), num_neighbours=5, chunk_size=10)
+    assert largest <= 10 * (80 + 4)
+
+
+def test_wrong_features():
+    with pytest.raises(ValueError, match=r'N >= 2 items, got the shape \(1, 16\)'):
+        build_neighbour_index(directions(1))
+    with pytest.raises(ValueError, match='num_neighbours must be at least 2'):
+        build_neighbour_index(directions(4), num_neighbours=1)
+    with pytest.raises(ValueError, match='chunk_size at least 1, got 30 and 0'):
+        build_neighbour_index(directions(4), chunk_size=0)
+
+
+def test_pooled_features_are_the_normalised_mean():
+    images = torch.rand(5, 3, 4, 6)
+    backbone = nn.Conv2d(3, 7, 2, 2)
+    features = pooled_features(backbone, images.split(2), progress=False)
+    maps = backbone(images).detach()
+    expected = maps.flatten(2).mean(2)
+    torch.testing.assert_close(features, expected / expected.norm(dim=1, keepdim=True))
+    assert not features.requires_grad
+
+
+def test_pooled_features_wrong_input():
+    with pytest.raises(ValueError, match='there are no images'):
+        pooled_features(nn.Identity(), [], progress=False)
+    images = torch.rand(4, 3, 2, 2)
+    images[2, 0] = torch.nan
+    with pytest.raises(ValueError, match='not finite for 1 images, first item 2'):
+        pooled_features(nn.Identity(), images.split(1), progress=False)
+
+
+def test_file_round_trip(tmp_path):
+    neighbours = build_neighbour_index(directions(6), 4)
+    with replaced_when_complete(tmp_path / 'deep' / 'a.npz') as file:
+        NeighbourIndex(neighbours, dict(items=6, images='x')).write(file)
+    loaded = NeighbourIndex.load(tmp_path / 'deep' / 'a.npz')
+    np.testing.assert_array_equal(loaded.neighbours, neighbours)
+    assert loaded.fingerprint == dict(items=6, images='x')
+    with np.load(tmp_path / 'deep' / 'a.npz') as arrays:
+        assert arrays['neighbours'].dtype == np.int32
+        assert json.loads(str(arrays['fingerprint']))['items'] == 6
+
+
+@pytest.mark.parametrize('failure', [KeyboardInterrupt, RuntimeError])
+def test_interrupted_writing_leaves_the_old_file_and_nothing_else(tmp_path, failure):
+    path = tmp_path / 'a.npz'
+    path.write_bytes(b'old')
+    with pytest.raises(failure), replaced_when_complete(path) as file:
+        file.write(b'half')
+        raise failure
+    assert [entry.name for entry in tmp_path.iterdir()] == ['a.npz']
+    assert path.read_bytes() == b'old'
+
+
+def test_load_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match='tools/precompute_neighbours.py CONFIG'):
+        NeighbourIndex.load(tmp_path / 'none.npz')
+    (tmp_path / 'text.npz').write_text('no archive')
+    with pytest.raises(ValueError, match='text.npz is not a neighbour index or is damaged'):
+        NeighbourIndex.load(tmp_path / 'text.npz')
+    np.savez(tmp_path / 'other.npz', nns=np.zeros((3, 2)))
+    with pytest.raises(ValueError, match='other.npz is not a neighbour index'):
+        NeighbourIndex.load(tmp_path / 'other.npz')
+    np.savez(tmp_path / 'shifted.npz', neighbours=np.ones((3, 2), np.int32), fingerprint='{}')
+    with pytest.raises(ValueError, match='with the item itself in column 0'):
+        NeighbourIndex.load(tmp_path / 'shifted.npz')
+
+
+def dataset(root, pipeline=({'type': 'LoadImageFromFile'}, {'type': 'ResizeShortSide', 'size': 16}), **options):
+    return DATASETS.build(
+        dict(type='FolderSegDataset', data_root=str(root), split='train', num_classes=4, pipeline=list(pipeline))
+        | options
+    )
+
+
+def test_dataset_fingerprint_follows_what_matters(folder, tmp_path):
+    root = folder(count=3)
+    first = dataset_fingerprint(dataset(root))
+    assert first == dataset_fingerprint(dataset(root, labels='none'))
+    load, resize = dict(type='LoadImageFromFile'), dict(type='ResizeShortSide', size=16)
+    unrelated = (load, dict(type='LoadOptionalAnnotations'), resize, dict(type='PackSegInputs'))
+    assert first == dataset_fingerprint(dataset(root, unrelated))
+    root.rename(tmp_path / 'moved')
+    root = tmp_path / 'moved'
+    assert first == dataset_fingerprint(dataset(root))
+    other_size = dataset_fingerprint(dataset(root, (load, resize | dict(size=17))))
+    assert compare_fingerprints(first, other_size, ('items', 'images')) == []
+    assert 'size=17' in compare_fingerprints(first, other_size, ('pipeline',))[0]
+    assert first['images'] != dataset_fingerprint(dataset(root, indices=2))['images']
+    (root / 'images' / 'train' / '001.png').rename(root / 'images' / 'train' / '007.png')
+    (root / 'labels' / 'train' / '001.png').rename(root / 'labels' / 'train' / '007.png')
+    assert first['images'] != dataset_fingerprint(dataset(root))['images']
+
+
+def test_dataset_fingerprint_sees_replaced_images_and_five_crop(folder):
+    root = folder(count=3, labels=False)
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='FiveCropPatch')]
+    inner = dict(type='FolderSegDataset', data_root=str(root), split='train', num_classes=4, pipeline=pipeline)
+    five = dataset_fingerprint(DATASETS.build(dict(type='FiveCrop', dataset=inner)))
+    assert five['items'] == 15
+    assert five['pipeline'][0] == 'FiveCrop(ratio=0.5)'
+    assert five != dataset_fingerprint(DATASETS.build(dict(type='FiveCrop', dataset=inner, ratio=0.7)))
+    path = root / 'images' / 'train' / '001.png'
+    path.write_bytes(path.read_bytes() + b'longer')
+    assert five['images'] != dataset_fingerprint(DATASETS.build(dict(type='FiveCrop', dataset=inner)))['images']
+
+
+def test_model_fingerprint_follows_weights_and_settings():
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 2), nn.BatchNorm2d(4))
+    cfg = dict(type='FrozenBackbone', checkpoint='a.pth', backbone=dict(type='X', patch=8, init_cfg=None))
+    normalisation = dict(mean=[1, 2, 3], std=[1.0, 1, 1], bgr_to_rgb=True, size_divisor=3)
+    first = model_fingerprint(backbone, cfg, normalisation)
+    assert first == model_fingerprint(
+        backbone, cfg | dict(checkpoint='copied.pth'), normalisation | dict(mean=(1.0, 2.0, 3.0), size_divisor=None)
+    )
+    patch16 = cfg | dict(backbone=dict(type='X', patch=16))
+    assert compare_fingerprints(first, model_fingerprint(backbone, patch16, normalisation), ('weights',)) == []
+    assert first['backbone'] != model_fingerprint(backbone, patch16, normalisation)['backbone']
+    other_std = model_fingerprint(backbone, cfg, normalisation | dict(std=[2, 1, 1]))
+    assert first['normalisation'] != other_std['normalisation']
+    with torch.no_grad():
+        backbone[1].running_mean[2] += 1e-6
+    assert state_dict_digest(backbone) != first['weights']
+
+
+def test_index_path_has_one_name_per_images_and_pipeline():
+    one = dict(items=3, images='abc', pipeline=['Resize(8)'])
+    other = one | dict(pipeline=['Resize(16)'])
+    pattern = 'data/neighbours/vit-s8_{fingerprint}.npz'
+    assert resolve_index_path(pattern, one) == resolve_index_path(pattern, one | dict(weights='later'))
+    assert resolve_index_path(pattern, one) != resolve_index_path(pattern, other)
+    assert str(resolve_index_path('plain.npz', one)) == 'plain.npz'
+
+
+def test_suggested_command_repeats_the_run(monkeypatch, tmp_path):
+    config = tmp_path / 'my config.py'
+    config.write_text('')
+    arguments = [str(config), '--amp', '--cfg-options', 'a.b=1', 'c=x y', '--resume']
+    monkeypatch.setattr(sys, 'argv', ['tools/train.py', *arguments])
+    assert suggested_command('--force') == (
+        f"python tools/precompute_neighbours.py '{config}' --force --cfg-options a.b=1 'c=x y'"
+    )
+    monkeypatch.setattr(sys, 'argv', ['python', 'absent.py'])
+    assert suggested_command() == 'python tools/precompute_neighbours.py CONFIG'

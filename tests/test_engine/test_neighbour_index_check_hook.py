@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
+from PIL import Image
+from torch import nn
+
+from omh_mmseg.datasets.neighbour_index import (
+    NeighbourIndex,
+    dataset_fingerprint,
+    model_fingerprint,
+    replaced_when_complete,
+)
+from omh_mmseg.registry import DATASETS, HOOKS
+
+
+@pytest.fixture
+def runner(tmp_path):
+    """The part of a runner that the hook looks at, with a fitting index."""
+    init_default_scope('mmseg')
+    generator = np.random.default_rng(0)
+    for number in range(4):
+        Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(tmp_path / f'{number}.png')
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
+    images = DATASETS.build(
+        dict(type='FolderSegDataset', data_root=str(tmp_path), num_classes=2, pipeline=pipeline)
+    )
+    model = nn.Module()
+    model.backbone = nn.Conv2d(3, 4, 2)
+    model_cfg = ConfigDict(
+        backbone=dict(type='FrozenBackbone', patch=8), data_preprocessor=dict(mean=[1.0] * 3, std=[2.0] * 3)
+    )
+    fingerprint = dataset_fingerprint(images)
+    fingerprint |= model_fingerprint(model.backbone, model_cfg.backbone, model_cfg.data_preprocessor)
+    neighbours = (np.arange(4)[:, None] + np.arange(4)) % 4
+    with replaced_when_complete(tmp_path / 'index.npz') as file:
+        NeighbourIndex(neighbours, fingerprint).write(file)
+    pairs = dict(type='NeighbourPairs', dataset=images, index=str(tmp_path / 'index.npz'), num_neighbours=2)
+    return SimpleNamespace(
+        model=model,
+        cfg=ConfigDict(model=model_cfg),
+        train_dataloader=SimpleNamespace(dataset=DATASETS.build(pairs)),
+    )
+
+
+def check(runner, **options) -> None:
+    HOOKS.build(dict(type='NeighbourIndexCheckHook', **options)).before_train(runner)
+
+
+def test_fitting_index_passes(runner):
+    check(runner)
+
+
+def test_other_weights(runner):
+    with torch.no_grad():
+        runner.model.backbone.bias[0] += 1
+    with pytest.raises(ValueError, match=r'(?s)another backbone:\s+weights: .*precompute_neighbours.py.*--force'):
+        check(runner)
+    check(runner, check_weights=False)
+
+
+def test_other_backbone(runner):
+    runner.cfg.model.backbone.patch = 16
+    with pytest.raises(ValueError, match='backbone: the index has .*8.0.*, this run has .*16.0'):
+        check(runner, check_weights=False)
+
+
+def test_other_normalisation(runner):
+    runner.cfg.model.data_preprocessor.mean = [0.0] * 3
+    with pytest.raises(ValueError, match='normalisation: the index has'):
+        check(runner)
+
+
+def test_data_sets_without_pairs_pass(runner):
+    runner.train_dataloader.dataset = runner.train_dataloader.dataset.dataset
+    runner.cfg = ConfigDict(model=dict())
+    check(runner)
