@@ -1,0 +1,45 @@
+# Drawn scenes with labels at three levels, made on first use: level 'group' (6 classes), 'object' (12) or 'part' (24).
+dataset_type = 'DemoScenes'
+data_root = 'data/demo_scenes'
+level = 'group'
+num_classes = 6
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadOptionalAnnotations'),
+    dict(type='PackSegInputs'),
+]
+# Scenes are 128 x 128; other images are brought to that height. The label is loaded after the resize, so that the
+# scores are those of the full-size label.
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeShortSide', size=128, interpolation='bilinear', divisor=8),
+    dict(type='LoadOptionalAnnotations'),
+    dict(type='PackSegInputs'),
+]
+
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=2,
+    persistent_workers=True,
+    drop_last=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type='NeighbourPairs',
+        index='data/neighbours/demo_{fingerprint}.npz',
+        num_neighbours=7,
+        dataset=dict(
+            type=dataset_type, data_root=data_root, split='train', level=level, pipeline=train_pipeline
+        ),
+    ),
+)
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+    dataset=dict(
+        type=dataset_type, data_root=data_root, split='val', level=level, pipeline=test_pipeline, test_mode=True
+    ),
+)
+test_dataloader = val_dataloader
