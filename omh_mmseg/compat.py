@@ -314,6 +314,20 @@ def keep_drop_probability_plain() -> None:
 
 
 @functools.cache
+def alias_channel_conversion() -> None:
+    """Give mmseg's data preprocessor the attribute name that its fork and mmengine use.
+
+    Range: MMSegmentation <= 1.2.2. Symptom: ``'...DataPreprocessor' object has no attribute '_channel_conversion'`` in
+    classes that extend it. Inert with the forks.
+    """
+    from mmengine.model import ImgDataPreprocessor
+    from mmseg.models import SegDataPreProcessor
+
+    if not issubclass(SegDataPreProcessor, ImgDataPreprocessor):
+        SegDataPreProcessor._channel_conversion = property(lambda self: self.channel_conversion)
+
+
+@functools.cache
 def apply() -> None:
     """Check the installed stack and make it importable; further calls do nothing.
 
@@ -327,5 +341,6 @@ def apply() -> None:
     with quiet_import(), compiled_operators_stub() if family == 'openmmlab' else nullcontext():
         for module in ('mmseg.models', 'mmseg.datasets', 'mmpretrain.models'):
             import_module(module)
+    alias_channel_conversion()
     allow_checkpoint_classes()
     keep_drop_probability_plain()

@@ -221,3 +221,11 @@ def test_drop_probability_is_a_plain_float() -> None:
     )
     rate = model.layers[-1].ffn.dropout_layer.drop_prob
     assert type(rate) is float and rate == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize('bgr_to_rgb', [False, True])
+def test_channel_conversion_has_one_name(bgr_to_rgb: bool) -> None:
+    from mmseg.models import SegDataPreProcessor
+
+    preprocessor = SegDataPreProcessor(mean=[0, 0, 0], std=[1, 1, 1], bgr_to_rgb=bgr_to_rgb, size=(4, 4))
+    assert preprocessor._channel_conversion is bgr_to_rgb
