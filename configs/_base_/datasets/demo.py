@@ -1,7 +1,9 @@
-# Drawn scenes with labels at three levels, made on first use: level 'group' (6 classes), 'object' (12) or 'part' (24).
+# Drawn scenes with labels at three levels, made on first use: level 'group' (6 classes), 'object' (12) or 'part' (24);
+# num_classes must fit the level.
 dataset_type = 'DemoScenes'
 data_root = 'data/demo_scenes'
 level = 'group'
+num_classes = 6
 num_classes = 6
 
 train_pipeline = [
