@@ -1,0 +1,78 @@
+"""Small models and the deterministic tensors of METHODS.md appendix A."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import DefaultScope, init_default_scope
+from torch import Tensor
+
+import omh_mmseg  # noqa: F401
+from omh_mmseg.registry import MODELS
+
+TINY_VIT = dict(
+    type='mmpretrain.VisionTransformer',
+    arch=dict(embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=48),
+    img_size=32,
+    patch_size=8,
+    out_type='featmap',
+)
+TINY_STEGO = dict(
+    type='STEGO',
+    num_classes=4,
+    data_preprocessor=dict(
+        type='ViewsDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
+    ),
+    backbone=dict(type='FrozenBackbone', backbone=TINY_VIT),
+    decode_head=dict(type='ProjectionHead', channels=10),
+    cluster_probe=dict(type='ClusterProbe'),
+    linear_probe=dict(type='LinearProbe'),
+    correlation_loss=dict(
+        type='STEGOCorrelationLoss', self_weight=0.67, self_shift=0.08, knn_weight=0.25, knn_shift=0.02,
+        rand_weight=0.63, rand_shift=0.66, feature_samples=5,
+    ),
+    omh_head=dict(type='OMHHead', start_iteration=0),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def scope() -> Iterator[None]:
+    """mmseg's registries and a fixed seed."""
+    torch.manual_seed(0)
+    init_default_scope('mmseg')
+    yield
+    DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture
+def tiny_vit() -> dict:
+    """Config of a ViT of mmpretrain: patch 8, native 32 x 32 pixels, 24 channels."""
+    return copy.deepcopy(TINY_VIT)
+
+
+@pytest.fixture
+def tiny_stego() -> Callable[..., torch.nn.Module]:
+    """``tiny_stego(omh_head=None, ...)``: STEGO with 4 classes on the tiny ViT; keywords replace parts."""
+
+    def build(**parts) -> torch.nn.Module:
+        model = MODELS.build(copy.deepcopy(TINY_STEGO) | parts)
+        model.init_weights()
+        return model
+
+    return build
+
+
+@pytest.fixture
+def waves() -> Callable[..., Tensor]:
+    """``waves(shape, a, b)``: the generator Q of METHODS.md appendix A."""
+
+    def generate(shape: tuple[int, ...], a: float, b: float) -> Tensor:
+        count = np.arange(np.prod(shape), dtype=np.int64)
+        values = np.sin(a * ((count * count + 3 * count) % 9973) + b)
+        return torch.tensor(values.astype(np.float32).reshape(shape))
+
+    return generate

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from omh_mmseg.models.decode_heads import ClusterProbe, LinearProbe, centre_scores
+from omh_mmseg.registry import MODELS
+
+
+def probe_with(centres: torch.Tensor, alpha: float | None = None) -> ClusterProbe:
+    probe = ClusterProbe(centres.shape[1], centres.shape[0], alpha)
+    with torch.no_grad():
+        probe.centres.copy_(centres)
+    return probe
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize('alpha', [None, 2.0, 10.0])
+def test_cluster_lookup_equals_the_reference(golden, alpha):
+    arrays = golden('cluster_lookup')
+    code = torch.tensor(arrays['x'], requires_grad=True)
+    probe = probe_with(torch.tensor(arrays['clusters']), alpha)
+    similarity = probe(code)
+    if alpha is None:
+        probabilities = F.one_hot(similarity.argmax(1), probe.num_classes).movedim(-1, 1).float()
+    else:
+        probabilities = torch.softmax(alpha * similarity, 1)
+    loss = probe.cluster_loss(similarity)
+    loss.backward()
+    computed = dict(loss=loss, probs=probabilities, grad_x=code.grad, grad_clusters=probe.centres.grad)
+    for name, value in computed.items():
+        expected = torch.tensor(arrays[f'alpha={alpha}/{name}']).reshape(value.shape)
+        torch.testing.assert_close(value.detach(), expected, rtol=1e-5, atol=1e-6, msg=lambda text: f'{name}: {text}')
+
+
+@pytest.mark.golden
+def test_log_probabilities_equal_the_reference(golden):
+    arrays = golden('cluster_lookup')
+    computed = probe_with(torch.tensor(arrays['clusters'])).log_probabilities(torch.tensor(arrays['x']))
+    torch.testing.assert_close(computed, torch.tensor(arrays['logprobs_alpha=2']), rtol=1e-5, atol=1e-6)
+
+
+def test_cluster_probe_equals_the_vectors(waves):
+    """METHODS.md A.3."""
+    code, centres = waves((4, 6, 28, 28), 0.61, 0.2), waves((5, 6), 0.9, 0.7)
+    probe = probe_with(centres)
+    loss = probe.loss(code)['loss_cluster_probe']
+    loss.backward()
+    assert loss.item() == pytest.approx(-0.5332255, abs=1e-6)
+    assert probe(code).argmax(1).flatten().bincount().tolist() == [651, 656, 523, 539, 767]
+    assert probe.centres.grad.norm().item() == pytest.approx(0.0385103, abs=1e-6)
+    assert probe_with(centres, 2.0).loss(code)['loss_cluster_probe'].item() == pytest.approx(-0.2817611, abs=1e-6)
+    assert probe.log_probabilities(code)[0, :, 0, 0].tolist() == pytest.approx(
+        [-3.491833, -0.563531, -2.655925, -2.054262, -1.599794], abs=1e-5
+    )
+
+
+def test_linear_probe_equals_the_vector(waves):
+    """METHODS.md A.4."""
+    probe = LinearProbe(6, 27)
+    with torch.no_grad():
+        probe.classifier.weight.copy_(waves((27, 6), 0.41, 0.2)[:, :, None, None])
+        probe.classifier.bias.copy_(waves((27,), 1.1, 0.0))
+    labels = ((7 * torch.arange(4 * 224 * 224)) % 31 - 2).reshape(4, 224, 224)
+    assert int(((labels >= 0) & (labels < 27)).sum()) == 174806
+    loss = probe.loss(waves((4, 6, 28, 28), 0.61, 0.2), labels)['loss_linear_probe']
+    assert loss.item() == pytest.approx(3.8334172, abs=1e-5)
+
+
+def test_neither_probe_reaches_the_code():
+    code = torch.randn(2, 6, 4, 4, requires_grad=True)
+    cluster, linear = ClusterProbe(6, 3), LinearProbe(6, 3)
+    labels = torch.randint(0, 3, (2, 8, 8))
+    (cluster.loss(code)['loss_cluster_probe'] + linear.loss(code, labels)['loss_linear_probe']).backward()
+    assert code.grad is None
+    assert cluster.centres.grad.norm() > 0
+    assert all(parameter.grad.norm() > 0 for parameter in linear.parameters())
+
+
+@pytest.mark.parametrize('ignored', [255, 3, 200, -1])
+def test_labels_outside_the_classes_are_ignored(ignored):
+    code, probe = torch.randn(1, 6, 8, 8), LinearProbe(6, 3)
+    labels = torch.randint(0, 3, (1, 8, 8))
+    labels[0, :4] = ignored
+    expected = F.cross_entropy(probe(code)[:, :, 4:], labels[:, 4:])
+    torch.testing.assert_close(probe.loss(code, labels)['loss_linear_probe'], expected)
+
+
+def test_unsigned_labels():
+    labels = torch.tensor([[[0, 1], [2, 255]]], dtype=torch.uint8)
+    code, probe = torch.randn(1, 6, 2, 2), LinearProbe(6, 3)
+    torch.testing.assert_close(probe.loss(code, labels), probe.loss(code, labels.long()))
+
+
+def test_no_valid_label_costs_nothing_and_stays_finite():
+    probe = LinearProbe(6, 3)
+    loss = probe.loss(torch.randn(2, 6, 4, 4), torch.full((2, 9, 9), 255))['loss_linear_probe']
+    loss.backward()
+    assert loss.item() == 0
+    assert all((parameter.grad == 0).all() for parameter in probe.parameters())
+
+
+def test_zero_code_is_finite():
+    probe = ClusterProbe(6, 3)
+    loss = probe.loss(torch.zeros(1, 6, 4, 4))['loss_cluster_probe']
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(probe.centres.grad).all()
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_cosines_under_autocast_are_those_of_full_precision(dtype):
+    code, probe = torch.randn(2, 6, 4, 4), ClusterProbe(6, 3)
+    expected = probe(code)
+    with torch.autocast('cpu', dtype=dtype):
+        computed = probe(code)
+    assert computed.dtype == torch.float32
+    assert torch.equal(computed, expected)
+
+
+def test_scores_have_the_argmax_of_the_cosines():
+    code, probe = 5 * torch.randn(2, 6, 9, 9), ClusterProbe(6, 7)
+    assert torch.equal(centre_scores(code, probe.centres).argmax(1), probe(code).argmax(1))
+
+
+@pytest.mark.parametrize('kind', ['ClusterProbe', 'LinearProbe'])
+def test_wrong_arguments(kind):
+    for sizes in (dict(in_channels=0, num_classes=3), dict(in_channels=3, num_classes=0)):
+        with pytest.raises(ValueError, match='in_channels and num_classes must be at least 1; got'):
+            MODELS.build(dict(type=kind, **sizes))
+
+
+def test_one_class():
+    code, labels = torch.randn(1, 6, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long)
+    assert LinearProbe(6, 1).loss(code, labels)['loss_linear_probe'].item() == 0
+    assert (ClusterProbe(6, 1)(code).argmax(1) == 0).all()
