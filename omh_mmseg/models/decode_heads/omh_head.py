@@ -125,7 +125,12 @@ class OMHHead(BaseModule):
         ):
             if value not in accepted:
                 raise ValueError(f'{name} must be one of {accepted}; got {value!r}.')
-        for name, number in (('temperature', temperature), ('entropy_weight', entropy_weight)):
+        for name, count in (('in_channels', in_channels), ('max_iterations', max_iterations)):
+            if count < 1:
+                raise ValueError(f'{name} must be at least 1; got {count}.')
+        for name, number in (
+            ('temperature', temperature), ('entropy_weight', entropy_weight), ('tolerance', tolerance)
+        ):
             if not number > 0:
                 raise ValueError(f'{name} must be above 0; got {number}.')
         for name, number in (
