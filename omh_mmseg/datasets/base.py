@@ -79,18 +79,29 @@ class FileSegDataset(BaseSegDataset):
         """Load item ``idx``; errors name the file (see :func:`run_pipeline`)."""
         return run_pipeline(self.pipeline, self.get_data_info(idx))
 
-    def _item(self, image: str, label: str | None, label_map: dict[int, int] | None) -> dict[str, Any]:
-        item: dict[str, Any] = dict(
-            img_path=image,
-            label_map=label_map,
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Paths of item ``idx`` and what the label loader needs to know.
+
+        The latter is the same for all items and is added here, so that the list of a large data set stays small.
+        """
+        info = super().get_data_info(idx)
+        info.update(
+            label_map=self._value_map(),
             reduce_zero_label=self.reduce_zero_label,
             ignore_index=self.ignore_index,
             num_classes=len(self._metainfo['classes']),
             seg_fields=[],
         )
-        if label is not None:
-            item['seg_map_path'] = label
-        return item
+        return info
+
+    def _value_map(self) -> dict[int, int] | None:
+        """From values on disk to classes; None if they are the same."""
+        return self.label_map
+
+
+def data_item(image: str, label: str | None) -> dict[str, str]:
+    """One entry of a data list."""
+    return dict(img_path=image) if label is None else dict(img_path=image, seg_map_path=label)
 
 
 def first_few(names: list[str], limit: int = 3) -> str:

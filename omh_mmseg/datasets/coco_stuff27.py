@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from omh_mmseg.datasets.base import FileSegDataset, first_few, numbered_palette
+from omh_mmseg.datasets.base import FileSegDataset, data_item, first_few, numbered_palette
 from omh_mmseg.registry import DATASETS
 
 # Raw value 0..181 of the stuff-thing maps -> class, METHODS.md B.1.
@@ -107,7 +107,7 @@ class COCOStuff27(FileSegDataset):
         """The listed images with their labels, in the order of the list.
 
         Returns:
-            One dict per image with ``img_path``, ``seg_map_path`` and the ``label_map`` from values on disk to classes.
+            One dict per image with ``img_path`` and, unless ``labels='none'``, ``seg_map_path``.
         """
         images = self._listing('img_path', self.img_suffix, 'images')
         ids = self._ids(images)
@@ -120,10 +120,9 @@ class COCOStuff27(FileSegDataset):
                     f'{len(absent)} of {len(ids)} images have no label <id>{self.seg_map_suffix} in '
                     f'{self.data_prefix["seg_map_path"]}: {first_few(absent)}. {self._layout_hint()}'
                 )
-        label_map = self._label_map()
-        return [self._item(images[name], labels.get(name), label_map) for name in ids]
+        return [data_item(images[name], labels.get(name)) for name in ids]
 
-    def _label_map(self) -> dict[int, int]:
+    def _value_map(self) -> dict[int, int]:
         """Value on disk -> class, through the 27 classes and then the classes that the config chose."""
         raw = range(len(RAW_TO_27)) if self.layout == 'stego' else USED_RAW
         chosen = self.label_map or {index: index for index in range(len(CLASSES))}

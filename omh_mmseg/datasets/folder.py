@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from omh_mmseg.datasets.base import FileSegDataset, first_few, numbered_palette
-from omh_mmseg.datasets.transforms.loading import read_label
+from omh_mmseg.datasets.base import FileSegDataset, data_item, first_few, numbered_palette
+from omh_mmseg.datasets.transforms.loading import IGNORE, read_label
 from omh_mmseg.registry import DATASETS
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -99,9 +99,8 @@ class FolderSegDataset(FileSegDataset):
         labels: dict[str, str | None] = dict.fromkeys(images)
         if label_folder is not None:
             labels |= self._match_labels(list(images), label_folder)
-        items = [self._item(images[stem], labels[stem], self.label_map) for stem in sorted(images)]
-        self._probe_labels(items)
-        return items
+        self._probe_labels([(images[stem], label) for stem, label in sorted(labels.items()) if label is not None])
+        return [data_item(images[stem], labels[stem]) for stem in sorted(images)]
 
     def _find_folders(self) -> tuple[Path, Path | None, bool]:
         """Folder of images, folder of labels or None, and whether to search the images recursively."""
@@ -177,24 +176,30 @@ class FolderSegDataset(FileSegDataset):
             )
         return labels
 
-    def _probe_labels(self, items: list[dict]) -> None:
+    def _probe_labels(self, labelled: list[tuple[str, str]]) -> None:
         """Look at a few labels early: a wrong range stops the run at once, an unused range is worth a warning."""
-        labelled = [item for item in items if 'seg_map_path' in item]
         if not labelled:
             return
-        step = max(1, len(labelled) // PROBED_LABELS)
-        values: set[int] = set()
-        for item in labelled[::step]:
-            with_size = dict(item, ori_shape=_image_size(item['img_path']))
-            values |= set(np.unique(read_label(with_size)).tolist())
         num_classes = len(self._metainfo['classes'])
-        values -= {self.ignore_index}
+        probed = labelled[:: max(1, len(labelled) // PROBED_LABELS)]
+        values: set[int] = set()
+        for image, label in probed:
+            item = dict(
+                img_path=image,
+                seg_map_path=label,
+                ori_shape=_image_size(image),
+                num_classes=num_classes,
+                reduce_zero_label=self.reduce_zero_label,
+                ignore_index=self.ignore_index,
+            )
+            values |= set(np.unique(read_label(item)).tolist())
+        values -= {IGNORE}
         if values and max(values) + 1 < num_classes:
             warnings.warn(
-                f'num_classes is {num_classes}, but the {len(labelled[::step])} labels looked at in '
-                f'{os.path.dirname(labelled[0]["seg_map_path"])} hold only the classes 0..{max(values)} '
-                f'({max(values) + 1} classes). More clusters than classes is allowed; set num_classes='
-                f'{max(values) + 1} if it is not meant',
+                f'num_classes is {num_classes}, but the {len(probed)} labels looked at in '
+                f'{os.path.dirname(labelled[0][1])} hold only the classes 0..{max(values)} '
+                f'({max(values) + 1} classes). More clusters than classes is allowed; set '
+                f'num_classes={max(values) + 1} if it is not meant',
                 stacklevel=2,
             )
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import runpy
 from collections import Counter
 from pathlib import Path
 
+import mmseg
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmseg.datasets import COCOStuffDataset
 from PIL import Image
 
 from omh_mmseg.datasets import COCOStuff27
@@ -73,9 +76,16 @@ def test_table_equals_the_grouped_table():
     assert len({tuple(colour) for colour in COCOStuff27.METAINFO['palette']}) == 27
 
 
-def test_train_ids_equal_those_of_mmseg():
-    from mmseg.datasets import COCOStuffDataset
+def test_train_ids_equal_those_of_mmsegs_converter():
+    path = Path(mmseg.__file__).parent / '.mim' / 'tools' / 'dataset_converters' / 'coco_stuff164k.py'
+    if not path.is_file():
+        pytest.skip(f'mmseg is installed without {path}')
+    converter = runpy.run_path(str(path), run_name='converter')
+    expected = {raw: train_id for raw, train_id in converter['clsID_to_trID'].items() if raw != 255}
+    assert expected == {raw: train_id for train_id, raw in enumerate(USED_RAW)}
 
+
+def test_train_ids_have_the_names_of_mmseg():
     names = COCOStuffDataset.METAINFO['classes']
     merged = {name: COCOStuff27.METAINFO['classes'][RAW_TO_27[raw]] for raw, name in zip(USED_RAW, names, strict=True)}
     for name, group in {
