@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from omh_mmseg.datasets.base import FileSegDataset
+from omh_mmseg.datasets.base import FileSegDataset, data_item
 from omh_mmseg.datasets.scenes import HIERARCHY, SPLITS
 from omh_mmseg.datasets.scenes.store import prepare_scenes
 from omh_mmseg.registry import DATASETS
@@ -97,8 +97,6 @@ class DemoScenes(FileSegDataset):
         root = prepare_scenes(self.data_root, self.seed, self.counts)
         names = [f'{index:05d}.png' for index in range(self.counts[self.split])]
         return [
-            self._item(
-                str(root / 'images' / self.split / name), str(root / 'parts' / self.split / name), self.label_map
-            )
+            data_item(str(root / 'images' / self.split / name), str(root / 'parts' / self.split / name))
             for name in names
         ]
