@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from omh_mmseg.models.backbones import FrozenBackbone, checkpoint, dino_to_mmpretrain, read_state_dict
+
+DINO_NAMES = {
+    'patch_embed.projection.': 'patch_embed.proj.',
+    '.ln1.': '.norm1.',
+    '.ln2.': '.norm2.',
+    '.ffn.layers.0.0.': '.mlp.fc1.',
+    '.ffn.layers.1.': '.mlp.fc2.',
+    'layers.': 'blocks.',
+}
+
+
+def dino_name(key: str) -> str:
+    """DINO's name of a key of ``mmpretrain.VisionTransformer``."""
+    if key.startswith('ln1.'):
+        return key.replace('ln1.', 'norm.')
+    for ours, theirs in DINO_NAMES.items():
+        key = key.replace(ours, theirs)
+    return key
+
+
+@pytest.fixture
+def weights(tiny_vit) -> dict[str, torch.Tensor]:
+    """Distinct random values for every parameter of the tiny ViT, by mmpretrain's names."""
+    state = FrozenBackbone(tiny_vit).backbone.state_dict()
+    return {key: torch.randn_like(value) for key, value in state.items()}
+
+
+@pytest.fixture
+def load(tiny_vit, tmp_path) -> Callable[..., FrozenBackbone]:
+    """Write an object to a file and load it into the tiny ViT."""
+
+    def write_and_load(content: object, converter: str | None = None) -> FrozenBackbone:
+        torch.save(content, tmp_path / 'weights.pth')
+        backbone = FrozenBackbone(tiny_vit, str(tmp_path / 'weights.pth'), converter)
+        backbone.init_weights()
+        return backbone
+
+    return write_and_load
+
+
+def assert_loaded(backbone: FrozenBackbone, weights: dict[str, torch.Tensor]) -> None:
+    loaded = backbone.backbone.state_dict()
+    assert list(loaded) == list(weights)
+    for key, value in weights.items():
+        assert torch.equal(loaded[key], value), key
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+
+
+def test_own_names(load, weights):
+    assert_loaded(load(weights), weights)
+
+
+@pytest.mark.parametrize('wrapper', ['state_dict', 'model', 'teacher'])
+def test_wrapped_state_dicts(load, weights, wrapper):
+    assert_loaded(load({wrapper: weights, 'epoch': 3}), weights)
+
+
+def test_backbone_of_a_whole_model(load, weights):
+    whole = {f'backbone.{key}': value for key, value in weights.items()} | {'head.fc.weight': torch.zeros(2)}
+    assert_loaded(load(dict(state_dict=whole, meta={})), weights)
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.', 'backbone.', 'module.backbone.'])
+def test_dino_names(load, weights, prefix):
+    named = {prefix + dino_name(key): value for key, value in weights.items()}
+    named[f'{prefix}head.mlp.0.weight'] = torch.zeros(2)
+    assert_loaded(load(dict(teacher=named), 'dino'), weights)
+
+
+def test_dino_names_of_every_parameter(weights):
+    named = {dino_name(key): value for key, value in weights.items()}
+    assert {'blocks.0.attn.qkv.weight', 'blocks.1.mlp.fc2.bias', 'norm.weight', 'patch_embed.proj.bias'} <= set(named)
+    assert list(dino_to_mmpretrain(named)) == list(weights)
+
+
+@pytest.mark.golden
+def test_converted_dino_weights_give_the_reference_features(golden, tmp_path):
+    arrays = golden('dino_vit')
+    state = {key[3:]: torch.tensor(value) for key, value in arrays.items() if key.startswith('sd/')}
+    torch.save(state, tmp_path / 'dino.pth')
+    depth = sum(key.endswith('.norm1.weight') for key in state)
+    embed_dims, patch = state['patch_embed.proj.weight'].shape[0], state['patch_embed.proj.weight'].shape[-1]
+    arch = dict(
+        embed_dims=embed_dims, num_layers=depth, num_heads=arrays['native/attn'].shape[1],
+        feedforward_channels=state['blocks.0.mlp.fc1.weight'].shape[0],
+    )  # fmt: skip
+    images = torch.tensor(arrays['native/x'])
+    vit = dict(
+        type='mmpretrain.VisionTransformer', arch=arch, img_size=images.shape[-1], patch_size=patch, out_type='featmap',
+        norm_cfg=dict(type='LN', eps=1e-6),
+    )  # fmt: skip
+    backbone = FrozenBackbone(vit, str(tmp_path / 'dino.pth'), 'dino')
+    backbone.init_weights()
+    torch.testing.assert_close(backbone(images), torch.tensor(arrays['native/feat']), rtol=1e-4, atol=1e-4)
+
+
+def test_real_weights_of_mobilenet(shared_dir):
+    path = shared_dir / 'weights' / 'mobilenet_v2_imagenet_mmpretrain.pth'
+    if not path.is_file():
+        pytest.skip(f'no {path}')
+    backbone = FrozenBackbone(
+        dict(type='mmpretrain.MobileNetV2', widen_factor=1.0, out_indices=(3, 4)), str(path), out_indices=(0, 1)
+    )
+    backbone.init_weights()
+    assert (backbone.out_channels, backbone.stride) == (160, 16)
+    original = read_state_dict(str(path))
+    assert len(original) > 200
+    assert all(torch.equal(value, original[key]) for key, value in backbone.backbone.state_dict().items())
+
+
+def test_weights_shipped_with_the_package(load, weights, tmp_path, monkeypatch):
+    load(weights)
+    shutil.move(tmp_path / 'weights.pth', tmp_path / 'shipped.pth')
+    monkeypatch.setattr(checkpoint, 'ASSETS', tmp_path)
+    assert list(read_state_dict('omh_mmseg://shipped.pth')) == list(weights)
+    with pytest.raises(FileNotFoundError, match='No backbone weights at .*absent.pth'):
+        read_state_dict('omh_mmseg://absent.pth')
+
+
+def test_unreachable_address(monkeypatch):
+    def refuse(*_args, **_options):
+        raise OSError('no route to host')
+
+    monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', refuse)
+    with pytest.raises(ConnectionError, match=r'(?s)Cannot download .*no route to host.*model.backbone.checkpoint='):
+        read_state_dict('https://example.com/weights.pth')
+
+
+# ---- what does not fit
+
+
+def test_missing_file(tiny_vit, tmp_path):
+    backbone = FrozenBackbone(tiny_vit, str(tmp_path / 'absent.pth'))
+    with pytest.raises(FileNotFoundError, match=r'No backbone weights at .*absent.pth.*--cfg-options model.backbone.checkpoint='):
+        backbone.init_weights()
+
+
+def test_unknown_converter(load, weights):
+    with pytest.raises(ValueError, match=r"key_converter must be None or one of .*'dino'.*; got 'moco'"):
+        load(weights, 'moco')
+
+
+def test_other_architecture(load, weights):
+    weights['pos_embed'] = torch.zeros(1, 5, 48)
+    weights['cls_token'] = torch.zeros(1, 1, 48)
+    with pytest.raises(ValueError, match='weights of another architecture than the configured backbone'):
+        load(weights)
+
+
+def test_left_over_and_missing_keys(load, weights):
+    with pytest.raises(ValueError, match='does not fit VisionTransformer: missing none; left over extra.bias. Set key_conv'):
+        load(weights | {'extra.bias': torch.zeros(1)})
+    weights.pop('pos_embed')
+    with pytest.raises(ValueError, match='missing pos_embed; left over none'):
+        load(weights)
+
+
+def test_dino_names_without_the_converter(load, weights):
+    named = {dino_name(key): value for key, value in weights.items()}
+    with pytest.raises(ValueError, match=r'and \d+ more; left over .*blocks.0.*and \d+ more. Set key_converter \(one of .*dino'):
+        load(named)
+
+
+@pytest.mark.parametrize(
+    'content', [[1, 2], dict(a=1), dict(state_dict=dict(a='text')), torch.zeros(2)], ids=['list', 'number', 'text', 'tensor']
+)
+def test_file_without_a_state_dict(load, content):
+    with pytest.raises(ValueError, match='holds no state dict of tensors'):
+        load(content)
+
+
+def test_unreadable_file(tiny_vit, tmp_path):
+    path = tmp_path / 'broken.pth'
+    path.write_bytes(b'<html>404</html>')
+    with pytest.raises(ValueError, match='broken.pth is not a readable checkpoint of plain tensors'):
+        FrozenBackbone(tiny_vit, str(path)).init_weights()
+
+
+def test_pickled_objects_are_not_executed(tiny_vit, tmp_path):
+    path = tmp_path / 'objects.pth'
+    torch.save(dict(state_dict={}, path=Path('.')), path)
+    with pytest.raises(ValueError, match='not a readable checkpoint of plain tensors'):
+        FrozenBackbone(tiny_vit, str(path)).init_weights()
