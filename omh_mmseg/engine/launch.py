@@ -47,7 +47,7 @@ def load_config(
     """Read a config file and settle its work directory.
 
     Args:
-        path: The config file, or ``'omh_mmseg::name.py'`` for one of an installed package.
+        path: The config file.
         work_dir: Work directory from the command line. First that, then the config's own, then
             ``./work_dirs/<stem of the config file>``.
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
@@ -66,14 +66,14 @@ def load_config(
     if work_dir is not None:
         config.work_dir = work_dir
     elif config.get('work_dir') is None:
-        config.work_dir = os.path.join('./work_dirs', Path(path.split('::')[-1]).stem)
+        config.work_dir = os.path.join('./work_dirs', Path(path).stem)
     check_work_dir(config.work_dir)
     return config
 
 
 def check_config(path: str) -> None:
     """Raise FileNotFoundError, with similar names, if ``path`` is not a config file."""
-    if '::' in path or Path(path).is_file():
+    if Path(path).is_file():
         return
     folder = Path(path).parent
     names = sorted(file.name for file in folder.glob('*.py')) if folder.is_dir() else []
