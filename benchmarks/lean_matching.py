@@ -1,0 +1,195 @@
+"""Time and peak memory of the matching loss, beside the forms that build a P x K_lower x K_higher tensor.
+
+    python benchmarks/lean_matching.py
+
+Time: forward and backward of mean_p sum_j |b_pj - a_pj| to both activations, alternatives in turn in one process.
+Memory: each alternative in a fresh process; the rise of the resident memory over that of the inputs at its peak
+(``rss_mib``), and beside it the peak of what the tensors occupy by torch's profiler (``tensors_mib``).
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from common import (
+    CODE_CHANNELS,
+    LEVEL_SIZES,
+    POSITIONS_PER_IMAGE,
+    Verdict,
+    interleave,
+    parser,
+    peak_rise,
+    positive,
+    show,
+    show_verdicts,
+    start,
+    write_csv,
+)
+from torch import Tensor
+
+from omh_mmseg.transport import condition_plan, hierarchy_plans, transport_activations
+
+TEMPERATURE = 0.1
+MIB = 2**20
+
+
+def naive_amax(activations: Tensor, plan: Tensor) -> Tensor:
+    """The formula in one line; ties share the gradient."""
+    return (activations[:, :, None] * plan).amax(1)
+
+
+def naive_max(activations: Tensor, plan: Tensor) -> Tensor:
+    """The same with the arg-max kept, whose backward pass is cheaper."""
+    return (activations[:, :, None] * plan).max(1).values
+
+
+ALTERNATIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = dict(
+    lean=transport_activations, naive_amax=naive_amax, naive_max=naive_max
+)
+
+NAIVE = ('naive_amax', 'naive_max')
+DIRECTIONS = ('fine_to_coarse', 'coarse_to_fine')
+
+
+def build_inputs(positions: int, coarse: int, fine: int, direction: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Activations of the lower and of the higher level and the plan conditioned on the lower one."""
+    generator = torch.Generator().manual_seed(0)
+    code = F.normalize(torch.randn(positions, CODE_CHANNELS, generator=generator), dim=1)
+    centres = [torch.randn(size, CODE_CHANNELS, generator=generator) for size in (coarse, fine)]
+    activations = [torch.softmax(code @ F.normalize(item, dim=1).t() / TEMPERATURE, 1) for item in centres]
+    plan = hierarchy_plans(centres, 0.05)[0].plan
+    if direction == 'fine_to_coarse':
+        return activations[1], activations[0], condition_plan(plan.t())
+    return activations[0], activations[1], condition_plan(plan)
+
+
+def forward_backward(name: str, lower: Tensor, higher: Tensor, plan: Tensor) -> None:
+    """One step of the matching loss on leaves that require gradients."""
+    (ALTERNATIVES[name](lower, plan) - higher).abs().sum(1).mean().backward()
+
+
+def measure_memory(name: str, positions: int, coarse: int, fine: int, direction: str, threads: int) -> dict[str, float]:
+    """Peak memory over the inputs in MiB; to be called in a fresh process."""
+    torch.set_num_threads(threads)
+    small = build_inputs(64, coarse, fine, direction)
+    forward_backward(name, small[0].requires_grad_(), small[1].requires_grad_(), small[2])
+    lower, higher, plan = build_inputs(positions, coarse, fine, direction)
+    lower.requires_grad_(), higher.requires_grad_()
+    gc.collect()
+    resident = peak_rise(lambda: forward_backward(name, lower, higher, plan))
+    lower.grad = higher.grad = None
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        forward_backward(name, lower, higher, plan)
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / 'trace.json'
+        profile.export_chrome_trace(str(trace))
+        events = [event for event in json.loads(trace.read_text())['traceEvents'] if event.get('name') == '[memory]']
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event['ts']):
+        held += event['args']['Bytes']
+        peak = max(peak, held)
+    return dict(rss_mib=resident / MIB, tensors_mib=peak / MIB)
+
+
+def measure_memory_apart(*case: Any) -> dict[str, float]:
+    """`measure_memory` in a fresh process."""
+    # Freed tensors go back to the system at once: the peak is that of live memory, not of the allocator's reserve.
+    allocator = dict(MALLOC_MMAP_THRESHOLD_='65536', MALLOC_TRIM_THRESHOLD_='0')
+    command = [sys.executable, __file__, '--memory-of', json.dumps(case)]
+    done = subprocess.run(command, env={**os.environ, **allocator}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f'The memory of {case} could not be measured:\n{done.stderr}')
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def prepare(name: str, inputs: tuple[Tensor, Tensor, Tensor]) -> Callable[[], Callable[[], None]]:
+    """For `interleave`: fresh leaves each time."""
+
+    def fresh() -> Callable[[], None]:
+        lower, higher = (item.clone().requires_grad_() for item in inputs[:2])
+        return lambda: forward_backward(name, lower, higher, inputs[2])
+
+    return fresh
+
+
+def main(argv: Sequence[str] | None = None) -> list[Verdict]:
+    """Measure, print the table, write the CSV file."""
+    options = parser(__doc__, repeats=5)
+    options.add_argument('--batch-sizes', type=positive, nargs='+', default=[16, 32])
+    options.add_argument('--positions', type=positive, default=POSITIONS_PER_IMAGE, help='positions per image')
+    options.add_argument('--levels', type=positive, nargs='+', default=list(LEVEL_SIZES), help='K_1 .. K_N')
+    options.add_argument('--directions', choices=DIRECTIONS, nargs='+', default=list(DIRECTIONS))
+    options.add_argument('--naive', choices=NAIVE, nargs='+', default=list(NAIVE), help='forms to compare with')
+    options.add_argument('--memory-of', help='internal: measure the memory of one case and print it as JSON')
+    args = options.parse_args(argv)
+    if args.memory_of:
+        print(json.dumps(measure_memory(*json.loads(args.memory_of))))
+        return []
+    environment = start(args)
+    forms = ['lean', *args.naive]
+    rows: list[dict[str, Any]] = []
+    for batch in args.batch_sizes:
+        for coarse, fine in zip(args.levels, args.levels[1:]):
+            for direction in args.directions:
+                case = (batch * args.positions, coarse, fine, direction)
+                inputs = build_inputs(*case)
+                label = f'{coarse} and {fine} clusters, {direction}, batch {batch}'
+                samples = interleave({form: prepare(form, inputs) for form in forms}, args.repeats, progress=label)
+                for form in forms:
+                    memory = measure_memory_apart(form, *case, environment['threads'])
+                    rows.append(
+                        dict(
+                            batch=batch,
+                            positions=case[0],
+                            coarse=coarse,
+                            fine=fine,
+                            direction=direction,
+                            form=form,
+                            wall_ms=round(samples[form].wall_ms, 2),
+                            cpu_ms=round(samples[form].cpu_ms, 2),
+                            **{key: round(value, 2) for key, value in memory.items()},
+                        )
+                    )
+    show('Matching: forward and backward', rows)
+    path = write_csv('lean_matching', rows, environment, args.out_dir)
+    verdicts = judge(rows, len(forms))
+    show_verdicts(verdicts)
+    print(f'written: {path}')
+    return verdicts
+
+
+def judge(rows: Sequence[dict[str, Any]], forms: int) -> list[Verdict]:
+    """Compare each lean row with the better naive one of its case."""
+    gains: dict[str, list[float]] = dict(tensors_mib=[], rss_mib=[], wall_ms=[], cpu_ms=[])
+    for index in range(0, len(rows), forms):
+        lean, *naive = rows[index : index + forms]
+        for figure, values in gains.items():
+            values.append(min(row[figure] for row in naive) / max(lean[figure], 1e-3))
+    span = {figure: f'{min(values):.1f} to {max(values):.1f} times' for figure, values in gains.items()}
+    return [
+        Verdict(
+            "lean matching takes at most a tenth of the leaner naive form's peak memory",
+            f'{span["rss_mib"]} less resident memory, {span["tensors_mib"]} less held by tensors',
+            min(*gains['rss_mib'], *gains['tensors_mib']) >= 10,
+        ),
+        Verdict(
+            'lean matching is no slower than the faster naive form',
+            f'{span["wall_ms"]} as fast, {span["cpu_ms"]} by processor time',
+            min(*gains['wall_ms'], *gains['cpu_ms']) >= 1,
+        ),
+    ]
+
+
+if __name__ == '__main__':
+    main()

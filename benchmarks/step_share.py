@@ -1,0 +1,219 @@
+"""OMH's part of one training step of STEGO with a ViT-S/8 backbone.
+
+    python benchmarks/step_share.py
+
+The model is that of configs/omh_stego_vit-s8_coco.py with random weights: 224 px, 28 x 28 positions, D = 70, levels 27,
+54 and 108, past ``start_iteration``, so that the matching loss is on. A step is forward, backward and Adam, without
+data loading. OMH's part is forward and backward of ``OMHHead.loss`` on the code of such a batch, measured by itself:
+the difference of two steps of many seconds would drown in their noise, and is given beside it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from common import (
+    ADAM_STEP,
+    CODE_CHANNELS,
+    REPOSITORY,
+    Verdict,
+    interleave,
+    parser,
+    positive,
+    show,
+    show_verdicts,
+    start,
+    write_csv,
+)
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+import omh_mmseg.models  # noqa: F401  registers the parts and makes the stack importable
+from omh_mmseg.models.decode_heads import code_similarity
+from omh_mmseg.models.decode_heads.omh_head import _flatten
+from omh_mmseg.registry import MODELS
+
+LIMIT = 0.10
+TINY = dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48)
+# The default and what costs most: every loss on, both directions, gradients through the solver, a small lambda.
+VARIANTS: dict[str, dict[str, Any]] = {
+    'default': dict(),
+    'lambda 0.01': dict(entropy_weight=0.01),
+    'all losses': dict(cluster_weight=0.03),
+    'both directions': dict(direction='both'),
+    'solver gradient': dict(plan_gradient='solver'),
+    'all of these': dict(entropy_weight=0.01, cluster_weight=0.03, direction='both', plan_gradient='solver'),
+}
+
+
+def build_model(backbone: str, image_size: int) -> nn.Module:
+    """The config's model with random weights in training mode."""
+    config = Config.fromfile(REPOSITORY / 'configs' / 'omh_stego_vit-s8_coco.py').model
+    config.backbone.checkpoint = None
+    config.backbone.backbone.img_size = image_size
+    if backbone == 'tiny':
+        config.backbone.backbone.arch = TINY
+    # The norms logged every 50th step are watched, not needed: they are no part of the step here.
+    config.gradient_log_interval = 0
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        return MODELS.build(config).train()
+
+
+def build_batch(batch: int, image_size: int, classes: int) -> tuple[dict[str, Tensor], list[SegDataSample]]:
+    """Random pairs and labels."""
+    inputs = {name: torch.randn(batch, 3, image_size, image_size) for name in ('anchor', 'neighbour')}
+    samples = []
+    for _ in range(batch):
+        labels = PixelData(data=torch.randint(0, classes, (1, image_size, image_size)))
+        samples.append(SegDataSample(gt_sem_seg=labels))
+    return inputs, samples
+
+
+def total(losses: dict[str, Tensor]) -> Tensor:
+    """Sum of what is named a loss, as mmengine adds it up."""
+    return torch.stack([value for name, value in losses.items() if 'loss' in name]).sum()
+
+
+def move(head: nn.Module) -> None:
+    """One step of Adam's size on the centres, so that no warm start meets the problem it came from."""
+    with torch.no_grad():
+        for centres in head.centres:
+            centres.add_(ADAM_STEP * torch.randn_like(centres).sign())
+            centres.grad = None
+
+
+def head_of(model: nn.Module, variant: dict[str, Any]) -> nn.Module:
+    """A copy of the model's OMH head with other options, past its start."""
+    config = dict(Config.fromfile(REPOSITORY / 'configs' / 'omh_stego_vit-s8_coco.py').model.omh_head)
+    config.update(variant, in_channels=CODE_CHANNELS, num_classes=model.num_classes)
+    head = MODELS.build(config).train()
+    head.iteration.fill_(head.start_iteration + head.ramp_iterations + 1)
+    return head
+
+
+def steps(model: nn.Module, inputs: dict[str, Tensor], samples: list[SegDataSample]) -> dict[str, Any]:
+    """The step without and with OMH."""
+    optimizer = torch.optim.Adam([item for item in model.parameters() if item.requires_grad], lr=5e-4)
+    head = model.omh_head
+    head.iteration.fill_(head.start_iteration + head.ramp_iterations + 1)
+
+    def step(omh: nn.Module | None) -> None:
+        model.omh_head = omh
+        optimizer.zero_grad()
+        total(model.loss(inputs, samples)).backward()
+        optimizer.step()
+
+    return {'step without OMH': lambda: lambda: step(None), 'step with OMH': lambda: lambda: step(head)}
+
+
+def whole(head: nn.Module, code: Tensor) -> Callable[[], Callable[[], None]]:
+    """Forward and backward of ``OMHHead.loss``."""
+
+    def fresh() -> Callable[[], None]:
+        move(head)
+        leaf = code.clone().requires_grad_()
+        return lambda: total(head.loss(leaf)).backward()
+
+    return fresh
+
+
+def parts(head: nn.Module, code: Tensor) -> dict[str, Callable[[], Callable[[], object]]]:
+    """Parts of OMH, each measured by itself on inputs of its own."""
+    with torch.no_grad():
+        flat = [_flatten(similarity) for similarity in head(code)]
+        plans = head.plans(flat)
+
+    def similarities() -> Callable[[], None]:
+        leaf = code.clone().requires_grad_()
+        gradients = [torch.rand(code.shape[0], size, *code.shape[2:]) for size in head.level_sizes]
+
+        def run() -> None:
+            detached = head(code)
+            torch.autograd.backward(detached, gradients)
+            torch.autograd.backward([code_similarity(leaf, item.detach()) for item in head.centres], gradients)
+
+        return run
+
+    def solve() -> Callable[[], object]:
+        move(head)
+        return head.plans
+
+    def matching() -> Callable[[], None]:
+        leaves = [item.clone().requires_grad_() for item in flat]
+        return lambda: head._match(leaves, plans).backward()
+
+    def centre_losses() -> Callable[[], None]:
+        leaves = [item.clone().requires_grad_() for item in flat]
+        return lambda: torch.stack([head.cluster_loss(leaf) for leaf in leaves]).sum().backward()
+
+    return {
+        'part: similarities': similarities,
+        'part: plans': solve,
+        'part: matching': matching,
+        'part: centre losses': centre_losses,
+        'part: diagnostics': lambda: lambda: head._figures(flat, plans),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> list[Verdict]:
+    """Measure, print the table, write the CSV file."""
+    options = parser(__doc__, repeats=3)
+    options.add_argument('--batch-sizes', type=positive, nargs='+', default=[16, 32])
+    options.add_argument('--image-size', type=positive, default=224)
+    options.add_argument('--backbone', choices=('vit-s8', 'tiny'), default='vit-s8', help='tiny: to try the script')
+    options.add_argument('--part-repeats', type=positive, default=10, help="measurements of OMH's own parts")
+    options.add_argument('--variants', choices=VARIANTS, nargs='+', default=list(VARIANTS))
+    args = options.parse_args(argv)
+    environment = start(args)
+    torch.manual_seed(0)
+    model = build_model(args.backbone, args.image_size)
+    rows: list[dict[str, Any]] = []
+    verdicts = []
+    for batch in args.batch_sizes:
+        inputs, samples = build_batch(batch, args.image_size, model.num_classes)
+        with torch.no_grad():
+            code = model.encode(inputs['anchor'])
+        variants = {name: head_of(model, VARIANTS[name]) for name in dict.fromkeys(['default', *args.variants])}
+        own: dict[str, Any] = {f'OMH, {name}': whole(head, code) for name, head in variants.items()}
+        own.update(parts(copy.deepcopy(variants['default']), code))
+        taken = interleave(own, args.part_repeats, progress=f'OMH alone, batch {batch}')
+        alternatives = steps(model, inputs, samples)
+        taken.update(interleave(alternatives, args.repeats, warmup=0, progress=f'whole steps, batch {batch}'))
+        reference = taken['step with OMH']
+        for name, measured in taken.items():
+            rows.append(
+                dict(
+                    batch=batch,
+                    what=name,
+                    wall_ms=round(measured.wall_ms, 2),
+                    cpu_ms=round(measured.cpu_ms, 2),
+                    wall_percent=round(100 * measured.wall_ms / reference.wall_ms, 2),
+                    cpu_percent=round(100 * measured.cpu_ms / reference.cpu_ms, 2),
+                )
+            )
+        own_part, without = taken['OMH, default'], taken['step without OMH']
+        shares = own_part.wall_ms / reference.wall_ms, own_part.cpu_ms / reference.cpu_ms
+        difference = 1 - without.cpu_ms / reference.cpu_ms
+        verdicts.append(
+            Verdict(
+                f'OMH takes under {100 * LIMIT:.0f} % of a STEGO step with {args.backbone}, batch {batch}',
+                f'{100 * shares[0]:.2f} % of the time, {100 * shares[1]:.2f} % of the processor time '
+                f'(difference of whole steps: {100 * difference:.2f} % of the processor time)',
+                max(shares) < LIMIT,
+            )
+        )
+    show(f"OMH's share of a STEGO step, levels {model.omh_head.level_sizes}", rows)
+    path = write_csv('step_share', rows, environment, args.out_dir)
+    show_verdicts(verdicts)
+    print(f'written: {path}')
+    return verdicts
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,100 @@
+"""Each benchmark runs with its smallest settings and writes its columns; no timing is asserted."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / 'benchmarks'
+ENVIRONMENT = ['cpu', 'threads', 'load', 'python', 'torch', 'pot', 'commit', 'date']
+COMMON = ['--repeats', '1', '--threads', '1', '--machine', 'here']
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch):  # noqa: ANN201
+    monkeypatch.setattr(sys, 'path', [str(BENCHMARKS), *sys.path])
+    names = {path.stem for path in BENCHMARKS.glob('*.py')}
+    yield importlib.import_module
+    for name in names & sys.modules.keys():
+        del sys.modules[name]
+
+
+def run(module: ModuleType, folder: Path, *options: str) -> tuple[list[str], list[dict[str, str]], list]:
+    verdicts = module.main([*COMMON, '--out-dir', str(folder), *options])
+    assert [path.name for path in folder.iterdir()] == [f'{module.__name__}_here.csv']
+    with (folder / f'{module.__name__}_here.csv').open(newline='') as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+        return list(reader.fieldnames), rows, verdicts
+
+
+def test_step_share(load, tmp_path: Path) -> None:
+    tiny = ['--backbone', 'tiny', '--image-size', '32', '--batch-sizes', '2', '--part-repeats', '1']
+    columns, rows, verdicts = run(load('step_share'), tmp_path, *tiny, '--variants', 'default', 'solver gradient')
+    assert columns == ['batch', 'what', 'wall_ms', 'cpu_ms', 'wall_percent', 'cpu_percent', *ENVIRONMENT]
+    named = {row['what']: row for row in rows}
+    assert {'OMH, default', 'OMH, solver gradient', 'part: plans', 'part: matching', 'step without OMH'} <= named.keys()
+    assert float(named['step with OMH']['wall_percent']) == 100
+    assert len(verdicts) == 1
+
+
+def test_lean_matching(load, tmp_path: Path) -> None:
+    small = ['--batch-sizes', '2', '--positions', '500', '--levels', '20', '40', '--directions', 'fine_to_coarse']
+    columns, rows, verdicts = run(load('lean_matching'), tmp_path, *small, '--naive', 'naive_max')
+    measured = ['wall_ms', 'cpu_ms', 'rss_mib', 'tensors_mib']
+    assert columns == ['batch', 'positions', 'coarse', 'fine', 'direction', 'form', *measured, *ENVIRONMENT]
+    assert [row['form'] for row in rows] == ['lean', 'naive_max']
+    # The naive form holds at least its product of 1000 x 40 x 20 float32 numbers.
+    assert float(rows[1]['tensors_mib']) > 1000 * 40 * 20 * 4 / 2**20 > float(rows[0]['tensors_mib'])
+    assert len(verdicts) == 2
+
+
+def test_lean_and_naive_forms_agree(load) -> None:
+    module = load('lean_matching')
+    lower, _, plan = module.build_inputs(50, 4, 7, 'fine_to_coarse')
+    reference, *others = (form(lower, plan) for form in module.ALTERNATIVES.values())
+    assert all((other == reference).all() for other in others)
+
+
+def test_plan_time(load, tmp_path: Path) -> None:
+    small = ['--lambdas', '0.1', '--levels', '3', '6', '--dtypes', 'float64', '--centres', 'random']
+    columns, rows, _ = run(load('plan_time'), tmp_path, *small)
+    setting = ['centres', 'entropy_weight', 'dtype', 'gradient', 'solver']
+    assert columns == [*setting, 'wall_ms', 'cpu_ms', 'iterations', 'violation', 'finite_gradient', *ENVIRONMENT]
+    assert len(rows) == 2 * 5
+    assert all(float(row['violation']) < 1e-3 for row in rows)
+    assert [row['finite_gradient'] for row in rows[-5:]] == ['True'] * 5
+
+
+def test_run_all_reports_what_fails(load, tmp_path: Path, monkeypatch, capsys) -> None:
+    module, common = load('run_all'), load('common')
+    seen = {}
+
+    def stand_in(name: str, holds: bool):  # noqa: ANN202
+        def main(argv: list[str]) -> list:
+            seen[name] = argv
+            return [common.Verdict(name, 'a figure', holds)]
+
+        return main
+
+    for name, holds in (('plan_time', True), ('lean_matching', False), ('step_share', True)):
+        monkeypatch.setattr(load(name), 'main', stand_in(name, holds))
+    assert module.main(['--quick', '--out-dir', str(tmp_path), '--threads', '1']) == 1
+    assert seen['step_share'][-4:] == ['--out-dir', str(tmp_path), '--threads', '1']
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        'holds: plan_time: a figure',
+        'FAILS: lean_matching: a figure',
+        'holds: step_share: a figure',
+    ]
+
+
+def test_labels_hold_no_odd_characters(load) -> None:
+    module = load('common')
+    environment = module.start(module.parser('', 1).parse_args(['--threads', '1']))
+    assert set(environment['machine']) <= set('abcdefghijklmnopqrstuvwxyz0123456789-')
+    assert environment['machine'].endswith('-1threads')
