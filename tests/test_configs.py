@@ -1,0 +1,183 @@
+"""Every config file: parses, builds, trains a step without touching the backbone, predicts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+
+import omh_mmseg  # noqa: F401
+from omh_mmseg.registry import MODELS
+
+FOLDER = Path(__file__).resolve().parents[1] / 'configs'
+FILES = sorted(path.name for path in FOLDER.glob('*.py'))
+EXPERIMENTS = [name for name in FILES if not name.startswith('pretrain_')]
+NAME = re.compile(r'(omh_)?(stego|hp|smooseg)_[a-z0-9-]+_[a-z0-9-]+\.py')
+
+
+@pytest.fixture(autouse=True)
+def scope(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    torch.manual_seed(0)
+    init_default_scope('mmseg')
+    for name in ('OMH_DATA_ROOT', 'OMH_NUM_CLASSES'):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    DefaultScope._instance_dict.clear()
+
+
+def read(name: str) -> Config:
+    return Config.fromfile(str(FOLDER / name))
+
+
+def pipelines(config: Config) -> Iterator[list]:
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        dataset = config[loader].dataset
+        while 'dataset' in dataset:
+            dataset = dataset.dataset
+        yield dataset.pipeline
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_parses(name):
+    config = read(name)
+    assert 'omh_mmseg' in config.custom_imports['imports']
+    assert config.model.type
+
+
+@pytest.mark.parametrize('name', EXPERIMENTS)
+def test_name_follows_the_scheme(name):
+    assert NAME.fullmatch(name)
+
+
+@pytest.mark.parametrize('name', EXPERIMENTS)
+def test_host_and_twin_differ_by_the_omh_head_alone(name):
+    host = name.removeprefix('omh_')
+    assert host in FILES and f'omh_{host}' in FILES
+    plain, twin = read(host).to_dict(), read(f'omh_{host}').to_dict()
+    assert plain['model'].get('omh_head') is None
+    assert twin['model'].pop('omh_head') == twin.pop('omh_head')
+    assert twin == plain
+
+
+@pytest.mark.parametrize('name', EXPERIMENTS)
+def test_what_the_tools_of_mmseg_need(name):
+    config = read(name)
+    assert config.default_scope == 'mmseg'
+    assert config.optim_wrapper.type == 'OptimWrapper'  # --amp replaces exactly this
+    assert config.default_hooks.visualization.type == 'SegVisualizationHook'
+    assert config.test_pipeline == config.test_dataloader.dataset.pipeline
+    assert config.test_evaluator.type == config.val_evaluator.type == 'UnsupervisedIoUMetric'
+    assert config.model.num_classes == config.num_classes
+    assert {config.train_dataloader.sampler.type, config.train_dataloader.dataset.type} == {
+        'InfiniteSampler', 'NeighbourPairs'
+    }  # fmt: skip
+    for pipeline in pipelines(config):
+        Compose(pipeline)
+
+
+def test_numbers_of_the_literature():
+    """METHODS.md 1.1, 1.7, 2.3, 3A.6 and the row of 4.2 that reproduces COCO-Stuff-27 with ViT-S/8."""
+    config = read('stego_vit-s8_coco.py')
+    assert config.model.correlation_loss == dict(
+        type='STEGOCorrelationLoss', self_weight=0.67, self_shift=0.08, knn_weight=0.25, knn_shift=0.02,
+        rand_weight=0.63, rand_shift=0.66,
+    )  # fmt: skip
+    assert config.model.num_classes == 27
+    assert config.model.decode_head.channels == 70
+    assert config.model.backbone.checkpoint == (
+        'https://dl.fbaipublicfiles.com/dino/dino_deitsmall8_300ep_pretrain/dino_deitsmall8_300ep_pretrain.pth'
+    )
+    assert config.optim_wrapper.optimizer == dict(type='Adam', lr=5e-4)
+    preprocessor = config.model.data_preprocessor
+    assert [value / 255 for value in preprocessor.mean] == pytest.approx([0.485, 0.456, 0.406])
+    assert [value / 255 for value in preprocessor.std] == pytest.approx([0.229, 0.224, 0.225])
+    assert preprocessor.bgr_to_rgb is True
+
+
+@pytest.fixture(scope='module', params=EXPERIMENTS)
+def built(request) -> tuple[Config, torch.nn.Module]:
+    """A config and its model with random backbone weights, OMH acting from the first step."""
+    init_default_scope('mmseg')
+    config = read(request.param)
+    config.model.backbone.checkpoint = None
+    if config.model.get('omh_head'):
+        config.model.omh_head.start_iteration = 0
+    model = MODELS.build(config.model)
+    model.init_weights()
+    return config, model
+
+
+def test_trains_a_step(built):
+    config, model = built
+    model.train()
+    model.zero_grad()
+    views = {
+        name: [torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8) for _ in range(2)]
+        for name in ('anchor', 'neighbour')
+    }
+    samples = []
+    for _ in range(2):
+        labels = PixelData(data=torch.randint(0, config.num_classes, (1, 64, 64)))
+        samples.append(SegDataSample(gt_sem_seg=labels, metainfo=dict(img_shape=(64, 64), ori_shape=(64, 64))))
+    backbone = {key: value.clone() for key, value in model.backbone.state_dict().items()}
+    data = model.data_preprocessor(dict(inputs=views, data_samples=samples), True)
+    losses = model.loss(**data)
+    expected = {'loss_self', 'loss_knn', 'loss_rand', 'loss_cluster_probe', 'loss_linear_probe'}
+    if config.model.get('omh_head'):
+        expected |= {'loss_omh_centre', 'loss_omh_match'}
+    assert {name for name in losses if name.startswith('loss_')} == expected
+    sum(losses[name] for name in expected).backward()
+    for name, parameter in model.named_parameters():
+        if name.startswith('backbone.'):
+            assert parameter.grad is None, name
+        else:
+            assert torch.isfinite(parameter.grad).all() and parameter.grad.norm() > 0, name
+    assert all(torch.equal(backbone[key], value) for key, value in model.backbone.state_dict().items())
+
+
+def test_learning_rates(built):
+    from mmengine.optim import build_optim_wrapper
+
+    config, model = built
+    wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    rates = {id(parameter): group['lr'] for group in wrapper.param_groups for parameter in group['params']}
+    fast = ('cluster_probe.', 'linear_probe.', 'omh_head.')
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert rates[id(parameter)] == pytest.approx(5e-3 if name.startswith(fast) else 5e-4), name
+
+
+def test_predicts(built):
+    config, model = built
+    model.eval()
+    sample = SegDataSample(metainfo=dict(img_shape=(60, 72), ori_shape=(80, 96)))
+    image = torch.randint(0, 256, (3, 60, 72), dtype=torch.uint8)
+    with torch.no_grad():
+        (result,) = model.test_step(dict(inputs=[image], data_samples=[sample]))
+    levels = {'pred_level1', 'pred_level2', 'pred_level3'} if config.model.get('omh_head') else set()
+    assert {name for name in result.keys() if name.startswith('pred')} == {'pred_sem_seg', 'pred_linear'} | levels
+    for name in ('pred_sem_seg', 'pred_linear', *levels):
+        assert result.get(name).data.shape == (1, 80, 96)
+    assert int(result.pred_sem_seg.data.max()) < config.num_classes
+
+
+def test_padding_fits_the_stride(built):
+    config, model = built
+    for divisor in (config.model.data_preprocessor.size_divisor, config.model.data_preprocessor.test_cfg.size_divisor):
+        assert divisor % model.backbone.stride == 0
+
+
+def test_folder_config_takes_its_settings_from_the_environment(monkeypatch):
+    monkeypatch.setenv('OMH_DATA_ROOT', '/my/photos')
+    monkeypatch.setenv('OMH_NUM_CLASSES', '20')
+    config = read('omh_stego_mobilenet-v2_folder.py')
+    assert config.model.num_classes == 20
+    assert config.train_dataloader.dataset.dataset.data_root == config.val_dataloader.dataset.data_root == '/my/photos'
