@@ -1,2 +1,3 @@
 _base_ = ['./stego_vit-t8_demo.py', './_base_/models/omh.py']
-model = dict(omh_head={{_base_.omh_head}})
+# The demo runs 300 steps.
+model = dict(omh_head=dict(_base_.omh_head, start_iteration=100))

@@ -17,7 +17,7 @@ default_hooks = dict(
     visualization=dict(type='SegVisualizationHook'),
 )
 vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+visualizer = dict(type='UnsupervisedSegVisualizer', vis_backends=vis_backends, name='visualizer')
 
 val_evaluator = dict(type='UnsupervisedIoUMetric')
 test_evaluator = val_evaluator

@@ -1,5 +1,6 @@
-"""Hooks that belong to no upstream project."""
+"""Hooks, constructors and what the commands share."""
 
 from omh_mmseg.engine import hooks
+from omh_mmseg.engine.optim_wrapper_constructor import TrainableOptimWrapperConstructor
 
-__all__ = ['hooks']
+__all__ = ['TrainableOptimWrapperConstructor', 'hooks']

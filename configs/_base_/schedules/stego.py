@@ -3,6 +3,7 @@
 # experiment.
 optim_wrapper = dict(
     type='OptimWrapper',
+    constructor='TrainableOptimWrapperConstructor',
     optimizer=dict(type='Adam', lr=5e-4),
     paramwise_cfg=dict(
         custom_keys={

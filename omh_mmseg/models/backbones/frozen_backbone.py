@@ -78,7 +78,7 @@ class FrozenBackbone(BaseModule):
         return self
 
     def init_weights(self) -> None:
-        """Initialise the wrapped backbone and load ``checkpoint`` into it.
+        """Load ``checkpoint``, or without one initialise the wrapped backbone as its ``init_cfg`` says.
 
         Raises:
             FileNotFoundError: If the checkpoint is absent.
@@ -86,14 +86,16 @@ class FrozenBackbone(BaseModule):
         """
         if self.is_init:
             return
-        super().init_weights()
         if self.checkpoint is not None:
+            # Strict loading leaves nothing for the backbone's own initialisation to do.
             load_backbone_weights(self.backbone, self.checkpoint, self.key_converter)
-        elif getattr(self.backbone, 'init_cfg', None) is None:
+            self._is_init = True
+            return
+        super().init_weights()
+        if getattr(self.backbone, 'init_cfg', None) is None:
             MMLogger.get_current_instance().warning(
                 'The frozen backbone has random weights: neither model.backbone.checkpoint nor an init_cfg is set.'
             )
-        self.backbone.requires_grad_(False)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
