@@ -37,6 +37,10 @@ def test_number_of_classes_reaches_model_and_data():
     assert cfg.val_dataloader.dataset.num_classes == 20
 
 
+def test_keys_that_a_data_set_does_not_have_are_not_added():
+    assert 'num_classes' not in load('coco-stuff27', dict(num_classes=30)).val_dataloader.dataset
+
+
 def test_long_keys_and_unrelated_options_stay():
     cfg = load('folder', {'val_dataloader.dataset.data_root': '/val', 'randomness': dict(seed=1)})
     assert roots(cfg) == ['data/folder', '/val', 'data/folder']
