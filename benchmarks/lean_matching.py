@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,15 +103,29 @@ def measure_memory(name: str, positions: int, coarse: int, fine: int, direction:
     return dict(rss_mib=resident / MIB, tensors_mib=peak / MIB)
 
 
-def measure_memory_apart(*case: Any) -> dict[str, float]:
-    """`measure_memory` in a fresh process."""
+def measure_memory_apart(cases: Sequence[Sequence[Any]]) -> list[dict[str, float]]:
+    """`measure_memory` of each case in a process of its own, forked from one that has computed nothing."""
     # Freed tensors go back to the system at once: the peak is that of live memory, not of the allocator's reserve.
     allocator = dict(MALLOC_MMAP_THRESHOLD_='65536', MALLOC_TRIM_THRESHOLD_='0')
-    command = [sys.executable, __file__, '--memory-of', json.dumps(case)]
+    command = [sys.executable, __file__, '--memory-of', json.dumps(cases)]
     done = subprocess.run(command, env={**os.environ, **allocator}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f'The memory of {case} could not be measured:\n{done.stderr}')
-    return json.loads(done.stdout.splitlines()[-1])
+    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{')]
+    if done.returncode or len(results) != len(cases):
+        raise RuntimeError(f'Measured the memory of {len(results)} of {len(cases)} cases:\n{done.stderr}')
+    return results
+
+
+def fork_and_measure(cases: Sequence[Sequence[Any]]) -> None:
+    """Print the memory of each case as one line of JSON."""
+    for case in cases:
+        child = os.fork()
+        if child == 0:
+            try:
+                print(json.dumps(measure_memory(*case)), flush=True)
+            except Exception:
+                traceback.print_exc()
+            os._exit(0)
+        os.waitpid(child, 0)
 
 
 def prepare(name: str, inputs: tuple[Tensor, Tensor, Tensor]) -> Callable[[], Callable[[], None]]:
@@ -131,14 +146,15 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
     options.add_argument('--levels', type=positive, nargs='+', default=list(LEVEL_SIZES), help='K_1 .. K_N')
     options.add_argument('--directions', choices=DIRECTIONS, nargs='+', default=list(DIRECTIONS))
     options.add_argument('--naive', choices=NAIVE, nargs='+', default=list(NAIVE), help='forms to compare with')
-    options.add_argument('--memory-of', help='internal: measure the memory of one case and print it as JSON')
+    options.add_argument('--memory-of', help='internal: cases whose memory to print, as JSON')
     args = options.parse_args(argv)
     if args.memory_of:
-        print(json.dumps(measure_memory(*json.loads(args.memory_of))))
+        fork_and_measure(json.loads(args.memory_of))
         return []
     environment = start(args)
     forms = ['lean', *args.naive]
     rows: list[dict[str, Any]] = []
+    cases = []
     for batch in args.batch_sizes:
         for coarse, fine in zip(args.levels, args.levels[1:]):
             for direction in args.directions:
@@ -147,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
                 label = f'{coarse} and {fine} clusters, {direction}, batch {batch}'
                 samples = interleave({form: prepare(form, inputs) for form in forms}, args.repeats, progress=label)
                 for form in forms:
-                    memory = measure_memory_apart(form, *case, environment['threads'])
+                    cases.append((form, *case, environment['threads']))
                     rows.append(
                         dict(
                             batch=batch,
@@ -158,9 +174,10 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
                             form=form,
                             wall_ms=round(samples[form].wall_ms, 2),
                             cpu_ms=round(samples[form].cpu_ms, 2),
-                            **{key: round(value, 2) for key, value in memory.items()},
                         )
                     )
+    for row, memory in zip(rows, measure_memory_apart(cases)):
+        row.update({key: round(value, 2) for key, value in memory.items()})
     show('Matching: forward and backward', rows)
     path = write_csv('lean_matching', rows, environment, args.out_dir)
     verdicts = judge(rows, len(forms))
