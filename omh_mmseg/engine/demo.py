@@ -21,6 +21,7 @@ from omh_mmseg.datasets.demo_scenes import HIERARCHY
 from omh_mmseg.datasets.prepare_neighbours import prepare_neighbours
 from omh_mmseg.engine import launch
 from omh_mmseg.evaluation import ParentAgreement, confusion_matrix, hungarian_assignment, parent_agreement
+from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.transport import Hierarchy
 from omh_mmseg.visualization import (
@@ -92,13 +93,20 @@ def compare_with_truth(hierarchy: Hierarchy, counts: list[np.ndarray]) -> list[P
     ]
 
 
-def segment_levels(model: torch.nn.Module, config: Config) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]]]:
+def segment_levels(
+    model: UnsupervisedSegmentor, config: Config
+) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]]]:
     """Predictions of every level on the validation scenes, against the labels of the same granularity.
 
     Returns:
         Per level the counts (K_l, classes of that level); and for the first images the picture, the true groups, the
         host's probe and each level's map.
+
+    Raises:
+        ValueError: If the model has no OMH head with one level per level of labels.
     """
+    if model.omh_head is None or len(model.omh_head.level_sizes) != len(TRUE_LEVELS):
+        raise ValueError(f'The demo needs model.omh_head with {len(TRUE_LEVELS)} levels, one for each of {TRUE_LEVELS}')
     dataset_config = {**config.val_dataloader.dataset, 'level': 'part'}
     loader = DataLoader(DATASETS.build(dataset_config), batch_size=8, collate_fn=pseudo_collate)
     fields = [f'pred_level{level}' for level in range(1, len(TRUE_LEVELS) + 1)]

@@ -13,6 +13,7 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process
+from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
@@ -39,6 +40,14 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 def build_runner(config: Config) -> Any:
     """The runner that the config names in ``runner_type``, by default mmengine's."""
     return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+
+
+def build_evaluator(config: Config, metainfo: Mapping[str, Any]) -> Evaluator:
+    """The config's ``val_evaluator`` for a data set with this ``metainfo``."""
+    evaluators = config.val_evaluator if isinstance(config.val_evaluator, list) else [config.val_evaluator]
+    evaluator = Evaluator(evaluators)
+    evaluator.dataset_meta = dict(metainfo)
+    return evaluator
 
 
 def load_config(

@@ -51,8 +51,9 @@ def parent_agreement(
         or true_parents.max(initial=-1) >= coarse_counts.shape[1]
     ):
         raise ValueError(
-            f'Counts of shapes {fine_counts.shape} and {coarse_counts.shape} do not fit {len(parents)} parents (largest '
-            f'{parents.max(initial=-1)}) and {len(true_parents)} true parents (largest {true_parents.max(initial=-1)}).'
+            f'Counts of shapes {fine_counts.shape} and {coarse_counts.shape} do not fit {len(parents)} parents '
+            f'(largest {parents.max(initial=-1)}) and {len(true_parents)} true parents '
+            f'(largest {true_parents.max(initial=-1)}).'
         )
     used = (fine_counts.sum(1) > 0) & (coarse_counts.sum(1) > 0)[parents]
     if not used.any():

@@ -45,7 +45,7 @@ class Hierarchy:
 
     @property
     def parent_mass(self) -> list[Tensor]:
-        """For each level pair the share of a finer cluster's mass that its parent takes, shape (K_{l+1},), in (0, 1]."""
+        """For each level pair the share of each finer cluster's mass that its parent takes, (K_{l+1},), in (0, 1]."""
         return [plan.max(0).values / plan.sum(0) for plan in self.plans]
 
     def ancestors(self, level: int) -> Tensor:

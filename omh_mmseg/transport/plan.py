@@ -211,10 +211,11 @@ def _check_arguments(
     solver_dtype: torch.dtype,
 ) -> None:
     shapes = (tuple(row_centres.shape), tuple(column_centres.shape))
-    if row_centres.dim() != 2 or column_centres.dim() != 2 or shapes[0][1] != shapes[1][1] or 0 in shapes[0] + shapes[1]:
+    matrices = row_centres.dim() == 2 and column_centres.dim() == 2
+    if not matrices or shapes[0][1] != shapes[1][1] or 0 in shapes[0] + shapes[1]:
         raise ValueError(f'Centres must be non-empty matrices (K, D) of one D; got {shapes[0]} and {shapes[1]}.')
     if not (math.isfinite(entropy_weight) and entropy_weight > 0):
-        raise ValueError(f'entropy_weight must be a finite number above 0 (0.01 to 0.1 is usual); got {entropy_weight}.')
+        raise ValueError(f'entropy_weight must be finite and above 0 (0.01 to 0.1 is usual); got {entropy_weight}.')
     if not tolerance > 0:
         raise ValueError(f'tolerance must be above 0; got {tolerance}.')
     if max_iterations < 1:

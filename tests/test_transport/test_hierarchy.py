@@ -22,7 +22,8 @@ def hierarchy() -> Hierarchy:
 
 def test_parents_mass_and_ancestors(hierarchy: Hierarchy) -> None:
     assert torch.equal(hierarchy.parents[0], PARENTS)
-    torch.testing.assert_close(hierarchy.parent_mass[0], torch.tensor([0.92, 0.92, 0.8, 0.8]).double(), rtol=1e-6, atol=0)
+    expected = torch.tensor([0.92, 0.92, 0.8, 0.8], dtype=torch.float64)
+    torch.testing.assert_close(hierarchy.parent_mass[0], expected, rtol=1e-6, atol=0)
     assert hierarchy.ancestors(1).tolist() == [0, 1]
     assert hierarchy.ancestors(3).tolist() == [1, 1, 0, 0, 1, 1, 0, 0]
     with pytest.raises(ValueError, match='level must be 1 to 3; got 4'):

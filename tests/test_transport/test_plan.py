@@ -143,7 +143,7 @@ def test_hierarchy_plans_of_all_pairs() -> None:
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (dict(entropy_weight=0.0), 'entropy_weight must be a finite number above 0'),
+        (dict(entropy_weight=0.0), 'entropy_weight must be finite and above 0'),
         (dict(entropy_weight=math.nan), 'entropy_weight'),
         (dict(tolerance=0.0), 'tolerance'),
         (dict(max_iterations=0), 'max_iterations'),

@@ -4,7 +4,6 @@ dataset_type = 'DemoScenes'
 data_root = 'data/demo_scenes'
 level = 'group'
 num_classes = 6
-num_classes = 6
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

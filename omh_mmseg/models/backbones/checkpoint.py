@@ -69,7 +69,8 @@ def read_state_dict(checkpoint: str) -> dict[str, Tensor]:
                 'and pass its path: --cfg-options model.backbone.checkpoint=/path/to/file.pth'
             ) from error
     else:
-        path = ASSETS / checkpoint.removeprefix(PACKAGE_SCHEME) if checkpoint.startswith(PACKAGE_SCHEME) else Path(checkpoint)
+        shipped = checkpoint.startswith(PACKAGE_SCHEME)
+        path = ASSETS / checkpoint.removeprefix(PACKAGE_SCHEME) if shipped else Path(checkpoint)
         if not path.is_file():
             raise FileNotFoundError(
                 f'No backbone weights at {path.absolute()}. Set model.backbone.checkpoint to a file or URL, '
@@ -113,7 +114,9 @@ def load_backbone_weights(backbone: nn.Module, checkpoint: str, key_converter: s
     try:
         result = backbone.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise ValueError(f'{checkpoint} holds weights of another architecture than the configured backbone: {error}') from error
+        raise ValueError(
+            f'{checkpoint} holds weights of another architecture than the configured backbone: {error}'
+        ) from error
     if result.missing_keys or result.unexpected_keys:
         raise ValueError(
             f'{checkpoint} does not fit {type(backbone).__name__}: missing {_some(result.missing_keys)}; left over '

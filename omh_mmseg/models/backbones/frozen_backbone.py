@@ -60,7 +60,7 @@ class FrozenBackbone(BaseModule):
         self.key_converter = key_converter
         self.out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
         if not self.out_indices:
-            raise ValueError('out_indices is empty; name at least one of the backbone\'s maps, e.g. -1 for the last.')
+            raise ValueError("out_indices is empty; name at least one of the backbone's maps, e.g. -1 for the last.")
         self.backbone = _build(backbone)
         self.train(self.training)
         if out_channels is None or stride is None:

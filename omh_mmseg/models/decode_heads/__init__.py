@@ -4,4 +4,12 @@ from omh_mmseg.models.decode_heads.omh_head import OMHHead, expand_levels
 from omh_mmseg.models.decode_heads.probes import ClusterProbe, LinearProbe, centre_scores, code_similarity
 from omh_mmseg.models.decode_heads.projection_head import ProjectionHead
 
-__all__ = ['ClusterProbe', 'LinearProbe', 'OMHHead', 'ProjectionHead', 'centre_scores', 'code_similarity', 'expand_levels']
+__all__ = [
+    'ClusterProbe',
+    'LinearProbe',
+    'OMHHead',
+    'ProjectionHead',
+    'centre_scores',
+    'code_similarity',
+    'expand_levels',
+]

@@ -25,7 +25,7 @@ def code_similarity(code: Tensor, centres: Tensor) -> Tensor:
 
 
 def centre_scores(code: Tensor, centres: Tensor) -> Tensor:
-    """Dot products of an unnormalised code (B, D, h, w) with unit centres: (B, K, h, w), same arg-max as the cosines."""
+    """Dot products of a code (B, D, h, w) with unit centres: (B, K, h, w), of the same arg-max as the cosines."""
     return F.conv2d(code, F.normalize(centres.to(code.dtype), dim=1)[:, :, None, None])
 
 

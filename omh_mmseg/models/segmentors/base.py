@@ -152,7 +152,7 @@ class UnsupervisedSegmentor(BaseSegmentor):
         # One image at a time: at the size of a photo the scores of a batch would take gigabytes.
         for index, sample in enumerate(samples):
             for name, maps in scores.items():
-                full = self._upsample(maps[index : index + 1], inputs.shape[-2:], sample)
+                full = self.upsample(maps[index : index + 1], inputs.shape[-2:], sample)
                 setattr(sample, name, PixelData(data=full.argmax(1)))
         return samples
 
@@ -166,7 +166,7 @@ class UnsupervisedSegmentor(BaseSegmentor):
                 scores[f'pred_level{level}'] = centre_scores(code, centres)
         return scores
 
-    def _upsample(self, maps: Tensor, padded: Sequence[int], sample: SegDataSample) -> Tensor:
+    def upsample(self, maps: Tensor, padded: Sequence[int], sample: SegDataSample) -> Tensor:
         """Maps (1, K, h, w) at the size that the sample is scored at, without the padding of the batch."""
         height, width = sample.metainfo.get('img_shape', padded)[:2]
         target = self._target_size(sample, (height, width))

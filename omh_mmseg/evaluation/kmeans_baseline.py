@@ -1,0 +1,93 @@
+"""The floor of every host: k-means on the frozen features, scored like a segmentor."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.evaluator import Evaluator
+from mmengine.structures import PixelData
+from mmengine.utils import ProgressBar
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from omh_mmseg.models.segmentors import UnsupervisedSegmentor
+
+
+@torch.no_grad()
+def collect_features(
+    model: UnsupervisedSegmentor, loader: DataLoader, per_image: int, generator: torch.Generator
+) -> np.ndarray:
+    """Unit features at random positions of every image of a loader.
+
+    Args:
+        model: Its data preprocessor and frozen backbone are used.
+        loader: Yields single-view batches.
+        per_image: Positions drawn from each image.
+        generator: Draws them.
+
+    Returns:
+        Shape (images x per_image, C), float32.
+    """
+    collected = []
+    bar = ProgressBar(len(loader))
+    for batch in loader:
+        features = model.extract_feat(model.data_preprocessor(batch, False)['inputs'])
+        for item in F.normalize(features.flatten(2), dim=1):
+            chosen = torch.randperm(item.shape[1], generator=generator)[:per_image]
+            collected.append(item[:, chosen].t().cpu().numpy())
+        bar.update()
+    return np.concatenate(collected)
+
+
+def fit_centres(features: np.ndarray, num_clusters: int, seed: int, iterations: int = 50) -> Tensor:
+    """K-means centres by ``scipy.cluster.vq.kmeans2`` with k-means++ starts.
+
+    Args:
+        features: Shape (N, C).
+        num_clusters: K, at most N.
+        seed: Of the start.
+        iterations: Of Lloyd's algorithm.
+
+    Returns:
+        Shape (K, C), float32.
+
+    Raises:
+        ValueError: If there are fewer features than clusters.
+    """
+    if len(features) < num_clusters:
+        raise ValueError(f'{len(features)} features for {num_clusters} clusters; draw more positions or images.')
+    centres, _ = kmeans2(features, num_clusters, iter=iterations, minit='++', seed=seed)
+    return torch.from_numpy(np.ascontiguousarray(centres, np.float32))
+
+
+@torch.no_grad()
+def score_centres(
+    model: UnsupervisedSegmentor, centres: Tensor, loader: DataLoader, evaluator: Evaluator
+) -> dict[str, float]:
+    """Score the nearest centre of each pixel's upsampled unit feature.
+
+    Args:
+        model: Supplies preprocessing and features.
+        centres: Shape (K, C).
+        loader: Labelled images.
+        evaluator: With the data set's ``dataset_meta``.
+
+    Returns:
+        The evaluator's scores.
+    """
+    # |x - c|^2 = |x|^2 - 2 (<x, c> - |c|^2 / 2): the bracket is affine in x, so it can be upsampled in place of x.
+    offset = -(centres**2).sum(1) / 2
+    bar, seen = ProgressBar(len(loader)), 0
+    for batch in loader:
+        data = model.data_preprocessor(batch, False)
+        features = F.normalize(model.extract_feat(data['inputs']), dim=1)
+        maps = F.conv2d(features, centres[:, :, None, None].to(features), offset.to(features))
+        for index, sample in enumerate(data['data_samples']):
+            scores = model.upsample(maps[index : index + 1], data['inputs'].shape[-2:], sample)
+            sample.pred_sem_seg = PixelData(data=scores.argmax(1))
+        seen += len(data['data_samples'])
+        evaluator.process(data_samples=data['data_samples'], data_batch=batch)
+        bar.update()
+    return evaluator.evaluate(seen)

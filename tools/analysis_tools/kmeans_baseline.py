@@ -1,0 +1,58 @@
+"""Score k-means on the frozen features of a config, the floor that a host has to beat."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch  # noqa: E402
+from mmengine.dataset import pseudo_collate  # noqa: E402
+from mmengine.registry import init_default_scope  # noqa: E402
+from mmengine.runner import Runner  # noqa: E402
+from torch.utils.data import DataLoader  # noqa: E402
+
+from omh_mmseg.datasets.prepare_neighbours import find_pairs_config  # noqa: E402
+from omh_mmseg.engine import launch  # noqa: E402
+from omh_mmseg.evaluation.kmeans_baseline import collect_features, fit_centres, score_centres  # noqa: E402
+from omh_mmseg.registry import DATASETS, MODELS  # noqa: E402
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file of a host')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='seeds of the k-means starts')
+    parser.add_argument('--per-image', type=int, default=100, help='positions drawn from each training image')
+    launch.add_run_options(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command."""
+    args = build_parser().parse_args(argv)
+    config = launch.load_config(args.config, 'work_dirs/kmeans_baseline', options=args.cfg_options)
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    model = MODELS.build(config.model)
+    model.init_weights()
+    model.eval()
+    train = DataLoader(DATASETS.build(find_pairs_config(config)['dataset']), batch_size=8, collate_fn=pseudo_collate)
+    features = collect_features(model, train, args.per_image, torch.Generator().manual_seed(0))
+    loader = Runner.build_dataloader(config.val_dataloader)
+    evaluator = launch.build_evaluator(config, loader.dataset.metainfo)
+    results = []
+    for seed in args.seeds:
+        centres = fit_centres(features, config.model.num_classes, seed)
+        results.append(score_centres(model, centres, loader, evaluator))
+        print(f'\nk-means, seed {seed}: mIoU {results[-1]["probe/mIoU"]:.2f}, aAcc {results[-1]["probe/aAcc"]:.2f}')
+    for name in ('probe/mIoU', 'probe/aAcc'):
+        values = [result[name] for result in results]
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        print(f'{name.removeprefix("probe/")}: {statistics.mean(values):.2f} +- {spread:.2f} over seeds {args.seeds}')
+
+
+if __name__ == '__main__':
+    main()
