@@ -20,7 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--work-dir', help='folder for scores as JSON (default: ./work_dirs/<config name>)')
     parser.add_argument('--out', help='folder for the predicted label maps, for offline evaluation')
     parser.add_argument('--show', action='store_true', help='show predictions in windows')
-    parser.add_argument('--show-dir', help='folder for pictures of predictions, below <work dir>/<time stamp>')
+    parser.add_argument('--show-dir', help='folder for pictures of predictions (in vis_data/vis_image below it)')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that a window stays open')
     parser.add_argument('--tta', action='store_true', help="predict with the config's test-time augmentation")
     launch.add_run_options(parser)

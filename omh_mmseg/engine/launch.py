@@ -142,7 +142,7 @@ def draw_predictions(
     Args:
         config: Changed in place.
         show: Open a window per image.
-        show_dir: Where to save pictures, below ``<work_dir>/<time stamp>``.
+        show_dir: Where to save pictures; they lie in ``vis_data/vis_image`` below it.
         wait_time: Seconds that a window stays open.
 
     Raises:
