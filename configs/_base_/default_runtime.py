@@ -14,7 +14,7 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=500, max_keep_ckpts=3, save_last=True),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'),
+    visualization=dict(type='SegVisualizationHook', interval=1),
 )
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='UnsupervisedSegVisualizer', vis_backends=vis_backends, name='visualizer')

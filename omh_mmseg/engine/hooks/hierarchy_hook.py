@@ -55,7 +55,8 @@ class HierarchyHook(Hook):
         head = _omh_head(runner)
         if head is None or not outputs or not self.every_n_train_iters(runner, self.interval):
             return
-        for message in self.warnings(head, {key: float(value) for key, value in outputs.items()}):
+        figures = {key: float(value) for key, value in outputs.items() if key.startswith('omh_')}
+        for message in self.warnings(head, figures):
             runner.logger.warning(message)
 
     def warnings(self, head: OMHHead, figures: dict[str, float]) -> list[str]:

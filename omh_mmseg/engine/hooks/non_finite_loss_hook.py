@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -37,7 +38,7 @@ class NonFiniteLossHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         """Check the losses of this step."""
-        losses = {key: float(value) for key, value in (outputs or {}).items() if 'loss' in key}
+        losses = {key: torch.as_tensor(value).detach() for key, value in (outputs or {}).items() if 'loss' in key}
         bad = sorted(key for key, value in losses.items() if not math.isfinite(value))
         self.bad_steps = self.bad_steps + 1 if bad else 0
         tolerated = self.patience if hasattr(runner.optim_wrapper, 'loss_scaler') else 0
