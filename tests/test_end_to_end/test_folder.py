@@ -1,0 +1,83 @@
+"""The folder config on pictures of one's own, with and without labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope, init_default_scope
+from PIL import Image
+
+import omh_mmseg  # noqa: F401
+from omh_mmseg.registry import MODELS
+
+CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'omh_stego_mobilenet-v2_folder.py'
+QUICK = {
+    'model.omh_head.start_iteration': 0,
+    'train_dataloader.num_workers': 0,
+    'train_dataloader.persistent_workers': False,
+    'val_dataloader.num_workers': 0,
+    'val_dataloader.persistent_workers': False,
+    'test_dataloader.num_workers': 0,
+    'test_dataloader.persistent_workers': False,
+    'train_cfg.max_iters': 2,
+    'train_cfg.val_interval': 2,
+    'default_hooks.logger.interval': 1,
+}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def weights(tmp_path) -> Iterator[Path]:
+    """A random MobileNetV2."""
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    torch.save(MODELS.build(Config.fromfile(str(CONFIG)).model.backbone.backbone).state_dict(), tmp_path / 'net.pth')
+    yield tmp_path / 'net.pth'
+    DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Eight pictures in one flat folder, nothing else."""
+    generator = np.random.default_rng(0)
+    (tmp_path / 'photos').mkdir()
+    for number in range(8):
+        coarse = Image.fromarray(generator.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+        coarse.resize((160, 120)).save(tmp_path / 'photos' / f'{number}.jpg')
+    return tmp_path / 'photos'
+
+
+def test_without_labels(photos, weights, command, run, tmp_path):
+    options = QUICK | {
+        'data_root': photos, 'num_classes': 5, 'model.backbone.checkpoint': weights, 'train_dataloader.batch_size': 4
+    }  # fmt: skip
+    run(tmp_path, command('precompute_neighbours.py', CONFIG, options=options))
+    log = run(tmp_path, command('train.py', CONFIG, options=options))
+    work_dir = tmp_path / 'work_dirs' / CONFIG.stem
+    (figures,) = work_dir.glob('*/vis_data/scalars.json')
+    steps = [json.loads(line) for line in figures.read_text().splitlines()]
+    assert all('loss_linear_probe' not in step for step in steps)
+    assert [step['iter'] for step in steps if 'loss' in step] == [1, 2]
+    assert 'label' in log.lower() and 'Traceback' not in log
+    log = run(tmp_path, command('test.py', CONFIG, work_dir / 'iter_2.pth', '--out', 'maps', options=options))
+    maps = [np.array(Image.open(path)) for path in (tmp_path / 'maps').glob('*.png')]
+    assert maps and all(one.shape == (120, 160) and one.max() < 5 for one in maps)
+
+
+def test_photos_and_weights_of_the_shared_folder(shared_dir, command, run, tmp_path):
+    data, net = shared_dir / 'data' / 'camvid', shared_dir / 'weights' / 'mobilenet_v2_imagenet_mmpretrain.pth'
+    if not (data.is_dir() and net.is_file()):
+        pytest.skip(f'{data} and {net} are needed')
+    options = QUICK | {'data_root': data, 'model.backbone.checkpoint': net}
+    run(tmp_path, command('precompute_neighbours.py', CONFIG, options=options))
+    run(tmp_path, command('train.py', CONFIG, options=options))
+    (figures,) = (tmp_path / 'work_dirs' / CONFIG.stem).glob('*/vis_data/scalars.json')
+    steps = [json.loads(line) for line in figures.read_text().splitlines()]
+    assert steps[-1]['probe/mIoU'] > 0 and steps[-1]['level1/mIoU'] > 0
