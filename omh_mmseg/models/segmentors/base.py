@@ -37,13 +37,14 @@ class UnsupervisedSegmentor(BaseSegmentor):
         gradient_log_interval: Every so many steps the norms of each OMH loss's gradient on the code, relative to the
             host's, are logged; 0 never.
         test_cfg: ``output_size``: ``'original'`` scores and paints at the size of the label (of the image, without
-            one), ``'input'`` at the size of the network's input.
+            one), ``'input'`` at the size of the network's input. ``levels``: the OMH levels to predict beside the
+            probe; all by default, ``[]`` for none, at no cost then.
         train_cfg: Unused; mmseg's tools set it.
         pretrained: Must be None; mmseg's tools set it.
         init_cfg: See mmengine.
 
     Raises:
-        ValueError: On an unknown ``output_size``, an unsupported test mode, or weights given by ``pretrained``.
+        ValueError: On an unknown ``output_size``, test mode or level, or weights given by ``pretrained``.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class UnsupervisedSegmentor(BaseSegmentor):
         self.cluster_probe = MODELS.build({**cluster_probe, **on_code})
         self.linear_probe = None if linear_probe is None else MODELS.build({**linear_probe, **on_code})
         self.omh_head = None if omh_head is None else MODELS.build({**omh_head, **on_code})
+        self.levels = self._checked_levels(self.test_cfg.get('levels'))
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
 
     @abstractmethod
@@ -99,14 +101,14 @@ class UnsupervisedSegmentor(BaseSegmentor):
 
         Args:
             inputs: See `host_losses`.
-            data_samples: One per image; labels, where present, train the linear probe only.
+            data_samples: One per image; labels, where present, train the linear probe only. Without any, its loss is 0:
+                left out, it would stop distributed training, which waits for the gradient of every parameter.
         """
         losses, whole_code, code = self.host_losses(inputs)
         host = torch.stack(list(losses.values())).sum()
         losses.update(self.cluster_probe.loss(code))
-        labels = _stack_labels(data_samples)
-        if self.linear_probe is not None and labels is not None:
-            losses.update(self.linear_probe.loss(code, labels))
+        if self.linear_probe is not None:
+            losses.update(self.linear_probe.loss(code, _stack_labels(data_samples, code)))
         if self.omh_head is not None:
             added = self.omh_head.loss(code)
             losses.update(added)
@@ -156,14 +158,22 @@ class UnsupervisedSegmentor(BaseSegmentor):
                 setattr(sample, name, PixelData(data=full.argmax(1)))
         return samples
 
+    def _checked_levels(self, levels: Sequence[int] | None) -> list[int]:
+        existing = [] if self.omh_head is None else list(range(1, len(self.omh_head.level_sizes) + 1))
+        if levels is None:
+            return existing
+        if not set(levels) <= set(existing):
+            raise ValueError(f'test_cfg.levels must be among {existing}; got {list(levels)}.')
+        return list(levels)
+
     def _score_maps(self, code: Tensor) -> dict[str, Tensor]:
         """Scores (B, K, h, w), linear in the code, whose arg-max is the prediction of each field."""
         scores = dict(pred_sem_seg=centre_scores(code, self.cluster_probe.centres))
         if self.linear_probe is not None:
             scores['pred_linear'] = self.linear_probe(code)
         if self.omh_head is not None:
-            for level, centres in enumerate(self.omh_head.centres, start=1):
-                scores[f'pred_level{level}'] = centre_scores(code, centres)
+            for level in self.levels:
+                scores[f'pred_level{level}'] = centre_scores(code, self.omh_head.centres[level - 1])
         return scores
 
     def upsample(self, maps: Tensor, padded: Sequence[int], sample: SegDataSample) -> Tensor:
@@ -188,12 +198,12 @@ class UnsupervisedSegmentor(BaseSegmentor):
         return height, width
 
 
-def _stack_labels(data_samples: Sequence[SegDataSample]) -> Tensor | None:
-    """Labels (B, H, W); images without one count as ignored; None if no image has one."""
+def _stack_labels(data_samples: Sequence[SegDataSample], code: Tensor) -> Tensor:
+    """Labels (B, H, W); images without one count as ignored, on the grid of the code (B, D, h, w) if none has one."""
     labels = [sample.gt_sem_seg.data.squeeze(0) if 'gt_sem_seg' in sample else None for sample in data_samples]
     known = next((label for label in labels if label is not None), None)
     if known is None:
-        return None
+        known = torch.zeros(code.shape[-2:], dtype=torch.long, device=code.device)
     return torch.stack([torch.full_like(known, IGNORED_LABEL) if label is None else label for label in labels])
 
 
