@@ -141,7 +141,7 @@ def test_unreachable_address(monkeypatch):
 
 def test_missing_file(tiny_vit, tmp_path):
     backbone = FrozenBackbone(tiny_vit, str(tmp_path / 'absent.pth'))
-    with pytest.raises(FileNotFoundError, match=r'No backbone weights at .*absent.pth.*--cfg-options model.backbone.checkpoint='):
+    with pytest.raises(FileNotFoundError, match='No backbone weights at .*absent.pth.*--cfg-options model.backbone.ch'):
         backbone.init_weights()
 
 
@@ -158,7 +158,7 @@ def test_other_architecture(load, weights):
 
 
 def test_left_over_and_missing_keys(load, weights):
-    with pytest.raises(ValueError, match='does not fit VisionTransformer: missing none; left over extra.bias. Set key_conv'):
+    with pytest.raises(ValueError, match='does not fit VisionTransformer: missing none; left over extra.bias. Set'):
         load(weights | {'extra.bias': torch.zeros(1)})
     weights.pop('pos_embed')
     with pytest.raises(ValueError, match='missing pos_embed; left over none'):
@@ -167,12 +167,14 @@ def test_left_over_and_missing_keys(load, weights):
 
 def test_dino_names_without_the_converter(load, weights):
     named = {dino_name(key): value for key, value in weights.items()}
-    with pytest.raises(ValueError, match=r'and \d+ more; left over .*blocks.0.*and \d+ more. Set key_converter \(one of .*dino'):
+    with pytest.raises(ValueError, match=r'and \d+ more; left over .*blocks.0.*and \d+ more. Set key_conv.*dino'):
         load(named)
 
 
 @pytest.mark.parametrize(
-    'content', [[1, 2], dict(a=1), dict(state_dict=dict(a='text')), torch.zeros(2)], ids=['list', 'number', 'text', 'tensor']
+    'content',
+    [[1, 2], dict(a=1), dict(state_dict=dict(a='text')), torch.zeros(2)],
+    ids=['list', 'number', 'text', 'tensor'],
 )
 def test_file_without_a_state_dict(load, content):
     with pytest.raises(ValueError, match='holds no state dict of tensors'):

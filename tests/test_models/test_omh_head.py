@@ -39,8 +39,8 @@ def norm_of(gradients: list[Tensor | None]) -> float:
 @pytest.mark.parametrize(
     ('arguments', 'expected'),
     [
-        ((27, 3, 2.0), [27, 54, 108]), ((27, 3, 1.5), [27, 40, 60]), ((11, 4, 1.2), [11, 13, 16, 19]), ((5, 1, 2.0), [5]),
-        ((5, 2, 1.0), [5, 5]), ((1, 5, 2.0), [1, 2, 4, 8, 16]), ((1, 3, 1.0), [1, 1, 1]),
+        ((27, 3, 2.0), [27, 54, 108]), ((27, 3, 1.5), [27, 40, 60]), ((11, 4, 1.2), [11, 13, 16, 19]),
+        ((5, 1, 2.0), [5]), ((5, 2, 1.0), [5, 5]), ((1, 5, 2.0), [1, 2, 4, 8, 16]), ((1, 3, 1.0), [1, 1, 1]),
     ],
 )  # fmt: skip
 def test_expansion(arguments, expected):
@@ -228,8 +228,8 @@ def test_centres_settle():
 @pytest.mark.parametrize(
     'levels',
     [
-        dict(num_levels=1), dict(num_levels=5), dict(expansion=1.0), dict(num_classes=1), dict(num_classes=1, expansion=1.0),
-        dict(level_sizes=[3, 5, 6, 6]),
+        dict(num_levels=1), dict(num_levels=5), dict(expansion=1.0), dict(num_classes=1),
+        dict(num_classes=1, expansion=1.0), dict(level_sizes=[3, 5, 6, 6]),
     ],
     ids=str,
 )  # fmt: skip
@@ -308,7 +308,7 @@ def test_broken_code_names_the_level_pair():
     code = code_like()
     with torch.no_grad():
         code[0, 0, 0, 0] = math.nan
-    with pytest.raises(FloatingPointError, match='matching loss between levels 1 and 2 .* the code holds NaN or infinity'):
+    with pytest.raises(FloatingPointError, match='loss between levels 1 and 2 .* the code holds NaN or infinity'):
         head_with(**ALL_ON).loss(code)
 
 

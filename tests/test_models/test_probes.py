@@ -31,7 +31,9 @@ def test_cluster_lookup_equals_the_reference(golden, alpha):
     computed = dict(loss=loss, probs=probabilities, grad_x=code.grad, grad_clusters=probe.centres.grad)
     for name, value in computed.items():
         expected = torch.tensor(arrays[f'alpha={alpha}/{name}']).reshape(value.shape)
-        torch.testing.assert_close(value.detach(), expected, rtol=1e-5, atol=1e-6, msg=lambda text: f'{name}: {text}')
+        torch.testing.assert_close(
+            value.detach(), expected, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f'{name}: {text}'
+        )
 
 
 @pytest.mark.golden

@@ -62,7 +62,9 @@ def test_equals_the_reference(golden, row, options):
     )
     for name, value in computed.items():
         expected = torch.tensor(arrays[f'{prefix}/{name}']).reshape(value.shape)
-        torch.testing.assert_close(value.detach(), expected, rtol=1e-5, atol=1e-6, msg=lambda text: f'{name}: {text}')
+        torch.testing.assert_close(
+            value.detach(), expected, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f'{name}: {text}'
+        )
 
 
 def test_generator_of_the_vectors(waves):
