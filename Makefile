@@ -43,7 +43,7 @@ lint: $(LINT_READY)
 	$(PY) -m mypy omh_mmseg
 
 bench: $(READY)
-	@set -e; for file in benchmarks/[a-z]*.py; do echo "$(PY) $$file"; $(PY) $$file; done
+	$(PY) benchmarks/run_all.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
