@@ -29,7 +29,7 @@ class UnsupervisedSegmentor(BaseSegmentor):
     Args:
         num_classes: K, the number of classes and of clusters of the probe and of OMH's level 1.
         backbone: Config of the frozen backbone.
-        decode_head: Config of the projection head; ``in_channels`` comes from the backbone.
+        decode_head: Config of the projection head; ``in_channels`` (of the backbone) and ``num_classes`` are filled in.
         cluster_probe: Config of the cluster probe; ``in_channels`` and ``num_classes`` are filled in.
         linear_probe: Config of the linear probe, likewise; None leaves it out.
         omh_head: Config of `OMHHead`, likewise; None switches OMH off.
@@ -74,9 +74,8 @@ class UnsupervisedSegmentor(BaseSegmentor):
         self.num_classes = num_classes
         self.gradient_log_interval = gradient_log_interval
         self.backbone = MODELS.build(backbone)
-        self.decode_head = MODELS.build(
-            dict(num_classes=num_classes, **decode_head, in_channels=self.backbone.out_channels)
-        )
+        on_features = dict(in_channels=self.backbone.out_channels, num_classes=num_classes)
+        self.decode_head = MODELS.build({**decode_head, **on_features})
         on_code = dict(in_channels=self.decode_head.channels, num_classes=num_classes)
         self.cluster_probe = MODELS.build({**cluster_probe, **on_code})
         self.linear_probe = None if linear_probe is None else MODELS.build({**linear_probe, **on_code})
