@@ -356,13 +356,13 @@ def _photograph(canvas: Canvas, rng: Generator) -> tuple[Array, Array]:
         is_sky = HIERARCHY.group_of_part[parts] == HIERARCHY.names['group'].index('sky')
         colour *= np.where(is_sky, 1, 1 - 0.35 * np.clip(shadow * 6 - 1, 0, 1))[..., None]
     kind = rng.integers(4)
-    light = [(1.0, 1.0, 1.0), (1.08, 0.95, 0.8), (0.8, 0.88, 1.02), (0.95, 0.82, 0.85)][kind]
-    slope = rng.normal(0, 0.15, 2)
-    level = rng.uniform(0.72, 1.15) * (1 + slope[0] * columns[::2, ::2] + slope[1] * rows[::2, ::2])
+    light = [(1.0, 1.0, 1.0), (1.06, 0.96, 0.86), (0.87, 0.92, 1.02), (0.97, 0.88, 0.89)][kind]
+    slope = rng.normal(0, 0.1, 2)
+    level = rng.uniform(0.8, 1.12) * (1 + slope[0] * columns[::2, ::2] + slope[1] * rows[::2, ::2])
     colour = colour * rgb(light) * level[..., None]
-    haze = rng.uniform(0, 0.25)
+    haze = rng.uniform(0, 0.15)
     colour = colour * (1 - haze) + haze * rng.uniform(0.45, 0.75)
-    colour += rng.normal(0, rng.uniform(0.008, 0.035), colour.shape)
+    colour += rng.normal(0, rng.uniform(0.004, 0.02), colour.shape)
     return (np.clip(colour, 0, 1) * 255 + 0.5).astype(np.uint8), parts
 
 
