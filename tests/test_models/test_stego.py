@@ -88,6 +88,22 @@ def test_probes_never_move_the_head(tiny_stego):
     assert all(parameter.grad is None for parameter in model.decode_head.parameters())
 
 
+def test_correspondences_come_from_features_with_a_mask_of_their_own(tiny_stego):
+    """METHODS.md 2.2."""
+    model, inputs, seen, masks = tiny_stego(), pairs(), [], []
+    model.decode_head.dropout.p = 0.5
+    model.decode_head.linear.register_forward_pre_hook(lambda _, args: masks.append(args[0] == 0))
+    model.correlation_loss.register_forward_pre_hook(lambda _, args: seen.extend(args))
+    model.loss(inputs, samples())
+    for features, name in ((seen[0], 'anchor'), (seen[2], 'neighbour')):
+        clean = model.extract_feat(inputs[name])
+        dropped = (features == 0).flatten(2).all(2)
+        assert 0.2 < dropped.float().mean() < 0.8
+        torch.testing.assert_close(features, torch.where(dropped[:, :, None, None], 0.0, 2 * clean))
+    assert not torch.equal(seen[0] == 0, masks[0][:3])
+    assert torch.isfinite(seen[1]).all() and seen[1].shape == seen[3].shape == (3, 10, 4, 4)
+
+
 def test_probes_and_omh_see_the_anchors_only(tiny_stego):
     model, seen = tiny_stego(), []
     model.decode_head.dropout.p = 0.0
