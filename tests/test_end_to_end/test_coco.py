@@ -32,10 +32,10 @@ def scope() -> Iterator[None]:
 
 @pytest.fixture
 def folder(tmp_path, scope) -> Path:
-    """``data/cocostuff`` with 3 + 1 pictures below the lists' own names, and ``dino.pth``."""
+    """``data/cocostuff`` with 2 + 1 pictures below the lists' own names, and ``dino.pth``."""
     config = Config.fromfile(str(CONFIG))
     generator = np.random.default_rng(0)
-    for split, listed, count in (('train2017', config.train_list, 3), ('val2017', config.val_list, 1)):
+    for split, listed, count in (('train2017', config.train_list, 2), ('val2017', config.val_list, 1)):
         names = [f'{number:012d}' for number in range(count)]
         for kind, mode, suffix in (('images', 'RGB', '.jpg'), ('annotations', 'L', '.png')):
             (tmp_path / 'data/cocostuff' / kind / split).mkdir(parents=True)
@@ -76,7 +76,7 @@ def test_prepares_trains_and_validates(folder, command, run):
     (index,) = (folder / 'data/neighbours').glob('coco-stuff27_vit-s8_*.npz')
     assert f'neighbour index written to {index}' in log
     with np.load(index) as arrays:
-        assert arrays['neighbours'].shape == (15, 15)  # five crops of three pictures
+        assert arrays['neighbours'].shape == (10, 10)  # five crops of two pictures
 
     log = run(folder, command('train.py', CONFIG, options=options))
     work_dir = folder / 'work_dirs/omh_stego_vit-s8_coco'

@@ -145,3 +145,22 @@ def test_checkpoint_of_another_model_is_seen(trained, command, run, tmp_path):
     assert 'unexpected key in source state_dict' in log and 'omh_head.centres.0' in log
     assert 'level1/mIoU' not in log and 'probe/mIoU' in log
 
+
+
+@pytest.mark.slow
+def test_interrupted_training_names_its_checkpoint(trained, command, start, tmp_path):
+    options = trained.options | {'train_cfg.max_iters': 1000, 'train_dataloader.num_workers': 2}
+    process = start(tmp_path, command('train.py', trained.config, '--work-dir', 'run', options=options))
+    try:
+        until = time.monotonic() + 120
+        while not (tmp_path / 'run' / 'last_checkpoint').is_file():
+            assert process.poll() is None and time.monotonic() < until, process.communicate(timeout=5)[0]
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        log, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, log
+    saved = (tmp_path / 'run' / 'last_checkpoint').read_text()
+    assert f'interrupted: the last checkpoint is {saved}; run the same command with --resume' in log.replace('\n', ' ')
+    assert checkpoint(Path(saved) if Path(saved).is_absolute() else tmp_path / saved)['state_dict']
