@@ -320,6 +320,18 @@ def test_host_alone_predicts_no_levels(tiny_stego):
     assert {name for name in result.keys()} == {'pred_sem_seg', 'pred_linear'}
 
 
+@pytest.mark.parametrize('levels', [[], [1], [3, 1]])
+def test_chosen_levels(tiny_stego, levels):
+    image = torch.randn(1, 3, 32, 32)
+    torch.manual_seed(1)
+    every = tiny_stego().eval().predict(image)[0]
+    torch.manual_seed(1)
+    chosen = tiny_stego(test_cfg=dict(levels=levels)).eval().predict(image)[0]
+    names = {'pred_sem_seg', 'pred_linear', *(f'pred_level{level}' for level in levels)}
+    assert set(chosen.keys()) == names
+    assert all(torch.equal(chosen.get(name).data, every.get(name).data) for name in names)
+
+
 def test_modes_of_forward(tiny_stego):
     model, image = tiny_stego().eval(), torch.randn(1, 3, 32, 32)
     assert model(image, mode='tensor').shape == (1, 4, 4, 4)
@@ -359,6 +371,8 @@ def test_state_survives_saving(tiny_stego, tmp_path):
     ('wrong', 'message'),
     [
         (dict(test_cfg=dict(output_size='half')), r"output_size must be one of \('original', 'input'\); got 'half'"),
+        (dict(test_cfg=dict(levels=[4])), r'test_cfg.levels must be among \[1, 2, 3\]; got \[4\]'),
+        (dict(test_cfg=dict(levels=[1]), omh_head=None), r'test_cfg.levels must be among \[\]; got \[1\]'),
         (dict(test_cfg=dict(mode='slide')), "mode must be 'whole'; got 'slide'"),
         (dict(pretrained='a.pth'), "pretrained must be None; got 'a.pth'. Set model.backbone.checkpoint"),
     ],

@@ -153,7 +153,9 @@ class UnsupervisedSegmentor(BaseSegmentor):
         # One image at a time: at the size of a photo the scores of a batch would take gigabytes.
         for index, sample in enumerate(samples):
             for name, maps in scores.items():
-                full = self.upsample(maps[index : index + 1], inputs.shape[-2:], sample)
+                # With the scores of a pixel side by side, interpolation and arg-max take a third of the time on a CPU.
+                one = maps[index : index + 1].contiguous(memory_format=torch.channels_last)
+                full = self.upsample(one, inputs.shape[-2:], sample)
                 setattr(sample, name, PixelData(data=full.argmax(1)))
         return samples
 
