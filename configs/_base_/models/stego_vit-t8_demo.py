@@ -14,7 +14,7 @@ model = dict(
         type='FrozenBackbone',
         backbone=dict(
             type='mmpretrain.VisionTransformer',
-            arch=dict(embed_dims=192, num_layers=6, num_heads=3, feedforward_channels=768),
+            arch=dict(embed_dims=192, num_layers=4, num_heads=3, feedforward_channels=768),
             img_size=128,
             patch_size=8,
             out_type='featmap',
