@@ -1,6 +1,6 @@
 _base_ = [
     './_base_/models/stego_vit-t8_demo.py',
-    './_base_/models/stego_losses_vit-s8.py',
+    './_base_/models/stego_losses_demo.py',
     './_base_/datasets/demo.py',
     './_base_/schedules/stego.py',
     './_base_/default_runtime.py',

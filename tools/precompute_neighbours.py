@@ -13,9 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch  # noqa: E402
-from mmengine.config import Config, DictAction  # noqa: E402
+from mmengine.config import DictAction  # noqa: E402
 
-from omh_mmseg.datasets import apply_shared_options  # noqa: E402
 from omh_mmseg.datasets.prepare_neighbours import prepare_neighbours  # noqa: E402
 from omh_mmseg.engine import launch  # noqa: E402
 
@@ -37,11 +36,7 @@ def main() -> None:
     """Build the index and say where it is."""
     args = parse_args()
     try:
-        launch.check_config(args.config)
-        cfg = Config.fromfile(args.config)
-        if args.cfg_options is not None:
-            cfg.merge_from_dict(args.cfg_options)
-            apply_shared_options(cfg, args.cfg_options)
+        cfg = launch.read_config(args.config, args.cfg_options)
         path, made = prepare_neighbours(
             cfg, args.num_neighbours, args.chunk_size, args.device, args.force, args.if_missing
         )

@@ -66,17 +66,27 @@ def load_config(
         FileNotFoundError: No such config file; the message names similar ones beside it.
         PermissionError: The work directory cannot be written.
     """
-    check_config(path)
-    config = Config.fromfile(path)
+    config = read_config(path, options)
     config.launcher = launcher
-    if options:
-        config.merge_from_dict(dict(options))
-        apply_shared_options(config, options)
     if work_dir is not None:
         config.work_dir = work_dir
     elif config.get('work_dir') is None:
         config.work_dir = os.path.join('./work_dirs', Path(path).stem)
     check_work_dir(config.work_dir)
+    return config
+
+
+def read_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
+    """Read a config file and replace settings, without touching a work directory.
+
+    Raises:
+        FileNotFoundError: No such config file; the message names similar ones beside it.
+    """
+    check_config(path)
+    config = Config.fromfile(path)
+    if options:
+        config.merge_from_dict(dict(options))
+        apply_shared_options(config, options)
     return config
 
 

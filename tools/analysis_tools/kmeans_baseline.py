@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     args = build_parser().parse_args(argv)
-    config = launch.load_config(args.config, 'work_dirs/kmeans_baseline', options=args.cfg_options)
+    config = launch.read_config(args.config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmseg'))
     model = MODELS.build(config.model)
     model.init_weights()
