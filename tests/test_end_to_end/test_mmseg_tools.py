@@ -69,9 +69,9 @@ def test_get_flops(trained, command, run, tmp_path):
     )  # fmt: skip
     flops = float(re.search(r'Flops: ([0-9.]+)G', log).group(1))
     parameters = float(re.search(r'Params: ([0-9.]+)M', log).group(1))
-    # 256 tokens of 192 channels through six blocks: about 0.7 G; the ViT has 2.7 M parameters.
-    assert 0.4 < flops < 2.0
-    assert 2.0 < parameters < 4.0
+    # 256 tokens of 192 channels through four blocks: about 0.5 G; the ViT has 1.9 M parameters.
+    assert 0.3 < flops < 1.5
+    assert 1.8 < parameters < 3.0
 
 
 @pytest.mark.slow
