@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
-from mmengine.utils import ProgressBar
+from rich.progress import track
 from torch.utils.data import DataLoader
 
 from omh_mmseg.datasets.demo_scenes import HIERARCHY
@@ -114,9 +114,8 @@ def segment_levels(
     sizes = model.omh_head.level_sizes
     counts = [np.zeros((size, len(HIERARCHY.names[level])), np.int64) for size, level in zip(sizes, TRUE_LEVELS)]
     shown: list[dict[str, np.ndarray]] = []
-    bar = ProgressBar(len(loader))
     model.eval()
-    for batch in loader:
+    for batch in track(loader, 'segmenting at every level'):
         with torch.no_grad():
             samples = model.test_step(batch)
         for image, sample in zip(batch['inputs'], samples):
@@ -129,7 +128,6 @@ def segment_levels(
                 probe = sample.pred_sem_seg.data[0].cpu().numpy()
                 shown.append(dict(image=picture, truth=np.asarray(to_level[0])[parts], probe=probe))
                 shown[-1].update(zip(fields, maps))
-        bar.update()
     return counts, shown
 
 

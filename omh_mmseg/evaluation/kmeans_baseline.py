@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.evaluator import Evaluator
 from mmengine.structures import PixelData
-from mmengine.utils import ProgressBar
+from rich.progress import track
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -31,13 +31,11 @@ def collect_features(
         Shape (images x per_image, C), float32.
     """
     collected = []
-    bar = ProgressBar(len(loader))
-    for batch in loader:
+    for batch in track(loader, 'features'):
         features = model.extract_feat(model.data_preprocessor(batch, False)['inputs'])
         for item in F.normalize(features.flatten(2), dim=1):
             chosen = torch.randperm(item.shape[1], generator=generator)[:per_image]
             collected.append(item[:, chosen].t().cpu().numpy())
-        bar.update()
     return np.concatenate(collected)
 
 
@@ -79,8 +77,8 @@ def score_centres(
     """
     # |x - c|^2 = |x|^2 - 2 (<x, c> - |c|^2 / 2): the bracket is affine in x, so it can be upsampled in place of x.
     offset = -(centres**2).sum(1) / 2
-    bar, seen = ProgressBar(len(loader)), 0
-    for batch in loader:
+    seen = 0
+    for batch in track(loader, 'scoring k-means'):
         data = model.data_preprocessor(batch, False)
         features = F.normalize(model.extract_feat(data['inputs']), dim=1)
         maps = F.conv2d(features, centres[:, :, None, None].to(features), offset.to(features))
@@ -89,5 +87,4 @@ def score_centres(
             sample.pred_sem_seg = PixelData(data=scores.argmax(1))
         seen += len(data['data_samples'])
         evaluator.process(data_samples=data['data_samples'], data_batch=batch)
-        bar.update()
     return evaluator.evaluate(seen)
