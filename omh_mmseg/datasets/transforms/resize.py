@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -16,8 +18,9 @@ class _PillowResize(BaseTransform):
 
     interpolation: str
 
+    @abstractmethod
     def _target(self, height: int, width: int) -> tuple[int, int]:
-        raise NotImplementedError
+        """New height and width."""
 
     def transform(self, results: dict) -> dict:
         """Resize ``img`` and every map of ``seg_fields``.

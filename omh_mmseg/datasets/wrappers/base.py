@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from typing import Any
 
 from mmengine.dataset import BaseDataset
@@ -10,7 +11,7 @@ from mmengine.dataset import BaseDataset
 from omh_mmseg.registry import DATASETS
 
 
-class DatasetWrapper:
+class DatasetWrapper(ABC):
     """A data set around another one, with the interface that mmengine expects of wrappers.
 
     Args:
@@ -43,15 +44,16 @@ class DatasetWrapper:
         self._after_init()
         self._fully_initialized = True
 
-    def _after_init(self) -> None:
+    def _after_init(self) -> None:  # noqa: B027
         """What a subclass prepares once the wrapped data set is complete."""
 
+    @abstractmethod
     def get_data_info(self, idx: int) -> dict:
         """The description of item ``idx`` before its pipeline."""
-        raise NotImplementedError
 
+    @abstractmethod
     def __getitem__(self, idx: int) -> Any:
-        raise NotImplementedError
+        """Item ``idx``."""
 
     def __len__(self) -> int:
         self.full_init()
