@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import omh_mmseg  # noqa: E402, F401  makes mmpretrain importable
 from omh_mmseg.datasets.scenes.store import prepare_scenes  # noqa: E402
+from omh_mmseg.files import replaced_when_complete  # noqa: E402
 
 
 def run_in_bfloat16(model: torch.nn.Module) -> None:
@@ -66,10 +66,8 @@ def export_backbone(state: dict[str, Tensor], grid: int, out: Path) -> None:
     weights = {key.removeprefix('backbone.'): value for key, value in state.items() if key.startswith('backbone.')}
     side = round((weights['pos_embed'].shape[1] - 1) ** 0.5)
     weights['pos_embed'] = resize_pos_embed(weights['pos_embed'], (side, side), (grid, grid), 'bicubic', 1)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(out.name + '.tmp')
-    torch.save({key: value.half() for key, value in weights.items()}, unfinished)
-    os.replace(unfinished, out)
+    with replaced_when_complete(out) as file:
+        torch.save({key: value.half() for key, value in weights.items()}, file)
 
 
 def main() -> None:

@@ -13,10 +13,8 @@ import os
 import re
 import shlex
 import sys
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -188,25 +186,6 @@ class NeighbourIndex:
         np.savez_compressed(
             file, neighbours=self.neighbours.astype(np.int32), fingerprint=json.dumps(self.fingerprint, sort_keys=True)
         )
-
-
-@contextmanager
-def replaced_when_complete(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path`` that takes its name at the end and vanishes on any exception.
-
-    The file is made at once, so that a folder that cannot be written to is found before any work is done.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.part', dir=path.parent)
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            yield file
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def dataset_fingerprint(dataset: Any) -> dict[str, Any]:

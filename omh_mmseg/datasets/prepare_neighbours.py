@@ -23,10 +23,10 @@ from omh_mmseg.datasets.neighbour_index import (
     dataset_fingerprint,
     model_fingerprint,
     pooled_features,
-    replaced_when_complete,
     resolve_index_path,
     suggested_command,
 )
+from omh_mmseg.files import replaced_when_complete
 from omh_mmseg.registry import DATASETS, MODELS
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from rich.progress import track
 from torch.utils.data import DataLoader
@@ -21,6 +20,7 @@ from omh_mmseg.datasets.demo_scenes import HIERARCHY
 from omh_mmseg.datasets.prepare_neighbours import prepare_neighbours
 from omh_mmseg.engine import launch
 from omh_mmseg.evaluation import ParentAgreement, confusion_matrix, hungarian_assignment, parent_agreement
+from omh_mmseg.files import replaced_when_complete
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.transport import Hierarchy
@@ -76,7 +76,8 @@ def run_demo(
     summary['pictures'] = [str(path) for path in _draw(work_dir, hierarchy, counts, shown)]
     summary['seed'] = config.randomness.seed
     summary['seconds'] = round(time.monotonic() - start, 1)
-    _write_json(work_dir / 'summary.json', summary)
+    with replaced_when_complete(work_dir / 'summary.json') as file:
+        file.write(f'{json.dumps(summary, indent=2)}\n'.encode())
     return summary
 
 
@@ -191,13 +192,3 @@ def _draw(
     ]
     draw_hierarchy_tree(tree, hierarchy, palettes, usage, names)
     return [grid, plans, tree]
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        temporary.write_text(json.dumps(content, indent=2) + '\n')
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    MMLogger.get_current_instance().info(f'summary written to {path}')

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from omh_mmseg.files import replaced_when_complete
+
 FORMAT_VERSION = 1
 
 
@@ -80,13 +82,8 @@ class Hierarchy:
     def to_json(self, path: str | os.PathLike[str]) -> Path:
         """Write `to_dict` as JSON, atomically; parent folders are made."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-        try:
-            temporary.write_text(json.dumps(self.to_dict(), indent=1))
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replaced_when_complete(path) as file:
+            file.write(json.dumps(self.to_dict(), indent=1).encode())
         return path
 
     @classmethod

@@ -8,6 +8,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from omh_mmseg.files import replaced_when_complete
+
 DPI = 130
 TITLE_SIZE = 11
 TEXT_SIZE = 9
@@ -31,11 +33,6 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.suffix.lower() != '.png':
         raise ValueError(f'pictures are written as PNG, so the file name must end in .png; got {path}')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        figure.savefig(temporary, format='png', dpi=DPI)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced_when_complete(path) as file:
+        figure.savefig(file, format='png', dpi=DPI)
     return path

@@ -10,7 +10,8 @@ from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 
 from omh_mmseg.datasets import NeighbourPairs
-from omh_mmseg.datasets.neighbour_index import NeighbourIndex, dataset_fingerprint, replaced_when_complete
+from omh_mmseg.datasets.neighbour_index import NeighbourIndex, dataset_fingerprint
+from omh_mmseg.files import replaced_when_complete
 from omh_mmseg.registry import DATASETS
 
 PIPELINE = [

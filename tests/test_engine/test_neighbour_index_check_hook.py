@@ -14,8 +14,8 @@ from omh_mmseg.datasets.neighbour_index import (
     NeighbourIndex,
     dataset_fingerprint,
     model_fingerprint,
-    replaced_when_complete,
 )
+from omh_mmseg.files import replaced_when_complete
 from omh_mmseg.registry import DATASETS, HOOKS
 
 

@@ -21,6 +21,7 @@ from omh_mmseg.evaluation.matching import (
     hungarian_assignment,
     scores_from_confusion,
 )
+from omh_mmseg.files import replaced_when_complete
 from omh_mmseg.registry import METRICS
 
 DEFAULT_HEADS = {
@@ -241,9 +242,8 @@ class UnsupervisedIoUMetric(BaseMetric):
             raise ValueError(
                 f'{path}: pred_sem_seg has values {labels.min()}..{labels.max()}; an 8-bit PNG holds 0..{MAX_PNG_VALUE}'
             )
-        temporary = folder / f'.{name}.{os.getpid()}.tmp'
-        Image.fromarray(labels.astype(np.uint8)).save(temporary, format='png')
-        os.replace(temporary, folder / name)
+        with replaced_when_complete(folder / name) as file:
+            Image.fromarray(labels.astype(np.uint8)).save(file, format='png')
         self._written[name] = str(path)
 
     def _output_name(self, path: str) -> str:
