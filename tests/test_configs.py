@@ -84,23 +84,65 @@ def test_what_the_tools_of_mmseg_need(name):
         Compose(pipeline)
 
 
-def test_numbers_of_the_literature():
-    """METHODS.md 1.1, 1.7, 2.3, 3A.6 and the row of 4.2 that reproduces COCO-Stuff-27 with ViT-S/8."""
-    config = read('stego_vit-s8_coco.py')
-    assert config.model.correlation_loss == dict(
-        type='STEGOCorrelationLoss', self_weight=0.67, self_shift=0.08, knn_weight=0.25, knn_shift=0.02,
-        rand_weight=0.63, rand_shift=0.66,
-    )  # fmt: skip
-    assert config.model.num_classes == 27
-    assert config.model.decode_head.channels == 70
-    assert config.model.backbone.checkpoint == (
-        'https://dl.fbaipublicfiles.com/dino/dino_deitsmall8_300ep_pretrain/dino_deitsmall8_300ep_pretrain.pth'
-    )
+# METHODS.md 4.2 and 4.3: self, knn and rand weight, their shifts, pointwise, D, batch, steps.
+SMALL_COCO = (0.67, 0.25, 0.63, 0.08, 0.02, 0.66, True, 70, 16, 5000)
+BASE_COCO = (0.1, 1, 0.1538476246415498, 0.12, 0.2, 1, True, 90, 32, 7000)
+CITYSCAPES = (1, 0.577453483136995, 0.9058762625226623, 0.45828472207, 0.1754346515479633, 0.31361241889448443)
+POTSDAM = (0.67, 0.25, 0.63, 0.08, 0.02, 0.76, True, 70, 16, 5000)
+STEGO_NUMBERS = {
+    'stego_vit-s8_coco.py': SMALL_COCO,
+    'stego_vit-b8_coco.py': BASE_COCO,
+    'stego_vit-s8_cityscapes.py': (*CITYSCAPES, False, 100, 16, 5000),
+    'stego_vit-b8_cityscapes.py': (*CITYSCAPES, False, 100, 32, 7000),
+    'stego_vit-s8_potsdam.py': POTSDAM,
+    'stego_vit-b8_potsdam.py': POTSDAM,
+}
+# METHODS.md 5.1, 5.5, 5.6 and 8, item 24: classes, and whether images are cut in five.
+DATASETS_OF_THE_LITERATURE = {'coco': (27, True), 'cityscapes': (27, True), 'potsdam': (3, False)}
+DINO = {
+    's8': ('deit-small', 'dino_deitsmall8_300ep_pretrain/dino_deitsmall8_300ep_pretrain.pth'),
+    'b8': ('deit-base', 'dino_vitbase8_pretrain/dino_vitbase8_pretrain.pth'),
+}
+
+
+@pytest.mark.parametrize('name', sorted(STEGO_NUMBERS))
+def test_numbers_of_stego(name):
+    config = read(name)
+    loss, keys = config.model.correlation_loss, ('self', 'knn', 'rand')
+    assert (
+        *(loss[f'{key}_weight'] for key in keys),
+        *(loss[f'{key}_shift'] for key in keys),
+        loss.get('pointwise', True),
+        config.model.decode_head.channels,
+        config.train_dataloader.batch_size,
+        config.train_cfg.max_iters,
+    ) == STEGO_NUMBERS[name]
+    assert loss.get('zero_clamp', True) and not loss.get('stabilize', False)
+    assert config.train_dataloader.dataset.num_neighbours == 7
     assert config.optim_wrapper.optimizer == dict(type='Adam', lr=5e-4)
+
+
+@pytest.mark.parametrize('name', [name for name in EXPERIMENTS if re.search(r'vit-[sb]8_', name)])
+def test_backbones_and_data_of_the_literature(name):
+    config = read(name)
+    backbone, data = re.search(r'vit-([sb]8)_([a-z]+)', name).groups()
+    arch, address = DINO[backbone]
+    frozen = config.model.backbone
+    assert frozen.checkpoint == f'https://dl.fbaipublicfiles.com/dino/{address}'
+    assert (frozen.backbone.arch, frozen.backbone.patch_size, frozen.backbone.img_size) == (arch, 8, 224)
+    assert (frozen.key_converter, frozen.position_interpolation) == ('dino', 'dino')
     preprocessor = config.model.data_preprocessor
     assert [value / 255 for value in preprocessor.mean] == pytest.approx([0.485, 0.456, 0.406])
     assert [value / 255 for value in preprocessor.std] == pytest.approx([0.229, 0.224, 0.225])
     assert preprocessor.bgr_to_rgb is True
+    classes, five_crop = DATASETS_OF_THE_LITERATURE[data]
+    assert config.model.num_classes == classes
+    assert (config.train_dataloader.dataset.dataset.type == 'FiveCrop') == five_crop
+    for pipeline, size in zip(pipelines(config), (224, 320, 320)):
+        resize, crop = (next(step for step in pipeline if step.type == kind) for kind in ('ResizeShortSide', 'CentreCrop'))
+        assert (resize.size, resize.interpolation, crop.size) == (size, 'nearest', size)
+        labels = [step.type for step in pipeline].index('LoadOptionalAnnotations')
+        assert labels < pipeline.index(resize)
 
 
 @pytest.fixture(scope='module', params=EXPERIMENTS)

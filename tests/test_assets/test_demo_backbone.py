@@ -17,7 +17,7 @@ from omh_mmseg.datasets.scenes import HIERARCHY, draw_scene
 from omh_mmseg.registry import MODELS
 
 WEIGHTS = Path(omh_mmseg.__file__).parent / 'assets' / 'vit-t8_demo.pth'
-CONFIG = Path(__file__).parents[2] / 'configs/_base_/models/stego_vit-t8_demo.py'
+CONFIG = Path(__file__).parents[2] / 'configs/stego_vit-t8_demo.py'
 OBJECTS = 12
 
 

@@ -29,28 +29,23 @@ test_pipeline = [
     dict(type='PackSegInputs', meta_keys=meta_keys),
 ]
 
+# The experiment puts it into train_dataloader, in pairs where its host needs them.
+train_dataset = dict(
+    type='FiveCrop',
+    ratio=0.5,
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        layout=layout,
+        split='train2017',
+        ann_file=train_list,
+        pipeline=train_pipeline,
+    ),
+)
 train_dataloader = dict(
-    batch_size=16,
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        type='NeighbourPairs',
-        index='data/neighbours/coco-stuff27_{fingerprint}.npz',
-        num_neighbours=7,
-        dataset=dict(
-            type='FiveCrop',
-            ratio=0.5,
-            dataset=dict(
-                type=dataset_type,
-                data_root=data_root,
-                layout=layout,
-                split='train2017',
-                ann_file=train_list,
-                pipeline=train_pipeline,
-            ),
-        ),
-    ),
 )
 val_dataloader = dict(
     batch_size=8,

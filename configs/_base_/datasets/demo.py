@@ -19,20 +19,13 @@ test_pipeline = [
     dict(type='PackSegInputs'),
 ]
 
+# The experiment puts it into train_dataloader, in pairs where its host needs them.
+train_dataset = dict(type=dataset_type, data_root=data_root, split='train', level=level, pipeline=train_pipeline)
 train_dataloader = dict(
-    batch_size=16,
     num_workers=2,
     persistent_workers=True,
     drop_last=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        type='NeighbourPairs',
-        index='data/neighbours/demo_{fingerprint}.npz',
-        num_neighbours=7,
-        dataset=dict(
-            type=dataset_type, data_root=data_root, split='train', level=level, pipeline=train_pipeline
-        ),
-    ),
 )
 val_dataloader = dict(
     batch_size=8,

@@ -33,26 +33,21 @@ test_pipeline = [
     dict(type='PackSegInputs', meta_keys=meta_keys),
 ]
 
+# The experiment puts it into train_dataloader, in pairs where its host needs them.
+train_dataset = dict(
+    type=dataset_type,
+    data_root=data_root,
+    split='train',
+    num_classes=num_classes,
+    classes_file=None,
+    metainfo=None,
+    pipeline=train_pipeline,
+)
 train_dataloader = dict(
-    batch_size=16,
     num_workers=2,
     persistent_workers=True,
     drop_last=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        type='NeighbourPairs',
-        index='data/neighbours/folder_{fingerprint}.npz',
-        num_neighbours=7,
-        dataset=dict(
-            type=dataset_type,
-            data_root=data_root,
-            split='train',
-            num_classes=num_classes,
-            classes_file=None,
-            metainfo=None,
-            pipeline=train_pipeline,
-        ),
-    ),
 )
 val_dataloader = dict(
     batch_size=1,

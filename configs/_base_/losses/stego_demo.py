@@ -10,3 +10,5 @@ correlation_loss = dict(
     rand_weight=0.63,
     rand_shift=0.88,
 )
+# METHODS.md 2.3, the default of the authors' config file.
+code_channels = 70
