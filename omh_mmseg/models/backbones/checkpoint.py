@@ -90,7 +90,9 @@ def read_state_dict(checkpoint: str) -> dict[str, Tensor]:
     return content
 
 
-def load_backbone_weights(backbone: nn.Module, checkpoint: str, key_converter: str | None = None) -> None:
+def load_backbone_weights(
+    backbone: nn.Module, checkpoint: str, key_converter: str | None = None, resize_positions: bool = True
+) -> None:
     """Load weights strictly: every key must find its place, and every parameter its key.
 
     Args:
@@ -98,6 +100,8 @@ def load_backbone_weights(backbone: nn.Module, checkpoint: str, key_converter: s
         checkpoint: See `read_state_dict`.
         key_converter: ``'dino'``, or None if the keys already have the module's names; of the checkpoint of a whole
             mm model, the entries below ``backbone.`` are then taken.
+        resize_positions: Leave it to the backbone to resize a positional embedding of another native size by its own
+            rule, which mmpretrain's do on loading; else such an embedding is an error.
 
     Raises:
         ValueError: If the converter is unknown, or keys are missing, left over or of another shape.
@@ -111,6 +115,8 @@ def load_backbone_weights(backbone: nn.Module, checkpoint: str, key_converter: s
         state = KEY_CONVERTERS[key_converter](state)
     elif any(key.startswith('backbone.') for key in state):
         state = {key.removeprefix('backbone.'): value for key, value in state.items() if key.startswith('backbone.')}
+    if not resize_positions:
+        _check_positions(backbone, state, checkpoint)
     try:
         result = backbone.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -124,6 +130,16 @@ def load_backbone_weights(backbone: nn.Module, checkpoint: str, key_converter: s
             'layout, or correct the backbone config.'
         )
     MMLogger.get_current_instance().info(f'Loaded the frozen backbone from {checkpoint}')
+
+
+def _check_positions(backbone: nn.Module, state: dict[str, Tensor], checkpoint: str) -> None:
+    own, stored = backbone.state_dict().get('pos_embed'), state.get('pos_embed')
+    if own is not None and stored is not None and own.shape[-1:] == stored.shape[-1:] and own.shape != stored.shape:
+        raise ValueError(
+            f'{checkpoint} has a positional embedding of {stored.shape[1]} tokens and the backbone one of '
+            f"{own.shape[1]}; it would be resized on loading, before position_interpolation='dino' sees it. Set "
+            'img_size (and patch_size) of the wrapped backbone to those of the pretraining, e.g. 224 for DINO.'
+        )
 
 
 def _some(keys: list[str]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +13,29 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from omh_mmseg.models.backbones.checkpoint import load_backbone_weights
+from omh_mmseg.models.backbones.last_block import attention_maps, caught_projection, key_map, last_attention
+from omh_mmseg.models.backbones.position_embedding import dino_positions, require_position_embedding
 from omh_mmseg.registry import MODELS
 
 DRY_RUN_SIZE = 224
+POSITION_INTERPOLATIONS = (None, 'size', 'dino')
+FEATURES = ('tokens', 'keys')
+ATTENTIONS = (None, 'mean', 'heads')
+
+
+class BackboneTaps(NamedTuple):
+    """What one forward pass of a `FrozenBackbone` gives; what was not asked for is None.
+
+    Attributes:
+        features: The feature map (B, C, h, w).
+        keys: Keys of the last block without its extra tokens, heads concatenated in their order, (B, C, h, w).
+        attention: Attention of the last block after the softmax, with its ``num_extra_tokens`` (CLS) first: per head,
+            (B, H, e + n, e + n), or its mean over the heads, (B, e + n, e + n). Rows are queries.
+    """
+
+    features: Tensor
+    keys: Tensor | None
+    attention: Tensor | None
 
 
 @MODELS.register_module()
@@ -33,16 +54,25 @@ class FrozenBackbone(BaseModule):
         out_indices: Which of the returned maps to use, as indices of the sequence.
         out_channels: C of the result; found by a dry run if None.
         stride: Input pixels per position; found by a dry run if None.
+        position_interpolation: How a vision transformer's positional embedding is resized to images of another size
+            than ``img_size`` of its config: ``'dino'`` by DINO's rule, ``'size'`` or None by the backbone's own.
+            With ``'dino'``, ``img_size`` must be the size of the pretraining.
+        feature: What the feature map is: ``'tokens'`` the backbone's own output, ``'keys'`` the keys of its last block
+            ("feat" and "KK" of METHODS.md 1.2).
         init_cfg: See mmengine.
 
     Attributes:
         out_channels: C of the result.
         stride: Input pixels per position.
+        has_keys: Whether the last block's keys can be had.
+        has_attention: Whether the last block's attention can be had.
+        num_extra_tokens: Tokens before those of the patches, such as CLS; 0 without tokens.
 
     Raises:
-        ValueError: If the type is not registered, or the backbone returns no feature map at ``out_indices``.
+        ValueError: If the type is not registered, the backbone returns no feature map at ``out_indices``, or it lacks
+            what ``position_interpolation`` or ``feature`` want of it.
 
-    Source: METHODS.md 1.3.
+    Source: METHODS.md 1.2, 1.3, 1.5.
     """
 
     def __init__(
@@ -53,6 +83,8 @@ class FrozenBackbone(BaseModule):
         out_indices: int | Sequence[int] = -1,
         out_channels: int | None = None,
         stride: int | None = None,
+        position_interpolation: str | None = None,
+        feature: str = 'tokens',
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -61,7 +93,15 @@ class FrozenBackbone(BaseModule):
         self.out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
         if not self.out_indices:
             raise ValueError("out_indices is empty; name at least one of the backbone's maps, e.g. -1 for the last.")
+        _check_choice('position_interpolation', position_interpolation, POSITION_INTERPOLATIONS)
+        _check_choice('feature', feature, FEATURES)
+        self.position_interpolation = position_interpolation
+        self.feature = feature
         self.backbone = _build(backbone)
+        if position_interpolation == 'dino':
+            require_position_embedding(self.backbone)
+        if feature == 'keys':
+            self._last_attention("feature='keys'", "Use feature='tokens'.")
         self.train(self.training)
         if out_channels is None or stride is None:
             found_channels, found_stride = self._dry_run()
@@ -88,7 +128,9 @@ class FrozenBackbone(BaseModule):
             return
         if self.checkpoint is not None:
             # Strict loading leaves nothing for the backbone's own initialisation to do.
-            load_backbone_weights(self.backbone, self.checkpoint, self.key_converter)
+            load_backbone_weights(
+                self.backbone, self.checkpoint, self.key_converter, self.position_interpolation != 'dino'
+            )
             self._is_init = True
             return
         super().init_weights()
@@ -97,10 +139,71 @@ class FrozenBackbone(BaseModule):
                 'The frozen backbone has random weights: neither model.backbone.checkpoint nor an init_cfg is set.'
             )
 
-    @torch.no_grad()
+    @property
+    def has_keys(self) -> bool:
+        """Whether `taps` can give the last block's keys."""
+        return last_attention(self.backbone) is not None
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether `taps` can give the last block's attention."""
+        return last_attention(self.backbone) is not None
+
+    @property
+    def num_extra_tokens(self) -> int:
+        """Tokens before those of the patches in the attention: 1 with CLS alone, 0 for backbones without tokens."""
+        return getattr(self.backbone, 'num_extra_tokens', 0)
+
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, C, h, w) of normalised images (B, 3, H, W)."""
-        maps = self._select(self.backbone(images))
+        return self.taps(images, keys=False).features
+
+    @torch.no_grad()
+    def taps(self, images: Tensor, keys: bool = True, attention: str | None = None) -> BackboneTaps:
+        """Features and, of the last block, keys and attention, from one pass through the backbone.
+
+        The attention takes memory: for 64 images of 785 tokens, 6 heads take 0.95 GB, and twice that on the way. Where
+        its mean over the heads is wanted, ``'mean'`` makes it head by head: 0.16 GB, three times that on the way.
+
+        Args:
+            images: Normalised, (B, 3, H, W).
+            keys: Whether to return the keys.
+            attention: ``'heads'`` for the attention of each head, ``'mean'`` for their mean, None for neither.
+
+        Raises:
+            ValueError: On another ``attention``, or if the backbone does not have what is asked for.
+
+        Source: METHODS.md 1.2, 3B.6.
+        """
+        _check_choice('attention', attention, ATTENTIONS)
+        if not (keys or attention or self.feature == 'keys'):
+            return BackboneTaps(self._fuse(self._run(images)), None, None)
+        asked = f'attention={attention!r}' if attention else 'keys=True'
+        module = self._last_attention(asked, 'Choose affinity from features.')
+        with caught_projection(module) as caught:
+            outputs = self._run(images)
+        (projected,) = caught
+        found = key_map(projected, self.backbone, images)
+        features = found if self.feature == 'keys' else self._fuse(outputs)
+        maps = None if attention is None else attention_maps(projected, module.num_heads, attention == 'mean')
+        return BackboneTaps(features, found if keys else None, maps)
+
+    def _run(self, images: Tensor) -> Any:
+        dino = self.position_interpolation == 'dino'
+        with dino_positions(self.backbone, images) if dino else nullcontext():
+            return self.backbone(images)
+
+    def _last_attention(self, option: str, remedy: str) -> Any:
+        attention = last_attention(self.backbone)
+        if attention is None:
+            raise ValueError(
+                f'{option} needs a backbone whose last block has plain multi-head attention, such as '
+                f'mmpretrain.VisionTransformer; {type(self.backbone).__name__} has none. {remedy}'
+            )
+        return attention
+
+    def _fuse(self, outputs: Tensor | Sequence[Tensor]) -> Tensor:
+        maps = self._select(outputs)
         if len(maps) == 1:
             return maps[0]
         size = max((item.shape[-2:] for item in maps), key=lambda shape: shape[0] * shape[1])
@@ -143,6 +246,11 @@ def _build(config: dict[str, Any]) -> torch.nn.Module:
             "'mmpretrain.ResNet', ...), or dict(type='mmpretrain.TIMMBackbone', model_name=..., features_only=True) "
             'for a timm model; a backbone of your own needs its module in custom_imports.'
         ) from error
+
+
+def _check_choice(name: str, value: str | None, choices: Sequence[str | None]) -> None:
+    if value not in choices:
+        raise ValueError(f'{name} must be one of {tuple(choices)}; got {value!r}.')
 
 
 def _resize(maps: Tensor, size: torch.Size) -> Tensor:
