@@ -1,5 +1,5 @@
 _base_ = [
-    './_base_/backbones/dino_vit-b8.py',
+    './_base_/models/backbones/dino_vit-b8.py',
     './_base_/models/stego.py',
     './_base_/losses/stego_cityscapes.py',
     './_base_/datasets/cityscapes27.py',

@@ -1,5 +1,5 @@
 _base_ = [
-    './_base_/backbones/vit-t8_demo.py',
+    './_base_/models/backbones/vit-t8_demo.py',
     './_base_/models/stego.py',
     './_base_/losses/stego_demo.py',
     './_base_/datasets/demo.py',
