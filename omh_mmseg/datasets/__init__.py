@@ -1,9 +1,12 @@
 """Data sets, wrappers and transforms."""
 
 from omh_mmseg.datasets.base import numbered_palette
+from omh_mmseg.datasets.cityscapes27 import Cityscapes27
 from omh_mmseg.datasets.coco_stuff27 import COCOStuff27
 from omh_mmseg.datasets.demo_scenes import DemoScenes
 from omh_mmseg.datasets.folder import FolderSegDataset
+from omh_mmseg.datasets.mat_files import MatImageBackend
+from omh_mmseg.datasets.potsdam3 import Potsdam3
 from omh_mmseg.datasets.shared_options import apply_shared_options
 from omh_mmseg.datasets.transforms import (
     CentreCrop,
@@ -17,12 +20,15 @@ from omh_mmseg.datasets.wrappers import FiveCrop, NeighbourPairs
 __all__ = [
     'COCOStuff27',
     'CentreCrop',
+    'Cityscapes27',
     'DemoScenes',
     'FiveCrop',
     'FiveCropPatch',
     'FolderSegDataset',
     'LoadOptionalAnnotations',
+    'MatImageBackend',
     'NeighbourPairs',
+    'Potsdam3',
     'ResizeShortSide',
     'ResizeToCover',
     'apply_shared_options',

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
-from omh_mmseg.datasets.base import FileSegDataset, data_item, first_few, numbered_palette
+from omh_mmseg.datasets.base import numbered_palette
+from omh_mmseg.datasets.layouts import Layout, LayoutSegDataset
 from omh_mmseg.registry import DATASETS
 
 # Raw value 0..181 of the stuff-thing maps -> class, METHODS.md B.1.
@@ -23,7 +22,6 @@ RAW_TO_27 = (
 # Raw values that no image uses; mmseg's prepared labels number the other 171 consecutively.
 UNUSED_RAW = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
 USED_RAW = tuple(raw for raw in range(len(RAW_TO_27)) if raw not in UNUSED_RAW)
-IGNORE = 255
 
 CLASSES = (
     'electronic', 'appliance', 'food-thing', 'furniture-thing', 'indoor', 'kitchen', 'accessory', 'animal', 'outdoor',
@@ -32,23 +30,27 @@ CLASSES = (
 )  # fmt: skip
 
 LAYOUTS = {
-    'stego': dict(
+    'stego': Layout(
         images='cocostuff/images/{split}',
         labels='cocostuff/annotations/{split}',
         lists='cocostuff/curated/{split}',
-        suffix='.png',
+        image_suffix='.jpg',
+        label_suffix='.png',
+        values=dict(enumerate(RAW_TO_27)),
     ),
-    'mmseg': dict(
+    'mmseg': Layout(
         images='images/{split}',
         labels='annotations/{split}',
         lists='curated/{split}',
-        suffix='_labelTrainIds.png',
+        image_suffix='.jpg',
+        label_suffix='_labelTrainIds.png',
+        values={train_id: RAW_TO_27[raw] for train_id, raw in enumerate(USED_RAW)},
     ),
 }
 
 
 @DATASETS.register_module()
-class COCOStuff27(FileSegDataset):
+class COCOStuff27(LayoutSegDataset):
     """COCO-Stuff with the 27 classes of unsupervised segmentation, 12 of things and 15 of stuff (METHODS.md B.1).
 
     Two layouts on disk::
@@ -58,8 +60,9 @@ class COCOStuff27(FileSegDataset):
         mmseg   images/<split>/<id>.jpg, annotations/<split>/<id>_labelTrainIds.png (values 0..170, 255, made by mmseg's
                 tools/dataset_converters/coco_stuff164k.py), curated/<split>/<list>.txt (copy STEGO's lists there)
 
-    Only the listed images are looked at. The literature trains on ``Coco164kFull_Stuff_Coarse.txt`` (97,702 images of
-    train2017) and scores on ``Coco164kFull_Stuff_Coarse_7.txt`` of val2017 (METHODS.md 5.2).
+    Only the listed images are looked at. STEGO trains on ``Coco164kFull_Stuff_Coarse.txt`` of train2017 (97,702 images)
+    and scores on ``Coco164kFull_Stuff_Coarse_7.txt`` of val2017 (2,175). Many others train on the ``_7`` list of
+    train2017 (49,629); the list of val2017 without ``_7`` has 4,172 images (METHODS.md 5.2).
 
     Args:
         data_root: The folder above those.
@@ -77,6 +80,7 @@ class COCOStuff27(FileSegDataset):
     """
 
     METAINFO = dict(classes=CLASSES, palette=numbered_palette(len(CLASSES)))
+    LAYOUTS = LAYOUTS
 
     def __init__(
         self,
@@ -87,85 +91,4 @@ class COCOStuff27(FileSegDataset):
         labels: str = 'required',
         **kwargs: Any,
     ) -> None:
-        if layout not in LAYOUTS:
-            raise ValueError(f'layout={layout!r} is unknown; choose one of {sorted(LAYOUTS)}')
-        if labels not in ('required', 'none'):
-            raise ValueError(f"labels={labels!r} is unknown; choose 'required' or 'none'")
-        self.layout, self.split, self.labels = layout, split, labels
-        folders = {key: value.format(split=split) for key, value in LAYOUTS[layout].items()}
-        if ann_file and not os.path.isabs(ann_file):
-            ann_file = os.path.join(folders['lists'], ann_file)
-        super().__init__(
-            data_root=str(data_root),
-            data_prefix=dict(img_path=folders['images'], seg_map_path=folders['labels']),
-            ann_file=ann_file,
-            seg_map_suffix=folders['suffix'],
-            **kwargs,
-        )
-
-    def load_data_list(self) -> list[dict]:
-        """The listed images with their labels, in the order of the list.
-
-        Returns:
-            One dict per image with ``img_path`` and, unless ``labels='none'``, ``seg_map_path``.
-        """
-        images = self._listing('img_path', self.img_suffix, 'images')
-        ids = self._ids(images)
-        labels: dict[str, str] = {}
-        if self.labels == 'required':
-            labels = self._listing('seg_map_path', self.seg_map_suffix, 'labels')
-            absent = [name for name in ids if name not in labels]
-            if absent:
-                raise FileNotFoundError(
-                    f'{len(absent)} of {len(ids)} images have no label <id>{self.seg_map_suffix} in '
-                    f'{self.data_prefix["seg_map_path"]}: {first_few(absent)}. {self._layout_hint()}'
-                )
-        return [data_item(images[name], labels.get(name)) for name in ids]
-
-    def _value_map(self) -> dict[int, int]:
-        """Value on disk -> class, through the 27 classes and then the classes that the config chose."""
-        raw = range(len(RAW_TO_27)) if self.layout == 'stego' else USED_RAW
-        chosen = self.label_map or {index: index for index in range(len(CLASSES))}
-        return {value: chosen[RAW_TO_27[number]] for value, number in enumerate(raw)} | {IGNORE: IGNORE}
-
-    def _listing(self, prefix: str, suffix: str, what: str) -> dict[str, str]:
-        """Paths of a folder by id."""
-        folder = self.data_prefix[prefix]
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(f'no folder of {what} {folder!r}. {self._layout_hint()}')
-        with os.scandir(folder) as entries:
-            return {
-                entry.name[: -len(suffix)]: os.path.join(folder, entry.name)
-                for entry in entries
-                if entry.name.endswith(suffix)
-            }
-
-    def _ids(self, images: dict[str, str]) -> list[str]:
-        if not self.ann_file:
-            if not images:
-                folder = self.data_prefix['img_path']
-                raise FileNotFoundError(f'no {self.img_suffix} files in {folder!r}. {self._layout_hint()}')
-            return sorted(images)
-        if not os.path.isfile(self.ann_file):
-            raise FileNotFoundError(
-                f"no list of images {self.ann_file!r}; ann_file='' takes every image. {self._layout_hint()}"
-            )
-        lines = Path(self.ann_file).read_text(encoding='utf-8').splitlines()
-        ids = [os.path.splitext(line.strip())[0] for line in lines if line.strip()]
-        if not ids:
-            raise ValueError(f'the list {self.ann_file} is empty')
-        absent = [name for name in ids if name not in images]
-        if absent:
-            raise FileNotFoundError(
-                f'{self.ann_file} lists {len(absent)} images (of {len(ids)}) that are not in '
-                f'{self.data_prefix["img_path"]}: {first_few(absent)}'
-            )
-        return ids
-
-    def _layout_hint(self) -> str:
-        layout = LAYOUTS[self.layout]
-        expected = ', '.join(layout[key].format(split=self.split) for key in ('images', 'labels', 'lists'))
-        return (
-            f"layout='{self.layout}' looks below data_root={self.data_root!r} for {expected} and labels "
-            f'<id>{layout["suffix"]}; set data_root or layout (one of {sorted(LAYOUTS)})'
-        )
+        super().__init__(data_root, layout, split, ann_file, labels, **kwargs)

@@ -7,6 +7,7 @@ from mmcv.transforms import BaseTransform
 from PIL import Image
 
 from omh_mmseg.datasets.base import LabelFileError
+from omh_mmseg.datasets.mat_files import LABEL_KEY, SUFFIX, read_mat
 from omh_mmseg.registry import TRANSFORMS
 
 IGNORE = 255
@@ -16,20 +17,21 @@ def read_label(results: dict) -> np.ndarray:
     """Read, check and map the label of one item.
 
     Args:
-        results: An item with ``seg_map_path``; ``ori_shape`` (H, W) is compared where known, ``label_map`` (raw value
-            to class) applied where present, else values must lie below ``num_classes`` where known.
+        results: An item with ``seg_map_path``, an image or a ``.mat`` with the array ``gt``; ``ori_shape`` (H, W) is
+            compared where known, ``label_map`` (raw value to class) applied where present, else values must lie below
+            ``num_classes`` where known.
 
     Returns:
         uint8 array (H, W) of classes; 255 is ignored.
 
     Raises:
         LabelFileError: The file is missing, truncated or not an image.
-        ValueError: More than one channel, another size than the image, or a value outside the accepted set.
+        ValueError: More than one channel, another size than the image, a value outside the accepted set, or a ``.mat``
+            without that array.
     """
     path = results['seg_map_path']
     try:
-        with Image.open(path) as image:
-            label = np.array(image)
+        label = read_mat(path, LABEL_KEY) if str(path).endswith(SUFFIX) else _read_image(path)
     except (OSError, SyntaxError, EOFError) as error:
         raise LabelFileError(f'{path}: the label cannot be read ({type(error).__name__}: {error})') from error
     if label.ndim != 2:
@@ -37,6 +39,8 @@ def read_label(results: dict) -> np.ndarray:
             f'{path}: a label must have one channel of class numbers, this one has the shape {label.shape}; convert '
             'colours to class numbers first'
         )
+    if label.dtype.kind not in 'biu':
+        raise ValueError(f'{path}: a label must hold whole numbers, this one holds {label.dtype}')
     expected = results.get('ori_shape')
     if expected is not None and label.shape != tuple(expected[:2]):
         raise ValueError(
@@ -44,6 +48,11 @@ def read_label(results: dict) -> np.ndarray:
             f'{results.get("img_path")} is {expected[0]}x{expected[1]}'
         )
     return _to_classes(label.astype(np.int64), results)
+
+
+def _read_image(path: str) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image)
 
 
 def _to_classes(label: np.ndarray, results: dict) -> np.ndarray:
@@ -57,11 +66,13 @@ def _to_classes(label: np.ndarray, results: dict) -> np.ndarray:
         accepted = [*range(num_classes), ignore]
     else:
         accepted = list(range(256))
-    table = np.full(max(*accepted, 255) + 1, -1, dtype=np.int64)
-    table[accepted] = [label_map.get(value, IGNORE) for value in accepted] if label_map is not None else accepted
-    table[ignore] = IGNORE
-    outside = (label < 0) | (label >= len(table))
-    mapped = table[np.where(outside, 0, label)]
+    lowest = min(*accepted, 0)
+    table = np.full(max(*accepted, 255) + 1 - lowest, -1, dtype=np.int64)
+    rows = np.array(accepted) - lowest
+    table[rows] = [label_map.get(value, IGNORE) for value in accepted] if label_map is not None else accepted
+    table[ignore - lowest] = IGNORE
+    outside = (label < lowest) | (label >= len(table) + lowest)
+    mapped = table[np.where(outside, 0, label - lowest)]
     wrong = np.unique(label[outside | (mapped < 0)])
     if len(wrong):
         raise ValueError(
@@ -87,7 +98,7 @@ def _ranges(values: list[int]) -> str:
 class LoadOptionalAnnotations(BaseTransform):
     """Load the label of an item that has one; leave other items alone.
 
-    Like mmseg's ``LoadAnnotations``, which fails on items without labels, and with checked values: see
+    Like mmseg's ``LoadAnnotations``, which fails on items without labels, but with checked values: see
     :func:`read_label` for the errors. Place it before the resize to have the label resized too, after it to score at
     the label's own size.
 

@@ -1,0 +1,80 @@
+"""Cityscapes with the 27 classes that are not void."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omh_mmseg.datasets.layouts import IGNORE, Layout, LayoutSegDataset
+from omh_mmseg.registry import DATASETS
+
+FIRST_CLASS = 7
+# Label id -> class, METHODS.md B.2. The licence plates, id -1, are stored as 255 where they are stored at all.
+ID_TO_27 = {label_id: label_id - FIRST_CLASS if label_id >= FIRST_CLASS else IGNORE for label_id in range(-1, 34)}
+
+CLASSES = (
+    'road', 'sidewalk', 'parking', 'rail track', 'building', 'wall', 'fence', 'guard rail', 'bridge', 'tunnel', 'pole',
+    'polegroup', 'traffic light', 'traffic sign', 'vegetation', 'terrain', 'sky', 'person', 'rider', 'car', 'truck',
+    'bus', 'caravan', 'trailer', 'train', 'motorcycle', 'bicycle',
+)  # fmt: skip
+# The official colours; they give poles and groups of poles the same one.
+PALETTE = [
+    [128, 64, 128], [244, 35, 232], [250, 170, 160], [230, 150, 140], [70, 70, 70], [102, 102, 156], [190, 153, 153],
+    [180, 165, 180], [150, 100, 100], [150, 120, 90], [153, 153, 153], [153, 153, 153], [250, 170, 30], [220, 220, 0],
+    [107, 142, 35], [152, 251, 152], [70, 130, 180], [220, 20, 60], [255, 0, 0], [0, 0, 142], [0, 0, 70], [0, 60, 100],
+    [0, 0, 90], [0, 0, 110], [0, 80, 100], [0, 0, 230], [119, 11, 32],
+]  # fmt: skip
+
+
+def _layout(top: str) -> Layout:
+    return Layout(
+        images=f'{top}leftImg8bit/{{split}}',
+        labels=f'{top}gtFine/{{split}}',
+        lists=top.rstrip('/'),
+        image_suffix='_leftImg8bit.png',
+        label_suffix='_gtFine_labelIds.png',
+        values=ID_TO_27,
+        nested=True,
+    )
+
+
+LAYOUTS = {'stego': _layout('cityscapes/'), 'mmseg': _layout('')}
+
+
+@DATASETS.register_module()
+class Cityscapes27(LayoutSegDataset):
+    """Cityscapes with 27 classes: the label ids 7..33, all others are ignored (METHODS.md 5.4, B.2).
+
+    The folders are those of Cityscapes itself; the layouts differ in whether ``data_root`` names their parent::
+
+        stego   cityscapes/leftImg8bit/<split>/<city>/<id>_leftImg8bit.png,
+                cityscapes/gtFine/<split>/<city>/<id>_gtFine_labelIds.png
+        mmseg   leftImg8bit/<split>/<city>/..., gtFine/<split>/<city>/...
+
+    Args:
+        data_root: The folder above those.
+        layout: ``'stego'`` or ``'mmseg'``.
+        split: ``'train'`` (2,975 images) or ``'val'`` (500).
+        ann_file: List of ``<city>/<id>``, one per line, in the folder that holds ``leftImg8bit``, or an absolute path.
+            Empty: every image of the split, city after city.
+        labels: ``'required'``, or ``'none'`` to train without labels (no scores then).
+        **kwargs: As for :class:`mmseg.datasets.BaseSegDataset` (``pipeline``, ``metainfo``, ``indices``, ...).
+
+    Raises:
+        FileNotFoundError: A folder, the list, a listed image or its label is missing; the message says what was looked
+            for and where.
+        ValueError: Unknown layout, or an empty list.
+    """
+
+    METAINFO = dict(classes=CLASSES, palette=PALETTE)
+    LAYOUTS = LAYOUTS
+
+    def __init__(
+        self,
+        data_root: str = 'data/',
+        layout: str = 'stego',
+        split: str = 'train',
+        ann_file: str = '',
+        labels: str = 'required',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(data_root, layout, split, ann_file, labels, **kwargs)

@@ -1,0 +1,91 @@
+"""ISPRS Potsdam merged to three classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omh_mmseg.datasets.layouts import IGNORE, Layout, LayoutSegDataset
+from omh_mmseg.registry import DATASETS
+
+CLASSES = ('roads and cars', 'buildings and clutter', 'trees and vegetation')
+PALETTE = [[255, 255, 255], [0, 0, 255], [0, 255, 0]]
+
+# The six classes of ISPRS: their colours, and the class among the three (METHODS.md 5.5, B.3).
+COLOUR_TO_6 = {
+    (255, 255, 255): 0,  # roads and other impervious surfaces
+    (0, 0, 255): 1,  # buildings
+    (0, 255, 255): 2,  # low vegetation
+    (0, 255, 0): 3,  # trees
+    (255, 255, 0): 4,  # cars
+    (255, 0, 0): 5,  # clutter
+}
+SIX_TO_3 = (0, 1, 2, 2, 0, 1)
+
+LAYOUTS = {
+    'stego': Layout(
+        images='potsdam/imgs',
+        labels='potsdam/gt',
+        lists='potsdam',
+        image_suffix='.mat',
+        label_suffix='.mat',
+        values=dict(enumerate(SIX_TO_3)),
+        list_needed=True,
+    ),
+    # mmseg's converter numbers the colours from 1 in the same order and writes 0 for any other colour.
+    'mmseg': Layout(
+        images='img_dir/{split}',
+        labels='ann_dir/{split}',
+        lists='',
+        image_suffix='.png',
+        label_suffix='.png',
+        values={0: IGNORE} | {number: target for number, target in enumerate(SIX_TO_3, start=1)},
+    ),
+}
+
+
+@DATASETS.register_module()
+class Potsdam3(LayoutSegDataset):
+    """ISPRS Potsdam with the three classes of unsupervised segmentation (METHODS.md 5.5, B.3).
+
+    Two layouts on disk::
+
+        stego   potsdam/imgs/<n>.mat (array img, uint8 (200, 200, 4): RGB and infra-red, which is dropped),
+                potsdam/gt/<n>.mat (array gt, int32 (200, 200), values 0..5, 255), potsdam/<list>.txt
+        mmseg   img_dir/<split>/<patch>.png, ann_dir/<split>/<patch>.png (values 0..6, 255, made by mmseg's
+                tools/dataset_converters/potsdam.py)
+
+    STEGO trains on ``labelled_train.txt`` (4,545 patches) and scores on ``labelled_test.txt`` (855). The split of mmseg
+    is another one, by tile, and its patches are of 512 pixels at full resolution: scores do not compare.
+
+    ``.mat`` images need ``dict(type='LoadImageFromFile', backend_args=dict(backend='mat_image'))``, which reads other
+    images as usual (:class:`omh_mmseg.datasets.mat_files.MatImageBackend`). ``LoadOptionalAnnotations`` reads both
+    kinds of labels. Any other value than those above is an error.
+
+    Args:
+        data_root: The folder above those.
+        layout: ``'stego'`` or ``'mmseg'``.
+        split: ``'train'`` or ``'val'``, the folders of layout ``'mmseg'``; no meaning in layout ``'stego'``.
+        ann_file: List of patches, one per line: a name in ``potsdam/``, or an absolute path. Layout ``'stego'`` needs
+            one. Empty in layout ``'mmseg'``: every patch of the split.
+        labels: ``'required'``, or ``'none'`` to train without labels (no scores then).
+        **kwargs: As for :class:`mmseg.datasets.BaseSegDataset` (``pipeline``, ``metainfo``, ``indices``, ...).
+
+    Raises:
+        FileNotFoundError: A folder, the list, a listed image or its label is missing; the message says what was looked
+            for and where.
+        ValueError: Unknown layout, an empty list, or none in layout ``'stego'``.
+    """
+
+    METAINFO = dict(classes=CLASSES, palette=PALETTE)
+    LAYOUTS = LAYOUTS
+
+    def __init__(
+        self,
+        data_root: str = 'data/',
+        layout: str = 'stego',
+        split: str = 'train',
+        ann_file: str = '',
+        labels: str = 'required',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(data_root, layout, split, ann_file, labels, **kwargs)
