@@ -29,7 +29,8 @@ VIT = dict(
     patch_size=PATCH,
     out_type='featmap',
 )
-# METHODS.md 4.2, rows "Cocostuff27 vit small 1/31/22" (of the config), "Cityscapes 10/3" and "Cocostuff27 10/3 vit_base".
+# METHODS.md 4.2, rows "Cocostuff27 vit small 1/31/22" (that of the config), "Cityscapes 10/3" and "Cocostuff27 10/3
+# vit_base".
 COCO_SMALL = Settings(CLASSES, 0.67, 0.25, 0.63, 0.08, 0.02, 0.66)
 CITYSCAPES = Settings(CLASSES, 1, 0.577453483136995, 0.9058762625226623, 0.45828472207, 0.1754346515479633,
                       0.31361241889448443, pointwise=False)  # fmt: skip
@@ -37,6 +38,7 @@ COCO_BASE = Settings(CLASSES, 0.1, 1, 0.1538476246415498, 0.12, 0.2, 1)
 LOSS_NAMES = dict(
     self='loss_self', knn='loss_knn', rand='loss_rand', linear='loss_linear_probe', cluster='loss_cluster_probe'
 )
+LossPair = tuple[dict[str, float], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,7 @@ def packed(anchor: Tensor, neighbour: Tensor, labels: Tensor) -> dict:
 
 def train_both(
     run: Case, dtype: torch.dtype, recorder: Recorder
-) -> tuple[nn.Module, StraightLineStego, list[tuple[dict[str, float], dict[str, float]]], OptimWrapper]:
+) -> tuple[nn.Module, StraightLineStego, list[LossPair], OptimWrapper]:
     """Twenty steps of both sides; the models and the losses of every step."""
     model, optim_wrapper = build(run, dtype)
     other, features = examiner(model, run.expected), bare_vit(model, dtype)
@@ -232,7 +234,7 @@ def train_both(
 
 
 def assert_close(
-    model: nn.Module, other: StraightLineStego, losses: list[tuple[dict[str, float], dict[str, float]]], tolerance: float
+    model: nn.Module, other: StraightLineStego, losses: list[LossPair], tolerance: float
 ) -> None:
     for step, (computed, expected) in enumerate(losses):
         assert computed == pytest.approx(expected, rel=tolerance, abs=tolerance), f'step {step}'
