@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from omh_mmseg.models.losses import STEGOCorrelationLoss, correlation_term, sample_positions, super_permutation
 from omh_mmseg.registry import MODELS
@@ -74,7 +76,7 @@ def test_generator_of_the_vectors(waves):
 
 def test_sampled_positions(waves):
     sampled = sample_positions(waves((4, 16, 28, 28), 0.37, 0.0), waves((4, 11, 11, 2), 1.7, 0.5))
-    assert sampled.sum().item() == pytest.approx(-33.417131, abs=2e-3)
+    assert sampled.double().sum().item() == pytest.approx(-33.417131, abs=1e-5)
     torch.testing.assert_close(
         sampled[0, 0, 0, :3], torch.tensor([-0.83117461, -0.02073053, -0.07410359]), rtol=1e-5, atol=1e-5
     )
@@ -109,6 +111,28 @@ def test_super_permutation_never_pairs_an_image_with_itself(size):
         drawn = super_permutation(size)
         assert drawn.min() >= 0 and drawn.max() < size
         assert (drawn != torch.arange(size)).all()
+
+
+@given(size=st.integers(2, 64), seed=st.integers(0, 2**31))
+@settings(max_examples=60, deadline=None)
+def test_super_permutation_moves_the_fixed_points_of_a_permutation_and_no_other(size, seed):
+    torch.manual_seed(seed)
+    drawn = super_permutation(size)
+    torch.manual_seed(seed)
+    permutation, places = torch.randperm(size), torch.arange(size)
+    fixed = permutation == places
+    assert drawn.dtype == torch.int64 and drawn.shape == (size,)
+    assert torch.equal(drawn[~fixed], permutation[~fixed])
+    assert torch.equal(drawn[fixed], (places[fixed] + 1) % size)
+
+
+def test_every_other_image_is_a_likely_partner():
+    """Image i gets i + 1 about twice as often as any other: as itself it would have got it, too."""
+    torch.manual_seed(0)
+    drawn = torch.stack([super_permutation(5) for _ in range(4000)])
+    shares = torch.stack([(drawn == partner).double().mean(0) for partner in range(5)], 1)
+    expected = 0.2 * (1 - torch.eye(5) + torch.eye(5).roll(1, 1))
+    torch.testing.assert_close(shares, expected.double(), atol=0.03, rtol=0)
 
 
 def test_batch_of_one():
@@ -153,6 +177,87 @@ def test_centring_is_over_the_second_image_and_keeps_the_batch_mean():
     codes = torch.einsum('nchw,ncij->nhwij', F.normalize(c1, dim=1), F.normalize(c2, dim=1)).clamp(0, 0.8)
     expected = -(codes * (centred - 0.3)).mean()
     torch.testing.assert_close(correlation_term(f1, f2, c1, c2, 0.3, stabilize=True), expected)
+
+
+def random_batch(seed: int, batch: int = 3, dtype: torch.dtype = torch.float64) -> tuple[list, tuple, torch.Tensor]:
+    """Features, code and those of the neighbours, all wider than high; coordinates; pairings."""
+    generator = torch.Generator().manual_seed(seed)
+    maps = [torch.randn(batch, channels, 4, 5, generator=generator, dtype=dtype) for channels in (6, 3, 6, 3)]
+    coordinates = tuple(torch.rand(batch, 2, 2, 2, generator=generator, dtype=dtype) * 2 - 1 for _ in range(2))
+    pairings = torch.stack([torch.arange(batch).roll(shift) for shift in range(1, batch)])
+    return maps, coordinates, pairings
+
+
+def loss_with(options: dict) -> STEGOCorrelationLoss:
+    return STEGOCorrelationLoss(**EXAMPLE, **options)
+
+
+@pytest.mark.parametrize('options', OPTIONS, ids=lambda options: ''.join(str(int(value)) for value in options.values()))
+def test_gradcheck(options):
+    """In float64, of both codes and all three terms, through the sampling."""
+    (features, code, other_features, other_code), coordinates, pairings = random_batch(3)
+
+    def terms(code: torch.Tensor, other_code: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(
+            loss_with(options)(features, code, other_features, other_code, coordinates, pairings).values()
+        )
+
+    assert torch.autograd.gradcheck(terms, (code.requires_grad_(), other_code.requires_grad_()))
+
+
+batches = dict(
+    seed=st.integers(0, 2**31), batch=st.integers(2, 5), options=st.sampled_from(OPTIONS), order=st.randoms()
+)
+
+
+@given(**batches)
+@settings(max_examples=40, deadline=None)
+def test_the_order_of_the_batch_does_not_matter(seed, batch, options, order):
+    maps, coordinates, pairings = random_batch(seed, batch)
+    shuffled = list(range(batch))
+    order.shuffle(shuffled)
+    shuffled = torch.tensor(shuffled)
+    # Image shuffled[i] stands at i now, and so must its partner.
+    moved = shuffled.argsort()[pairings[:, shuffled]]
+    expected = loss_with(options)(*maps, coordinates, pairings)
+    computed = loss_with(options)(
+        *(item[shuffled] for item in maps), tuple(item[shuffled] for item in coordinates), moved
+    )
+    torch.testing.assert_close(computed, expected)
+
+
+@given(**batches)
+@settings(max_examples=40, deadline=None)
+def test_the_order_of_the_positions_does_not_matter(seed, batch, options, order):
+    maps, coordinates, pairings = random_batch(seed, batch)
+    moved = []
+    for item in coordinates:
+        places = list(range(4))
+        order.shuffle(places)
+        moved.append(item.flatten(1, 2)[:, places].unflatten(1, (2, 2)))
+    expected = loss_with(options)(*maps, coordinates, pairings)
+    torch.testing.assert_close(loss_with(options)(*maps, tuple(moved), pairings), expected)
+
+
+@given(seed=st.integers(0, 2**31), options=st.sampled_from(OPTIONS), factor=st.floats(1e-3, 1e3))
+@settings(max_examples=40, deadline=None)
+def test_the_length_of_features_and_code_does_not_matter(seed, options, factor):
+    maps, coordinates, pairings = random_batch(seed)
+    expected = loss_with(options)(*maps, coordinates, pairings)
+    torch.testing.assert_close(loss_with(options)(*(factor * item for item in maps), coordinates, pairings), expected)
+
+
+@given(seed=st.integers(0, 2**31), options=st.sampled_from(OPTIONS), shift=st.floats(-1, 1))
+@settings(max_examples=40, deadline=None)
+def test_the_shift_adds_its_multiple_of_the_mean_code_cosine(seed, options, shift):
+    """And centring, which keeps the mean of the tensor, leaves that alone."""
+    (f1, c1, f2, c2), _, _ = random_batch(seed)
+    cosines = torch.einsum('nchw,ncij->nhwij', F.normalize(c1, dim=1), F.normalize(c2, dim=1))
+    clamped = cosines.clamp(min=0 if options['zero_clamp'] else None, max=0.8 if options['stabilize'] else 1)
+    at_zero = correlation_term(f1, f2, c1, c2, 0.0, **options)
+    torch.testing.assert_close(
+        correlation_term(f1, f2, c1, c2, shift, **options), at_zero + shift * clamped.mean()
+    )
 
 
 def test_wrong_arguments_and_registration():
