@@ -13,6 +13,7 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from omh_mmseg.models.cluster_assignment import ClusterAssignment
 from omh_mmseg.models.decode_heads import centre_scores
 from omh_mmseg.registry import MODELS
 
@@ -38,7 +39,8 @@ class UnsupervisedSegmentor(BaseSegmentor):
             host's, are logged; 0 never.
         test_cfg: ``output_size``: ``'original'`` scores and paints at the size of the label (of the image, without
             one), ``'input'`` at the size of the network's input. ``levels``: the OMH levels to predict beside the
-            probe; all by default, ``[]`` for none, at no cost then.
+            probe; all by default, ``[]`` for none, at no cost then. ``assignment``: the classes of the clusters, set by
+            hand, see `ClusterAssignment`.
         train_cfg: Unused; mmseg's tools set it.
         pretrained: Must be None; mmseg's tools set it.
         init_cfg: See mmengine.
@@ -81,6 +83,9 @@ class UnsupervisedSegmentor(BaseSegmentor):
         self.linear_probe = None if linear_probe is None else MODELS.build({**linear_probe, **on_code})
         self.omh_head = None if omh_head is None else MODELS.build({**omh_head, **on_code})
         self.levels = self._checked_levels(self.test_cfg.get('levels'))
+        sizes = [] if self.omh_head is None else self.omh_head.level_sizes
+        fields = dict(pred_sem_seg=num_classes) | {f'pred_level{level}': size for level, size in enumerate(sizes, 1)}
+        self.assignment = ClusterAssignment(fields, self.test_cfg.get('assignment'))
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
 
     @abstractmethod
@@ -146,7 +151,8 @@ class UnsupervisedSegmentor(BaseSegmentor):
 
         Returns:
             The samples with cluster numbers (1, h, w) in ``pred_sem_seg`` (cluster probe), ``pred_linear`` (classes)
-            and, with OMH, ``pred_level1``, ``pred_level2``, ...
+            and, with OMH, ``pred_level1``, ``pred_level2``, ...; once matched, with the classes of the clusters in their
+            metadata, see `ClusterAssignment.annotate`.
         """
         samples = [SegDataSample() for _ in inputs] if data_samples is None else list(data_samples)
         scores = self._score_maps(self.encode(inputs).float())
@@ -157,6 +163,7 @@ class UnsupervisedSegmentor(BaseSegmentor):
                 one = maps[index : index + 1].contiguous(memory_format=torch.channels_last)
                 full = self.upsample(one, inputs.shape[-2:], sample)
                 setattr(sample, name, PixelData(data=full.argmax(1)))
+        self.assignment.annotate(samples)
         return samples
 
     def _checked_levels(self, levels: Sequence[int] | None) -> list[int]:
