@@ -1,4 +1,4 @@
-"""Make the neighbour index that a config's training needs.
+"""Make the neighbour index that a config's training needs; an interrupted run is continued.
 
 Example:
     python tools/precompute_neighbours.py configs/omh_stego_vit-s8_coco.py --device cuda
@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch  # noqa: E402
 from mmengine.config import DictAction  # noqa: E402
 
-from omh_mmseg.datasets.prepare_neighbours import prepare_neighbours  # noqa: E402
+from omh_mmseg.datasets.neighbour_search import SEARCHES  # noqa: E402
+from omh_mmseg.datasets.prepare_neighbours import describe_neighbours, prepare_neighbours  # noqa: E402
 from omh_mmseg.engine import launch  # noqa: E402
 
 
@@ -24,10 +25,24 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='the training config')
     parser.add_argument('--num-neighbours', type=int, default=30, help='columns, the item itself included')
-    parser.add_argument('--chunk-size', type=int, default=1024, help='rows per block of the search')
+    parser.add_argument(
+        '--chunk-size', type=int, help='rows per block of the search, decides its memory: 1024 on a CPU, else 8192'
+    )
+    parser.add_argument(
+        '--search', choices=SEARCHES, default='matmul', help='both are exact; faiss is an optional library'
+    )
+    parser.add_argument(
+        '--train-mode-dropout',
+        type=float,
+        default=0.0,
+        metavar='P',
+        help="channel dropout of the features; 0.1 reproduces the reference's index, which is not deterministic there",
+    )
+    parser.add_argument('--dropout-seed', type=int, default=0, help='seed of --train-mode-dropout')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--force', action='store_true', help='replace an index that is there')
     parser.add_argument('--if-missing', action='store_true', help='keep an index that fits, even with --force')
+    parser.add_argument('--dry-run', action='store_true', help='only say what would be made and what it needs')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='overrides, key=value')
     return parser.parse_args()
 
@@ -35,14 +50,23 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Build the index and say where it is."""
     args = parse_args()
+    options = dict(
+        num_neighbours=args.num_neighbours,
+        chunk_size=args.chunk_size,
+        device=args.device,
+        train_mode_dropout=args.train_mode_dropout,
+        dropout_seed=args.dropout_seed,
+        search=args.search,
+    )
     try:
         cfg = launch.read_config(args.config, args.cfg_options)
-        path, made = prepare_neighbours(
-            cfg, args.num_neighbours, args.chunk_size, args.device, args.force, args.if_missing
-        )
+        if args.dry_run:
+            print(describe_neighbours(cfg, **options))
+            return
+        path, made = prepare_neighbours(cfg, force=args.force, if_missing=args.if_missing, **options)
     except KeyboardInterrupt:
-        raise SystemExit('interrupted; nothing was written') from None
-    except (OSError, ValueError) as error:
+        raise SystemExit('interrupted; run the same command again to continue') from None
+    except (OSError, ValueError, ModuleNotFoundError) as error:
         raise SystemExit(f'{type(error).__name__}: {error}') from None
     print(f'neighbour index {"written to" if made else "is up to date:"} {path.resolve()}')
 

@@ -1,8 +1,9 @@
-"""The index of nearest neighbours: how it is computed, how it is stored, and what it belongs to.
+"""The index of nearest neighbours: how it is stored and what it belongs to.
 
 An index file is an npz with ``neighbours``, int32 (N, k), column 0 being the item itself, and ``fingerprint``, a JSON
-text that says which images, pipeline, backbone, weights and normalisation it was computed from. Nothing of that stands
-in the file's name: whoever uses an index compares fingerprints (:func:`compare_fingerprints`).
+text that says which images, pipeline, backbone, weights, normalisation and, if any, channel dropout it was computed
+from. Nothing of that stands in the file's name: whoever uses an index compares fingerprints
+(:func:`compare_fingerprints`).
 """
 
 from __future__ import annotations
@@ -14,132 +15,25 @@ import re
 import shlex
 import sys
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor, nn
 
+from omh_mmseg.datasets.neighbour_search import Rows
 from omh_mmseg.datasets.wrappers.base import DatasetWrapper
 
 BACKBONE_KEYS_OUTSIDE = ('checkpoint', 'init_cfg', 'pretrained')
 TRANSFORMS_OUTSIDE = ('PackSegInputs', 'LoadAnnotations', 'LoadOptionalAnnotations')
 SAMPLED_SIZES = 64
+WRITTEN_ROWS = 65536
 DATASET_PARTS = ('items', 'images', 'pipeline')
 MODEL_PARTS = ('backbone', 'weights', 'normalisation')
-
-
-@torch.no_grad()
-def pooled_features(
-    backbone: Callable[[Tensor], Tensor],
-    batches: Iterable[Tensor],
-    total: int | None = None,
-    progress: bool = True,
-) -> Tensor:
-    """One direction per image: the global average of the feature map, L2-normalised (METHODS.md 5.7).
-
-    Args:
-        backbone: From images (B, 3, H, W) to features (B, C, h, w). Put it in eval mode first: STEGO's own index is
-            computed with channel dropout active, which makes two runs differ.
-        batches: Normalised images (B, 3, H, W) on the backbone's device.
-        total: Number of images, for the progress bar.
-        progress: Draw a progress bar on stderr.
-
-    Returns:
-        float32 (N, C) on the CPU.
-
-    Raises:
-        ValueError: No images, or a feature that is not finite.
-    """
-    features = []
-    with _bar(progress) as bar:
-        task = bar.add_task('features of the images', total=total)
-        for images in batches:
-            pooled = backbone(images).float().mean(dim=(2, 3))
-            features.append(nn.functional.normalize(pooled, dim=1).cpu())
-            bar.advance(task, len(images))
-    if not features:
-        raise ValueError('there are no images to compute features of')
-    stacked = torch.cat(features)
-    bad = (~torch.isfinite(stacked).all(dim=1)).nonzero().flatten().tolist()
-    if bad:
-        raise ValueError(f'the backbone gives features that are not finite for {len(bad)} images, first item {bad[0]}')
-    return stacked
-
-
-@torch.no_grad()
-def build_neighbour_index(
-    features: Tensor,
-    num_neighbours: int = 30,
-    chunk_size: int = 1024,
-    device: str | torch.device = 'cpu',
-    progress: bool = False,
-) -> np.ndarray:
-    """Exact nearest neighbours by dot product, in blocks.
-
-    Similarities exist only for ``chunk_size`` x ``8 * chunk_size`` pairs at a time (32 MB at the default), whatever N.
-
-    Args:
-        features: (N, C), L2-normalised, N >= 2.
-        num_neighbours: Columns of the index, the item itself included.
-        chunk_size: Rows per block.
-        device: Where to multiply.
-        progress: Draw a progress bar on stderr.
-
-    Returns:
-        int32 (N, min(num_neighbours, N)): column 0 is the item itself, also where others have the same feature; then
-        the others by falling similarity.
-
-    Raises:
-        ValueError: Fewer than two items, or sizes that are not positive.
-    """
-    items = len(features)
-    if features.ndim != 2 or items < 2:
-        raise ValueError(f'neighbours need features (N, C) with N >= 2 items, got the shape {tuple(features.shape)}')
-    if num_neighbours < 2 or chunk_size < 1:
-        raise ValueError(
-            f'num_neighbours must be at least 2 (the item itself counts) and chunk_size at least 1, got '
-            f'{num_neighbours} and {chunk_size}'
-        )
-    others = min(num_neighbours, items) - 1
-    index = np.empty((items, others + 1), dtype=np.int32)
-    index[:, 0] = np.arange(items)
-    with _bar(progress) as bar:
-        task = bar.add_task('nearest neighbours', total=items)
-        for start in range(0, items, chunk_size):
-            rows = torch.arange(start, min(start + chunk_size, items))
-            best = _best_others(features, rows, others, 8 * chunk_size, torch.device(device))
-            index[start : start + len(rows), 1:] = best.cpu().numpy()
-            bar.advance(task, len(rows))
-    return index
-
-
-def _bar(enabled: bool) -> Progress:
-    return Progress(console=Console(stderr=True), disable=not enabled)
-
-
-def _best_others(features: Tensor, rows: Tensor, others: int, columns: int, device: torch.device) -> Tensor:
-    """Numbers (R, others) of the most similar items to each of the consecutive ``rows``, themselves excluded."""
-    queries = features[rows].to(device)
-    best = queries.new_full((len(rows), 0), 0.0)
-    numbers = torch.empty((len(rows), 0), dtype=torch.long, device=device)
-    for start in range(0, len(features), columns):
-        block = features[start : start + columns].to(device)
-        similarity = queries @ block.T  # (R, columns)
-        own = (rows - start).to(device)
-        inside = ((own >= 0) & (own < len(block))).nonzero().flatten()
-        similarity[inside, own[inside]] = -torch.inf
-        candidates = torch.arange(start, start + len(block), device=device).expand(len(rows), -1)
-        best = torch.cat((best, similarity), dim=1)
-        numbers = torch.cat((numbers, candidates), dim=1)
-        best, order = best.topk(min(others, best.shape[1]), dim=1)
-        numbers = numbers.gather(1, order)
-    return numbers
+DROPOUT_PART = 'train_mode_dropout'
 
 
 @dataclass
@@ -183,9 +77,26 @@ class NeighbourIndex:
 
     def write(self, file: BinaryIO) -> None:
         """Write the npz to an open file."""
-        np.savez_compressed(
-            file, neighbours=self.neighbours.astype(np.int32), fingerprint=json.dumps(self.fingerprint, sort_keys=True)
-        )
+        write_index(file, self.neighbours, self.fingerprint)
+
+
+def write_index(file: BinaryIO, neighbours: Rows, fingerprint: dict[str, Any]) -> None:
+    """Write the npz to an open file, a block of rows at a time.
+
+    Args:
+        file: Open for writing.
+        neighbours: Whole numbers (N, k), in memory or as a file of rows.
+        fingerprint: What the index was computed from.
+    """
+    with zipfile.ZipFile(file, 'w', zipfile.ZIP_DEFLATED) as archive:
+        with archive.open('neighbours.npy', 'w', force_zip64=True) as entry:
+            header = dict(descr='<i4', fortran_order=False, shape=tuple(neighbours.shape))
+            np.lib.format.write_array_header_1_0(entry, header)
+            for start in range(0, neighbours.shape[0], WRITTEN_ROWS):
+                block = neighbours[start : start + WRITTEN_ROWS]
+                entry.write(np.ascontiguousarray(block, '<i4').tobytes())
+        with archive.open('fingerprint.npy', 'w') as entry:
+            np.lib.format.write_array(entry, np.array(json.dumps(fingerprint, sort_keys=True)))
 
 
 def dataset_fingerprint(dataset: Any) -> dict[str, Any]:
@@ -291,8 +202,13 @@ def resolve_index_path(index: str | Path, fingerprint: dict[str, Any]) -> Path:
     return Path(str(index).replace('{fingerprint}', hashlib.sha256(parts.encode()).hexdigest()[:8]))
 
 
-def suggested_command(*flags: str) -> str:
-    """The command that makes the index for the run that is going on, as far as its command line tells."""
+def suggested_command(*flags: str, tool: str = 'precompute_neighbours.py') -> str:
+    """The command that makes what the run that is going on lacks, as far as its command line tells.
+
+    Args:
+        *flags: Options of that command.
+        tool: Its file in ``tools/``.
+    """
     arguments = sys.argv[1:]
     configs = [argument for argument in arguments if argument.endswith(('.py', '.json', '.yaml', '.yml'))]
     config = next((argument for argument in configs if os.path.isfile(argument)), 'CONFIG')
@@ -303,4 +219,12 @@ def suggested_command(*flags: str) -> str:
             if argument.startswith('-'):
                 break
             options.append(argument)
-    return shlex.join(['python', 'tools/precompute_neighbours.py', config, *flags, *options])
+    return shlex.join(['python', f'tools/{tool}', config, *flags, *options])
+
+
+def command_to_remake(fingerprint: dict[str, Any]) -> str:
+    """The command that replaces an index by one that is made in the same way."""
+    dropout = fingerprint.get(DROPOUT_PART)
+    flags = ['--train-mode-dropout', str(dropout['probability'])] if dropout else []
+    flags += ['--dropout-seed', str(dropout['seed'])] if dropout and dropout['seed'] else []
+    return suggested_command('--force', *flags)

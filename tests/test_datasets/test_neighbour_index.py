@@ -6,18 +6,15 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from omh_mmseg.datasets import neighbour_index
 from omh_mmseg.datasets.neighbour_index import (
     NeighbourIndex,
-    build_neighbour_index,
+    command_to_remake,
     compare_fingerprints,
     dataset_fingerprint,
     model_fingerprint,
-    pooled_features,
     resolve_index_path,
     state_dict_digest,
     suggested_command,
@@ -26,76 +23,10 @@ from omh_mmseg.files import replaced_when_complete
 from omh_mmseg.registry import DATASETS
 
 
-def directions(items: int, channels: int = 16, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return nn.functional.normalize(torch.randn(items, channels, generator=generator), dim=1)
-
-
-@settings(max_examples=30, deadline=None)
-@given(items=st.integers(2, 90), columns=st.integers(2, 40), chunk=st.integers(1, 50), seed=st.integers(0, 999))
-def test_index_equals_a_full_sort(items, columns, chunk, seed):
-    features = directions(items, seed=seed)
-    index = build_neighbour_index(features, columns, chunk)
-    assert index.dtype == np.int32
-    assert index.shape == (items, min(columns, items))
-    similarity = (features.double() @ features.double().T).fill_diagonal_(torch.inf)
-    expected = similarity.sort(dim=1, descending=True).indices[:, : index.shape[1]].numpy()
-    np.testing.assert_array_equal(index, expected)
-
-
-@pytest.mark.parametrize('chunk', [1, 3, 100])
-def test_item_itself_comes_first_among_duplicates(chunk):
-    features = directions(1).repeat(12, 1)
-    index = build_neighbour_index(features, 5, chunk)
-    np.testing.assert_array_equal(index[:, 0], np.arange(12))
-    assert all(len(set(row)) == 5 for row in index.tolist())
-
-
-def test_memory_is_bounded_by_the_block(monkeypatch):
-    largest = 0
-    original = torch.cat
-
-    def watch(tensors, dim=0):
-        nonlocal largest
-        result = original(tensors, dim=dim)
-        largest = max(largest, result.numel())
-        return result
-
-    monkeypatch.setattr(neighbour_index.torch, 'cat', watch)
-    build_neighbour_index(directions(1000), num_neighbours=5, chunk_size=10)
-    assert largest <= 10 * (80 + 4)
-
-
-def test_wrong_features():
-    with pytest.raises(ValueError, match=r'N >= 2 items, got the shape \(1, 16\)'):
-        build_neighbour_index(directions(1))
-    with pytest.raises(ValueError, match='num_neighbours must be at least 2'):
-        build_neighbour_index(directions(4), num_neighbours=1)
-    with pytest.raises(ValueError, match='chunk_size at least 1, got 30 and 0'):
-        build_neighbour_index(directions(4), chunk_size=0)
-
-
-def test_pooled_features_are_the_normalised_mean():
-    images = torch.rand(5, 3, 4, 6)
-    backbone = nn.Conv2d(3, 7, 2, 2)
-    features = pooled_features(backbone, images.split(2), progress=False)
-    maps = backbone(images).detach()
-    expected = maps.flatten(2).mean(2)
-    torch.testing.assert_close(features, expected / expected.norm(dim=1, keepdim=True))
-    assert not features.requires_grad
-
-
-def test_pooled_features_wrong_input():
-    with pytest.raises(ValueError, match='there are no images'):
-        pooled_features(nn.Identity(), [], progress=False)
-    images = torch.rand(4, 3, 2, 2)
-    images[2, 0] = torch.nan
-    with pytest.raises(ValueError, match='not finite for 1 images, first item 2'):
-        pooled_features(nn.Identity(), images.split(1), progress=False)
-
-
-def test_file_round_trip(tmp_path):
-    neighbours = build_neighbour_index(directions(6), 4)
+def test_file_round_trip(tmp_path, monkeypatch):
+    neighbours = np.arange(24, dtype=np.int64).reshape(6, 4) % 6
+    neighbours[:, 0] = np.arange(6)
+    monkeypatch.setattr(neighbour_index, 'WRITTEN_ROWS', 4)
     with replaced_when_complete(tmp_path / 'deep' / 'a.npz') as file:
         NeighbourIndex(neighbours, dict(items=6, images='x')).write(file)
     loaded = NeighbourIndex.load(tmp_path / 'deep' / 'a.npz')
@@ -208,3 +139,9 @@ def test_suggested_command_repeats_the_run(monkeypatch, tmp_path):
     )
     monkeypatch.setattr(sys, 'argv', ['python', 'absent.py'])
     assert suggested_command() == 'python tools/precompute_neighbours.py CONFIG'
+
+
+def test_command_to_remake_keeps_the_dropout():
+    assert command_to_remake({}) == 'python tools/precompute_neighbours.py CONFIG --force'
+    dropout = dict(train_mode_dropout=dict(probability=0.1, seed=3))
+    assert command_to_remake(dropout).endswith('--force --train-mode-dropout 0.1 --dropout-seed 3')

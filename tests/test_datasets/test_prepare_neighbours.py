@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import os
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from torch import nn
 
 from omh_mmseg.datasets import prepare_neighbours as module
 from omh_mmseg.datasets.neighbour_index import NeighbourIndex
-from omh_mmseg.datasets.prepare_neighbours import find_pairs_config, prepare_neighbours
+from omh_mmseg.datasets.neighbour_store import PartialIndex, RowFile
+from omh_mmseg.datasets.prepare_neighbours import describe_neighbours, find_pairs_config, prepare_neighbours
 from omh_mmseg.registry import DATASETS, MODELS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -122,15 +126,131 @@ def test_damaged_and_narrow_files_are_not_taken_for_valid(cfg):
     assert prepare_neighbours(cfg, progress=False, force=True, if_missing=True)[1]
 
 
-def test_interrupt_leaves_nothing_half_written(cfg, monkeypatch):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
+class Interrupting:
+    """Raise KeyboardInterrupt at the n-th of the calls that it counts."""
 
-    monkeypatch.setattr(module, 'build_neighbour_index', interrupted)
+    def __init__(self, monkeypatch, at: int, *targets: tuple[object, str]) -> None:
+        self.calls, self.at = 0, at
+        for owner, name in targets:
+            monkeypatch.setattr(owner, name, self.counted(getattr(owner, name)))
+
+    def counted(self, function):  # noqa: ANN001, ANN201
+        def call(*arguments, **options):  # noqa: ANN002, ANN003, ANN202
+            self.calls += 1
+            if self.calls == self.at:
+                raise KeyboardInterrupt
+            return function(*arguments, **options)
+
+        return call
+
+
+POINTS = ((RowFile, 'append'), (PartialIndex, 'remove'), (module, 'write_index'), (os, 'replace'))
+
+
+def test_interrupted_anywhere_the_next_run_ends_with_the_same_index(cfg):
+    arguments = dict(chunk_size=3, progress=False, train_mode_dropout=0.1, dropout_seed=2)
+    path, _ = prepare_neighbours(cfg, **arguments)
+    with np.load(path) as arrays:
+        expected = {name: arrays[name] for name in arrays.files}
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    points = 0
+    while True:
+        path.unlink(missing_ok=True)
+        with pytest.MonkeyPatch.context() as patch:
+            Interrupting(patch, points + 1, *POINTS)
+            try:
+                prepare_neighbours(cfg, **arguments)
+                break
+            except KeyboardInterrupt:
+                points += 1
+        complete = path.exists()  # only while the work folder was being deleted
+        assert prepare_neighbours(cfg, **arguments) == (path, not complete)
+        with np.load(path) as arrays:
+            for name, value in expected.items():
+                np.testing.assert_array_equal(arrays[name], value)
+        assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    assert points > 10
+
+
+def test_an_interrupted_run_is_continued_not_repeated(cfg, monkeypatch, caplog):
+    interrupted = Interrupting(monkeypatch, 3, (RowFile, 'append'))
     with pytest.raises(KeyboardInterrupt):
+        prepare_neighbours(cfg, chunk_size=2, progress=False)
+    assert 'features of 8 items and the neighbours of 0' in describe_neighbours(cfg, chunk_size=2)
+    interrupted.at, interrupted.calls = 4, 0
+    with pytest.raises(KeyboardInterrupt):
+        prepare_neighbours(cfg, chunk_size=2, progress=False)
+    assert 'features of 9 items and the neighbours of 4' in describe_neighbours(cfg, chunk_size=2)
+    interrupted.calls = -100
+    path, _ = prepare_neighbours(cfg, chunk_size=2, progress=False)
+    assert interrupted.calls == -100 + 3  # rows 4..5, 6..7, 8
+
+
+def test_another_search_keeps_the_features(cfg, monkeypatch):
+    interrupted = Interrupting(monkeypatch, 5, (RowFile, 'append'))
+    with pytest.raises(KeyboardInterrupt):
+        prepare_neighbours(cfg, chunk_size=2, progress=False)
+    interrupted.calls = -100
+    prepare_neighbours(cfg, chunk_size=5, progress=False)
+    assert interrupted.calls == -100 + 2
+
+
+def test_the_rest_of_another_run_is_not_used(cfg, tmp_path, monkeypatch):
+    cfg.train_dataloader.dataset.index = str(tmp_path / 'plain.npz')
+    expected, _ = prepare_neighbours(cfg, progress=False)
+    content = NeighbourIndex.load(expected).neighbours
+    cfg.train_dataloader.dataset.index = str(tmp_path / 'index.npz')
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        Interrupting(patch, 3, (RowFile, 'append'))
+        prepare_neighbours(cfg, progress=False, train_mode_dropout=0.5)
+    warnings = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', warnings.append)
+    path, _ = prepare_neighbours(cfg, progress=False)
+    assert 'begun anew: it was made from other images, weights or settings' in warnings[0]
+    np.testing.assert_array_equal(NeighbourIndex.load(path).neighbours, content)
+
+
+def test_dropout_makes_another_index_that_is_told_apart(cfg):
+    path, _ = prepare_neighbours(cfg, progress=False, train_mode_dropout=0.4)
+    index = NeighbourIndex.load(path)
+    assert index.fingerprint['train_mode_dropout'] == dict(probability=0.4, seed=0)
+    assert prepare_neighbours(cfg, progress=False, train_mode_dropout=0.4) == (path, False)
+    assert len(DATASETS.build(cfg.train_dataloader.dataset)) == 9
+    with pytest.raises(FileExistsError, match='train_mode_dropout: the index has .*0.4.*, this run has None'):
         prepare_neighbours(cfg, progress=False)
-    folder = Path(cfg.train_dataloader.dataset.index).parent
-    assert list(folder.iterdir()) == []
+    with pytest.raises(FileExistsError, match='--force --train-mode-dropout 0.4 --dropout-seed 1'):
+        prepare_neighbours(cfg, progress=False, train_mode_dropout=0.4, dropout_seed=1)
+    prepare_neighbours(cfg, progress=False, force=True)
+    assert not np.array_equal(NeighbourIndex.load(path).neighbours, index.neighbours)
+    with pytest.raises(ValueError, match=r'train_mode_dropout must lie in \[0, 1\), got 1.5'):
+        prepare_neighbours(cfg, progress=False, train_mode_dropout=1.5)
+
+
+def test_too_small_disk(cfg, monkeypatch):
+    monkeypatch.setattr(module.shutil, 'disk_usage', lambda _: SimpleNamespace(free=100))
+    with pytest.raises(OSError, match='for 9 features of 3 channels, only 0.00 GiB are free'):
+        prepare_neighbours(cfg, progress=False)
+
+
+def test_two_processes_do_not_make_one_index(cfg, monkeypatch):
+    pytest.importorskip('fcntl')
+
+    def second(*_, **__):
+        prepare_neighbours(cfg, progress=False)
+
+    monkeypatch.setattr(module, '_complete_neighbours', second)
+    with pytest.raises(BlockingIOError, match='another process is making this neighbour index'):
+        prepare_neighbours(cfg, progress=False)
+
+
+def test_description_changes_nothing(cfg, tmp_path):
+    text = describe_neighbours(cfg, chunk_size=64)
+    assert ': absent\n9 items, 9 columns, disk space unknown' in text
+    assert not (tmp_path / 'neighbours').exists()
+    path, _ = prepare_neighbours(cfg, progress=False)
+    assert f'{path}: there and valid' in describe_neighbours(cfg)
+    cfg.model.backbone.seed = 4
+    assert 'another one:\n  backbone: the index has' in describe_neighbours(cfg)
 
 
 def test_wrong_configs(cfg):
@@ -154,7 +274,10 @@ def test_tool_says_where_the_index_is(cfg, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [*sys.argv, '--if-missing'])
     runpy.run_path(str(TOOL), run_name='__main__')
     assert 'is up to date' in capsys.readouterr().out
-    monkeypatch.setattr(sys, 'argv', [*sys.argv, '--cfg-options', 'model.backbone.seed=4'])
+    monkeypatch.setattr(sys, 'argv', [*sys.argv[:4], '--dry-run'])
+    runpy.run_path(str(TOOL), run_name='__main__')
+    assert 'there and valid\n9 items, 9 columns' in capsys.readouterr().out
+    monkeypatch.setattr(sys, 'argv', [*sys.argv[:4], '--cfg-options', 'model.backbone.seed=4'])
     with pytest.raises(SystemExit, match=r'(?s)is another index.*--force --cfg-options model.backbone.seed=4'):
         runpy.run_path(str(TOOL), run_name='__main__')
 

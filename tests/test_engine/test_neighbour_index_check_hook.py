@@ -23,6 +23,7 @@ from omh_mmseg.registry import DATASETS, HOOKS
 def runner(tmp_path):
     """The part of a runner that the hook looks at, with a fitting index."""
     init_default_scope('mmseg')
+    lines: list[str] = []
     generator = np.random.default_rng(0)
     for number in range(4):
         Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(tmp_path / f'{number}.png')
@@ -44,6 +45,8 @@ def runner(tmp_path):
     return SimpleNamespace(
         model=model,
         cfg=ConfigDict(model=model_cfg),
+        logger=SimpleNamespace(info=lines.append),
+        lines=lines,
         train_dataloader=SimpleNamespace(dataset=DATASETS.build(pairs)),
     )
 
@@ -54,6 +57,17 @@ def check(runner, **options) -> None:
 
 def test_fitting_index_passes(runner):
     check(runner)
+
+
+def test_dropout_of_the_features_is_logged_and_accepted(runner):
+    check(runner)
+    assert runner.lines == []
+    runner.train_dataloader.dataset.fingerprint['train_mode_dropout'] = dict(probability=0.1, seed=5)
+    check(runner)
+    assert 'index.npz was made with channel dropout 0.1 of the features, seed 5' in runner.lines[0]
+    runner.cfg.model.backbone.patch = 16
+    with pytest.raises(ValueError, match='--force --train-mode-dropout 0.1 --dropout-seed 5'):
+        check(runner)
 
 
 def test_other_weights(runner):

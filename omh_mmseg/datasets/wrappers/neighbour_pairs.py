@@ -14,6 +14,7 @@ from torch import Tensor
 from omh_mmseg.datasets.neighbour_index import (
     DATASET_PARTS,
     NeighbourIndex,
+    command_to_remake,
     compare_fingerprints,
     dataset_fingerprint,
     resolve_index_path,
@@ -86,7 +87,7 @@ class NeighbourPairs(DatasetWrapper):
             listed = '\n  '.join(differences or [f'{len(loaded.neighbours)} rows for {len(self.dataset)} items'])
             raise ValueError(
                 f'the neighbour index {path} was made for other images or another pipeline:\n  {listed}\n'
-                f'Make it anew with\n    {suggested_command("--force")}'
+                f'Make it anew with\n    {command_to_remake(loaded.fingerprint)}'
             )
         self.neighbours = loaded.neighbours
         self.fingerprint = loaded.fingerprint

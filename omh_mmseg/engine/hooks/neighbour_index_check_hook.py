@@ -9,10 +9,11 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from omh_mmseg.datasets.neighbour_index import (
+    DROPOUT_PART,
     MODEL_PARTS,
+    command_to_remake,
     compare_fingerprints,
     model_fingerprint,
-    suggested_command,
 )
 from omh_mmseg.datasets.wrappers import NeighbourPairs
 from omh_mmseg.registry import HOOKS
@@ -22,7 +23,8 @@ from omh_mmseg.registry import HOOKS
 class NeighbourIndexCheckHook(Hook):
     """Compare the neighbour index with the model's backbone, its weights and the normalisation before the training.
 
-    The data set checks its own part (images, pipeline) when it is built; the backbone is known only here. Without a
+    The data set checks its own part (images, pipeline) when it is built; the backbone is known only here. Channel
+    dropout of the index's features is a choice of whoever made it: it is logged, not refused. Without a
     ``NeighbourPairs`` data set the hook does nothing.
 
     Args:
@@ -52,7 +54,14 @@ class NeighbourIndexCheckHook(Hook):
             listed = '\n  '.join(differences)
             raise ValueError(
                 f'the neighbour index {pairs.index_path} was made with another backbone:\n  {listed}\n'
-                f'Make it anew with\n    {suggested_command("--force")}\nor set another `index` path in the config'
+                f'Make it anew with\n    {command_to_remake(pairs.fingerprint)}\n'
+                'or set another `index` path in the config'
+            )
+        dropout = pairs.fingerprint.get(DROPOUT_PART)
+        if dropout:
+            runner.logger.info(
+                f'the neighbour index {pairs.index_path} was made with channel dropout {dropout["probability"]} of the '
+                f'features, seed {dropout["seed"]}'
             )
 
 
