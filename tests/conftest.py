@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-GOLDEN_FILES = ('stego_correlation.npz', 'cluster_lookup.npz', 'metrics.npz')
+GOLDEN_FILES = ('stego_correlation.npz', 'cluster_lookup.npz', 'metrics.npz', 'dino_vit.npz')
 
 
 @pytest.fixture(scope='session')

@@ -83,8 +83,9 @@ def test_dino_names_of_every_parameter(weights):
     assert list(dino_to_mmpretrain(named)) == list(weights)
 
 
-@pytest.mark.golden
-def test_converted_dino_weights_give_the_reference_features(golden, tmp_path):
+@pytest.fixture
+def reference(golden, tmp_path) -> tuple[dict, FrozenBackbone]:
+    """The arrays of the reference transformer, and ours with its weights."""
     arrays = golden('dino_vit')
     state = {key[3:]: torch.tensor(value) for key, value in arrays.items() if key.startswith('sd/')}
     torch.save(state, tmp_path / 'dino.pth')
@@ -94,14 +95,33 @@ def test_converted_dino_weights_give_the_reference_features(golden, tmp_path):
         embed_dims=embed_dims, num_layers=depth, num_heads=arrays['native/attn'].shape[1],
         feedforward_channels=state['blocks.0.mlp.fc1.weight'].shape[0],
     )  # fmt: skip
-    images = torch.tensor(arrays['native/x'])
     vit = dict(
-        type='mmpretrain.VisionTransformer', arch=arch, img_size=images.shape[-1], patch_size=patch, out_type='featmap',
-        norm_cfg=dict(type='LN', eps=1e-6),
+        type='mmpretrain.VisionTransformer', arch=arch, img_size=arrays['native/x'].shape[-1], patch_size=patch,
+        out_type='featmap',
     )  # fmt: skip
-    backbone = FrozenBackbone(vit, str(tmp_path / 'dino.pth'), 'dino')
+    backbone = FrozenBackbone(vit, str(tmp_path / 'dino.pth'), 'dino', position_interpolation='dino')
     backbone.init_weights()
-    torch.testing.assert_close(backbone(images), torch.tensor(arrays['native/feat']), rtol=1e-4, atol=1e-4)
+    return arrays, backbone
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize('size', ['native', 'wide', 'large'])
+def test_converted_dino_weights_give_the_reference_numbers(reference, size):
+    arrays, backbone = reference
+    expected = {name: torch.tensor(arrays[f'{size}/{name}']) for name in ('x', 'feat', 'key', 'attn')}
+    taps = backbone.taps(expected['x'], attention='heads')
+    for name, found in zip(('feat', 'key', 'attn'), taps):
+        torch.testing.assert_close(found, expected[name], rtol=1e-5, atol=1e-6, msg=lambda text, name=name: name + text)
+    mean = backbone.taps(expected['x'], keys=False, attention='mean').attention
+    torch.testing.assert_close(mean, expected['attn'].mean(1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.golden
+def test_resize_by_size_misses_the_reference_numbers(reference):
+    arrays, backbone = reference
+    backbone.position_interpolation = 'size'
+    found = backbone(torch.tensor(arrays['large/x']))
+    assert (found - torch.tensor(arrays['large/feat'])).abs().max() > 1e-3
 
 
 def test_real_weights_of_mobilenet(shared_dir):

@@ -155,3 +155,143 @@ def test_absent_map(tiny_vit, out_indices):
 def test_no_map(tiny_vit):
     with pytest.raises(ValueError, match='out_indices is empty'):
         FrozenBackbone(tiny_vit, out_indices=())
+
+
+# ---- keys and attention of the last block
+
+
+def plain_attention(projected: torch.Tensor, heads: int) -> torch.Tensor:
+    """Softmax of scaled products, head by head, of a projection (B, N, 3 C)."""
+    width = projected.shape[-1] // 3
+    each = width // heads
+    maps = []
+    for head in range(heads):
+        query = projected[..., head * each : (head + 1) * each]
+        key = projected[..., width + head * each : width + (head + 1) * each]
+        maps.append(torch.softmax(torch.einsum('bnd,bmd->bnm', query, key) / each**0.5, -1))
+    return torch.stack(maps, 1)
+
+
+@pytest.fixture(params=['VisionTransformer', 'DistilledVisionTransformer', 'DeiT3', 'without CLS'])
+def kin(request, tiny_vit) -> FrozenBackbone:
+    """Frozen relatives of mmpretrain's transformer with visible weights."""
+    if request.param == 'without CLS':
+        cfg = tiny_vit | dict(with_cls_token=False)
+    else:
+        cfg = tiny_vit | dict(type=f'mmpretrain.{request.param}')
+    backbone = FrozenBackbone(cfg, position_interpolation='dino')
+    for parameter in backbone.backbone.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return backbone
+
+
+def test_taps(kin):
+    images, extra = torch.randn(2, 3, 32, 48), kin.num_extra_tokens
+    assert kin.has_keys and kin.has_attention
+    assert extra == (0 if kin.backbone.cls_token is None else 1 + hasattr(kin.backbone, 'dist_token'))
+    seen, passes = [], []
+    qkv = kin.backbone.layers[-1].attn.qkv
+    hooks = [
+        qkv.register_forward_hook(lambda _m, _i, output: seen.append(output)),
+        kin.backbone.patch_embed.register_forward_hook(lambda *_: passes.append(1)),
+    ]
+    taps = kin.taps(images, attention='heads')
+    assert len(passes) == 1
+    for hook in hooks:
+        hook.remove()
+    assert torch.equal(taps.features, kin(images))
+    assert taps.keys.shape == (2, 24, 4, 6)
+    assert torch.equal(taps.keys[:, :, 1, 2], seen[0][:, extra + 1 * 6 + 2, 24:48])
+    assert taps.attention.shape == (2, 3, extra + 24, extra + 24)
+    torch.testing.assert_close(taps.attention, plain_attention(seen[0], 3))
+    torch.testing.assert_close(taps.attention.sum(-1), torch.ones(2, 3, extra + 24))
+    mean = kin.taps(images, keys=False, attention='mean')
+    assert mean.keys is None
+    torch.testing.assert_close(mean.attention, taps.attention.mean(1))
+    assert not any(part.requires_grad for part in taps)
+    assert not qkv._forward_hooks
+
+
+def test_attention_is_what_the_block_uses(tiny_vit):
+    backbone = FrozenBackbone(tiny_vit)
+    block = backbone.backbone.layers[-1].attn
+    inputs, outputs = [], []
+    block.register_forward_pre_hook(lambda _m, given: inputs.append(given[0]))
+    block.register_forward_hook(lambda _m, _i, output: outputs.append(output))
+    attention = backbone.taps(torch.randn(2, 3, 32, 32), attention='heads').attention
+    values = block.qkv(inputs[0]).chunk(3, -1)[2].unflatten(-1, (3, 8)).transpose(1, 2)
+    torch.testing.assert_close(block.proj((attention @ values).transpose(1, 2).flatten(2)), outputs[0])
+
+
+def test_taps_of_half_precision_are_softmaxed_in_float32(tiny_vit):
+    backbone = FrozenBackbone(tiny_vit).to(torch.bfloat16)
+    taps = backbone.taps(torch.randn(1, 3, 32, 32).bfloat16(), attention='mean')
+    assert (taps.keys.dtype, taps.attention.dtype) == (torch.bfloat16, torch.float32)
+    torch.testing.assert_close(taps.attention.sum(-1), torch.ones(1, 17))
+
+
+def test_taps_under_autocast(tiny_vit):
+    backbone = FrozenBackbone(tiny_vit)
+    images = torch.randn(1, 3, 32, 32)
+    with torch.autocast('cpu', torch.bfloat16):
+        taps = backbone.taps(images, attention='heads')
+    assert taps.attention.dtype == torch.float32
+    torch.testing.assert_close(taps.attention, backbone.taps(images, attention='heads').attention, rtol=0.05, atol=0.01)
+
+
+def test_failing_pass_leaves_no_hook(tiny_vit, monkeypatch):
+    backbone = FrozenBackbone(tiny_vit)
+    monkeypatch.setattr(backbone.backbone, 'ln1', None)
+    with pytest.raises(TypeError):
+        backbone.taps(torch.randn(1, 3, 32, 32))
+    assert not backbone.backbone.layers[-1].attn.qkv._forward_hooks
+
+
+@pytest.mark.parametrize('out_type', ['featmap', 'raw', 'cls_token'])
+def test_keys_as_features(tiny_vit, out_type):
+    backbone = FrozenBackbone(tiny_vit | dict(out_type=out_type), feature='keys')
+    assert (backbone.out_channels, backbone.stride) == (24, 8)
+    images = torch.randn(2, 3, 32, 40)
+    backbone.train()
+    taps = backbone.taps(images, attention='mean')
+    assert torch.equal(backbone(images), taps.keys) and torch.equal(taps.features, taps.keys)
+    assert taps.features.shape == (2, 24, 4, 5)
+    tokens = FrozenBackbone(tiny_vit)
+    tokens.load_state_dict(backbone.state_dict())
+    assert torch.equal(tokens.taps(images).keys, taps.keys)
+    assert not torch.equal(tokens(images), taps.keys)
+
+
+@pytest.mark.parametrize('name', [name for name in BACKBONES if name != 'vit'])
+def test_backbones_without_attention(name):
+    backbone = build(name)
+    assert not backbone.has_keys and not backbone.has_attention and backbone.num_extra_tokens == 0
+    images = torch.randn(1, 3, 64, 64)
+    features, keys, attention = backbone.taps(images, keys=False)
+    assert torch.equal(features, backbone(images)) and keys is None and attention is None
+    with pytest.raises(ValueError, match='keys=True needs .* has none. Choose affinity from features'):
+        backbone.taps(images)
+    with pytest.raises(ValueError, match="attention='mean' needs .* has none. Choose affinity from features"):
+        backbone.taps(images, keys=False, attention='mean')
+    with pytest.raises(ValueError, match="feature='keys' needs .* has none. Use feature='tokens'"):
+        build(name, feature='keys')
+
+
+@pytest.mark.parametrize(
+    'cfg',
+    [
+        dict(type='mmpretrain.BEiTViT', arch='deit-tiny', img_size=32, patch_size=16, out_type='featmap'),
+        dict(type='mmpretrain.ViTEVA02', arch='t', img_size=28, patch_size=14, out_type='featmap'),
+    ],
+    ids=lambda cfg: cfg['type'],
+)
+def test_attention_with_biases_or_rotations_is_not_offered(cfg):
+    backbone = FrozenBackbone(cfg, out_channels=192, stride=16)
+    assert not backbone.has_attention
+
+
+def test_unknown_choices(tiny_vit):
+    with pytest.raises(ValueError, match=r"feature must be one of \('tokens', 'keys'\); got 'KK'"):
+        FrozenBackbone(tiny_vit, feature='KK')
+    with pytest.raises(ValueError, match=r"attention must be one of \(None, 'mean', 'heads'\); got 'max'"):
+        FrozenBackbone(tiny_vit).taps(torch.randn(1, 3, 32, 32), attention='max')

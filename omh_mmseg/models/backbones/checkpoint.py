@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.logging import MMLogger
@@ -82,11 +83,20 @@ def read_state_dict(checkpoint: str) -> dict[str, Tensor]:
             raise ValueError(
                 f'{path} is not a readable checkpoint of plain tensors ({type(error).__name__}: {error}).'
             ) from error
+    return unwrap_state_dict(content, checkpoint)
+
+
+def unwrap_state_dict(content: Any, name: str) -> dict[str, Tensor]:
+    """Open the wrappers ``state_dict``, ``model`` and ``teacher`` of a checkpoint's content.
+
+    Raises:
+        ValueError: If it holds no state dict of tensors; ``name`` is the file in the message.
+    """
     for key in WRAPPER_KEYS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f'{checkpoint} holds no state dict of tensors (looked below {WRAPPER_KEYS} too).')
+        raise ValueError(f'{name} holds no state dict of tensors (looked below {WRAPPER_KEYS} too).')
     return content
 
 

@@ -71,7 +71,7 @@ def dino_positions(backbone: Any, images: Tensor) -> Iterator[None]:
 
     Its forward pass resizes ``pos_embed`` from ``patch_resolution`` to the grid of the images, by target size. With
     both exchanged for the resized embedding and its grid, it finds nothing to do. The stored weights stay untouched,
-    so that loading, moving and casting them need no care. The resize costs about 0.1 % of a forward pass of one image.
+    so that loading, moving and casting them need no care. The resize costs below 1 % of the forward pass of one image.
     """
     native, grid = tuple(backbone.patch_resolution), token_grid(backbone.patch_embed, images.shape[-2:])
     if grid == native:
