@@ -70,6 +70,29 @@ def test_linear_probe_equals_the_vector(waves):
     assert loss.item() == pytest.approx(3.8334172, abs=1e-5)
 
 
+def test_initial_weights():
+    """METHODS.md 2.4: centres i.i.d. standard normal; the classifier as torch makes it (2.1)."""
+    cluster, linear = ClusterProbe(100, 90), LinearProbe(100, 90)
+    cluster.init_weights(), linear.init_weights()
+    centres = cluster.centres.detach()
+    assert centres.mean().item() == pytest.approx(0, abs=0.05)
+    assert centres.std().item() == pytest.approx(1, abs=0.05)
+    assert (centres.abs() < 1).float().mean().item() == pytest.approx(0.6827, abs=0.03)
+    weight, bias = 10 * linear.classifier.weight.detach(), 10 * linear.classifier.bias.detach()
+    for values in (weight, bias):
+        assert 0.9 < values.abs().max() <= 1 and values.std().item() == pytest.approx(3**-0.5, abs=0.1)
+
+
+def test_the_cluster_loss_needs_no_upsampling_and_the_linear_one_upsamples_logits():
+    """METHODS.md 3A.5: the first is a mean over the code's grid, the second over the pixels of the label."""
+    code, cluster, linear = torch.randn(2, 6, 4, 5), ClusterProbe(6, 3), LinearProbe(6, 3)
+    labels = torch.randint(0, 3, (2, 13, 18))
+    nearest = F.cosine_similarity(code[:, None], cluster.centres[None, :, :, None, None], dim=2).max(1).values
+    torch.testing.assert_close(cluster.loss(code)['loss_cluster_probe'], -nearest.mean())
+    logits = F.interpolate(linear(code), size=(13, 18), mode='bilinear', align_corners=False)
+    torch.testing.assert_close(linear.loss(code, labels)['loss_linear_probe'], F.cross_entropy(logits, labels))
+
+
 def test_neither_probe_reaches_the_code():
     code = torch.randn(2, 6, 4, 4, requires_grad=True)
     cluster, linear = ClusterProbe(6, 3), LinearProbe(6, 3)

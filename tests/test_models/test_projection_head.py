@@ -62,6 +62,25 @@ def test_each_use_draws_its_own_mask():
         assert (first > second).any() and (second > first).any()
 
 
+def test_initial_weights_are_the_frameworks_default():
+    """METHODS.md 2.1: Kaiming-uniform with a = sqrt 5, that is uniform in +-1 / sqrt(fan in), biases likewise."""
+    head = ProjectionHead(400, 50)
+    head.init_weights()
+    for layer in (head.linear, head.nonlinear[0], head.nonlinear[2]):
+        for values in (layer.weight.detach().flatten(), layer.bias.detach()):
+            scaled = values * 20
+            assert scaled.abs().max() <= 1 and scaled.std().item() == pytest.approx(3**-0.5, abs=0.15)
+            assert scaled.max() > 0.9 and scaled.min() < -0.9
+
+
+def test_no_layer_but_dropout_behaves_differently_in_training():
+    head = ProjectionHead(7, 4)
+    head.dropout.p = 0.0
+    features = torch.randn(2, 7, 3, 5)
+    assert torch.equal(head.train()(features), head.eval()(features))
+    assert not list(head.buffers())
+
+
 def test_mmseg_finds_the_number_of_classes():
     assert MODELS.build(dict(type='ProjectionHead', in_channels=7, channels=4, num_classes=9)).num_classes == 9
 
