@@ -115,11 +115,13 @@ def dataset_fingerprint(dataset: Any) -> dict[str, Any]:
     base = dataset
     while isinstance(base, DatasetWrapper):
         wrappers.append(repr(base))
+        if not base.uses_wrapped_images:
+            break
         base = base.dataset
     core = base
     while not hasattr(core, 'pipeline') and hasattr(core, 'dataset'):
         core = core.dataset
-    root = getattr(core, 'data_root', None)
+    root = getattr(base if isinstance(base, DatasetWrapper) else core, 'data_root', None)
     paths = [base.get_data_info(item)['img_path'] for item in range(len(base))]
     digest = hashlib.sha256()
     for path in paths:

@@ -38,7 +38,8 @@ class FiveCropPatch(BaseTransform):
     From then on the crop is the image: ``ori_shape`` and ``img_shape`` are its size, ``patch_bbox`` tells (left, top,
     right, bottom) in the file's pixels.
 
-    Required keys: ``img``, ``crop_number`` (0..4) and ``crop_ratio``, both set by :class:`FiveCrop`.
+    Required keys: ``img``, ``crop_number`` (0..4) and ``crop_ratio``, both set by :class:`FiveCrop`. Items with
+    ``crop_stored`` were cut beforehand and stay as they are.
     """
 
     def transform(self, results: dict) -> dict:
@@ -47,6 +48,8 @@ class FiveCropPatch(BaseTransform):
         Raises:
             ValueError: The item does not come from :class:`FiveCrop`, or the image is too small to be cut.
         """
+        if results.get('crop_stored'):
+            return results
         if 'crop_number' not in results:
             raise ValueError(
                 "FiveCropPatch needs the data set wrapper: dict(type='FiveCrop', ratio=0.5, dataset=dict(...)), or "

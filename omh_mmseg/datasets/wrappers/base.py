@@ -35,11 +35,17 @@ class DatasetWrapper(ABC):
         """Classes and palette of the wrapped data set."""
         return copy.deepcopy(self._metainfo)
 
+    @property
+    def uses_wrapped_images(self) -> bool:
+        """Whether the items are images of the wrapped data set; otherwise its list is never loaded."""
+        return True
+
     def full_init(self) -> None:
-        """Load the list of the wrapped data set, once."""
+        """Load the list of images, once."""
         if self._fully_initialized:
             return
-        self.dataset.full_init()
+        if self.uses_wrapped_images:
+            self.dataset.full_init()
         self._metainfo = self.dataset.metainfo
         self._after_init()
         self._fully_initialized = True
