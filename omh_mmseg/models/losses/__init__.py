@@ -1,7 +1,10 @@
 """One loss per file."""
 
 from omh_mmseg.models.losses.cluster_loss import ClusterLoss, cluster_loss
+from omh_mmseg.models.losses.hidden_positive_contrast import draw_random_negatives, hidden_positive_contrast
+from omh_mmseg.models.losses.hidden_positive_loss import HiddenPositiveLoss, consistency_distance
 from omh_mmseg.models.losses.hierarchy_matching_loss import HierarchyMatchingLoss
+from omh_mmseg.models.losses.local_positives import feature_affinity, mix_neighbours, neighbour_weights
 from omh_mmseg.models.losses.stego_correlation_loss import (
     STEGOCorrelationLoss,
     correlation_term,
@@ -11,10 +14,17 @@ from omh_mmseg.models.losses.stego_correlation_loss import (
 
 __all__ = [
     'ClusterLoss',
+    'HiddenPositiveLoss',
     'HierarchyMatchingLoss',
     'STEGOCorrelationLoss',
     'cluster_loss',
+    'consistency_distance',
     'correlation_term',
+    'draw_random_negatives',
+    'feature_affinity',
+    'hidden_positive_contrast',
+    'mix_neighbours',
+    'neighbour_weights',
     'sample_positions',
     'super_permutation',
 ]

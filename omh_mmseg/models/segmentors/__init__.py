@@ -1,6 +1,7 @@
 """The hosts."""
 
 from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
+from omh_mmseg.models.segmentors.hidden_positives import HiddenPositives
 from omh_mmseg.models.segmentors.stego import STEGO
 
-__all__ = ['STEGO', 'UnsupervisedSegmentor']
+__all__ = ['HiddenPositives', 'STEGO', 'UnsupervisedSegmentor']

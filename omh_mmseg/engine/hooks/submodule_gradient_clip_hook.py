@@ -1,0 +1,78 @@
+"""Clips the gradient of one part of the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from omh_mmseg.registry import HOOKS
+
+
+@HOOKS.register_module()
+class SubmoduleGradientClipHook(Hook):
+    """Clips the norm of the gradient of one submodule, just before each step of the optimiser.
+
+    ``optim_wrapper.clip_grad`` clips all parameters together. This hook acts inside ``optimizer.step``: under
+    ``AmpOptimWrapper`` the gradients are unscaled by then, and with accumulated gradients it acts on their sum. The
+    norm before the clipping is logged as ``gradient_norm_`` and the name.
+
+    Args:
+        module: Name of the submodule, e.g. ``'decode_head'``.
+        max_norm: Largest norm, above 0.
+
+    Raises:
+        ValueError: If the norm is not above 0; before training, if the model has no such submodule with trainable
+            parameters, or the optimiser is a fused one under a loss scaler, which would see scaled gradients.
+
+    Source: METHODS.md 3B.10; 8, item 16.
+    """
+
+    def __init__(self, module: str, max_norm: float) -> None:
+        if not max_norm > 0:
+            raise ValueError(f'max_norm must be above 0; got {max_norm}.')
+        self.module = module
+        self.max_norm = max_norm
+        self.handle: RemovableHandle | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Attach to the optimiser."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        parameters = [item for item in _submodule(model, self.module).parameters() if item.requires_grad]
+        if not parameters:
+            raise ValueError(f'model.{self.module} has no trainable parameter whose gradient could be clipped.')
+        optimizer = runner.optim_wrapper.optimizer
+        if hasattr(runner.optim_wrapper, 'loss_scaler') and getattr(optimizer, '_step_supports_amp_scaling', False):
+            raise ValueError(
+                'A fused optimiser unscales gradients after they are clipped; remove fused=True from '
+                'optim_wrapper.optimizer, or train without --amp.'
+            )
+
+        def clip(*_: Any) -> None:
+            norm = nn.utils.clip_grad_norm_(parameters, self.max_norm)
+            runner.message_hub.update_scalar(f'train/gradient_norm_{self.module}', float(norm))
+
+        self._detach()
+        self.handle = optimizer.register_step_pre_hook(clip)
+
+    def after_train(self, runner: Runner) -> None:
+        """Detach from the optimiser."""
+        self._detach()
+
+    def _detach(self) -> None:
+        if self.handle is not None:
+            self.handle.remove()
+            self.handle = None
+
+
+def _submodule(model: torch.nn.Module, name: str) -> torch.nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError as error:
+        names = ', '.join(child for child, _ in model.named_children())
+        raise ValueError(f'The model has no submodule {name!r}; it has {names}.') from error

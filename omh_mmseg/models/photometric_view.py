@@ -1,0 +1,74 @@
+"""A second view of images in another light, on the same pixels (METHODS.md 5.6)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+SPACES = ('reference', 'image')
+FULL_SCALE = 255.0
+
+
+class PhotometricView(nn.Module):
+    """Colour jitter, grey scale and blur, each image with draws of its own from torch's global generator.
+
+    Args:
+        space: ``'reference'`` jitters the normalised tensor, as the reference does: its operations clamp to [0, 1] and
+            so cut off all that is darker than the mean and brighter than one standard deviation above it. ``'image'``
+            jitters the image with values in [0, 1] before the normalisation, as such operations are meant.
+        brightness: Half the range of the factor around 1.
+        contrast: Likewise.
+        saturation: Likewise.
+        hue: Largest shift of the hue circle, at most 0.5.
+        grayscale: Probability of grey scale.
+        blur: Probability of a Gaussian blur of 5 x 5 pixels with sigma from U(0.1, 2).
+
+    Raises:
+        ValueError: On an unknown space or a number out of its range.
+
+    Source: METHODS.md 5.6; 8, item 14.
+    """
+
+    def __init__(
+        self,
+        space: str = 'reference',
+        brightness: float = 0.3,
+        contrast: float = 0.3,
+        saturation: float = 0.3,
+        hue: float = 0.1,
+        grayscale: float = 0.2,
+        blur: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if space not in SPACES:
+            raise ValueError(f'The space of the photometric view must be one of {SPACES}; got {space!r}.')
+        if not (0 <= grayscale <= 1 and 0 <= blur <= 1):
+            raise ValueError(f'grayscale and blur are probabilities in [0, 1]; got {grayscale} and {blur}.')
+        self.space = space
+        self.transform = v2.Compose(
+            [
+                v2.ColorJitter(brightness, contrast, saturation, hue),
+                v2.RandomGrayscale(grayscale),
+                v2.RandomApply([v2.GaussianBlur((5, 5), (0.1, 2.0))], p=blur),
+            ]
+        )
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, mean: Tensor | None = None, std: Tensor | None = None) -> Tensor:
+        """The view of a batch.
+
+        Args:
+            images: Normalised, (B, 3, H, W), in RGB.
+            mean: Of the normalisation, in 0..255, of 3 values; None where nothing was normalised.
+            std: Likewise.
+
+        Returns:
+            (B, 3, H, W), normalised like the input. In the space ``'reference'`` its values lie in [0, 1].
+        """
+        if self.space == 'reference':
+            return torch.stack([self.transform(image) for image in images])
+        shift, scale = (0.0, 1.0) if mean is None or std is None else (mean.view(3, 1, 1), std.view(3, 1, 1))
+        pixels = ((images * scale + shift) / FULL_SCALE).clamp(0, 1)
+        jittered = torch.stack([self.transform(image) for image in pixels])
+        return (jittered * FULL_SCALE - shift) / scale

@@ -1,0 +1,227 @@
+"""HP: leveraging hidden positives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import ExponentialMovingAverage
+from torch import Tensor, nn
+
+from omh_mmseg.models.losses.local_positives import (
+    ATTENTION_SCALE,
+    feature_affinity,
+    mix_neighbours,
+    neighbour_weights,
+)
+from omh_mmseg.models.photometric_view import PhotometricView
+from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
+from omh_mmseg.registry import MODELS
+
+LOCAL_AFFINITIES = ('attention', 'features')
+POOLS = ('agnostic_pool', 'specific_pool')
+
+
+@MODELS.register_module()
+class HiddenPositives(UnsupervisedSegmentor):
+    """Contrasts each patch with patches that frozen features, or a slow copy of the head, call alike.
+
+    The reference pools that decide what counts as alike are buffers. `ReferencePoolHook` fills them before training,
+    renews the task-specific one on schedule, and tells the length of the training.
+
+    Of the oddities of METHODS.md 8, items 9 to 11, 14 and 16 are reproduced: pools of train-mode features, the first
+    one of an untrained head (9); the moving average is updated before the optimiser's step (10); ``tau / 0.07`` scales
+    the loss (11); the view is jittered after the normalisation (14; ``photometric_view=dict(space='image')`` does it
+    before); decay of biases and clipping of the head alone are set in the config (16). Half-precision masks are an
+    option, ``hidden_positive_loss.fp16_masks`` (12). Not reproduced: NaN of images without anchors, which contribute 0
+    here (13), and the memory of 40 GB (15).
+
+    Args:
+        hidden_positive_loss: Config of `HiddenPositiveLoss`.
+        pool_size: Rows of each reference pool.
+        ema_momentum: m of ``theta' <- m theta' + (1 - m) theta``, in (0, 1).
+        warmup: Steps with ``lambda = 0``.
+        total_iterations: T, the step at which lambda would reach 1. None lets `ReferencePoolHook` set it to the length
+            of the training.
+        local_affinity: What relates neighbours: ``'attention'`` of the backbone's last block, or ``'features'``, the
+            cosine of the frozen features, treated alike; for backbones without such attention.
+        local_scale: The constant of `neighbour_weights`.
+        photometric_view: Options of `PhotometricView`. Where the consistency's weight is 0 no view is made.
+        decode_head: See `UnsupervisedSegmentor`. The project head is a linear layer of the code's width.
+        **kwargs: See `UnsupervisedSegmentor`.
+
+    Raises:
+        ValueError: If a number or name is out of its range, or the backbone has no attention and it is asked for.
+
+    Source: Seong et al., Leveraging Hidden Positives for Unsupervised Semantic Segmentation, CVPR 2023; METHODS.md 2.5,
+    3B.
+    """
+
+    agnostic_pool: Tensor
+    specific_pool: Tensor
+
+    def __init__(
+        self,
+        hidden_positive_loss: dict[str, Any],
+        pool_size: int = 2048,
+        ema_momentum: float = 0.99,
+        warmup: int = 0,
+        total_iterations: int | None = None,
+        local_affinity: str = 'attention',
+        local_scale: float = ATTENTION_SCALE,
+        photometric_view: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if pool_size < 1 or not 0 < ema_momentum < 1 or warmup < 0 or not local_scale > 0:
+            raise ValueError(
+                'pool_size must be at least 1, ema_momentum in (0, 1), warmup at least 0 and local_scale above 0; '
+                f'got {pool_size}, {ema_momentum}, {warmup} and {local_scale}.'
+            )
+        if local_affinity not in LOCAL_AFFINITIES:
+            raise ValueError(f'local_affinity must be one of {LOCAL_AFFINITIES}; got {local_affinity!r}.')
+        if local_affinity == 'attention' and not self.backbone.has_attention:
+            raise ValueError(
+                f"local_affinity='attention' needs a backbone whose last block has plain multi-head attention, and "
+                f"{type(self.backbone.backbone).__name__} has none. Set model.local_affinity='features'."
+            )
+        self.hidden_positive_loss = MODELS.build(hidden_positive_loss)
+        self.warmup = warmup
+        self.total_iterations = total_iterations
+        self.local_affinity = local_affinity
+        self.local_scale = local_scale
+        self.photometric_view = PhotometricView(**(photometric_view or {}))
+        channels = self.decode_head.channels
+        self.project_head = nn.Linear(channels, channels)
+        self.ema_head = ExponentialMovingAverage(self.decode_head, momentum=1 - ema_momentum)
+        self.register_buffer('agnostic_pool', torch.zeros(pool_size, self.backbone.out_channels))
+        self.register_buffer('specific_pool', torch.zeros(pool_size, channels))
+
+    def init_weights(self) -> None:
+        """Initialise all parts, the moving average as a copy of the head."""
+        super().init_weights()
+        self.synchronise_average()
+
+    def synchronise_average(self) -> None:
+        """Make the moving average a copy of the head, unless it has begun to move."""
+        if int(self.ema_head.steps) == 0:
+            self.ema_head.module.load_state_dict(self.decode_head.state_dict())
+
+    def host_losses(self, inputs: Tensor | dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Losses of images (B, 3, H, W).
+
+        Raises:
+            ValueError: If the batch holds several views, or the schedule of lambda needs a length that nobody set.
+            RuntimeError: If the reference pools are empty.
+        """
+        images = self._single_images(inputs)
+        self._require_pools()
+        features, weights = self._features_and_weights(images)
+        views = [features]
+        if self.hidden_positive_loss.consistency_weight > 0:
+            views.append(self.extract_feat(self._other_light(images)))
+        codes = self.decode_head(torch.cat(views))
+        code, *augmented = codes.split(len(images))
+        mixed = self.decode_head.drop(mix_neighbours(code, weights))
+        ema_code = self._ema_code(features)
+        self.ema_head.update_parameters(self.decode_head)
+        specific_weight = self.specific_weight()
+        losses = self.hidden_positive_loss(
+            projected=self.project(code),
+            mixed=self.project(mixed),
+            augmented=self.project(augmented[0]) if augmented else None,
+            # METHODS.md 2.2: positives are searched in features with a channel dropout of their own.
+            features=self.decode_head.drop(features),
+            ema_code=ema_code,
+            agnostic_pool=self.agnostic_pool,
+            specific_pool=self.specific_pool,
+            specific_weight=specific_weight,
+        )
+        losses['hp_specific_weight'] = code.new_tensor(specific_weight, dtype=torch.float32)
+        return losses, codes, code
+
+    def project(self, code: Tensor) -> Tensor:
+        """Project head on a code (B, D, h, w), of the same shape."""
+        return F.conv2d(code, self.project_head.weight[:, :, None, None], self.project_head.bias)
+
+    def specific_weight(self) -> float:
+        """Lambda of this step: 0 up to ``warmup``, then linear in the step, to 1 at ``total_iterations``.
+
+        Raises:
+            ValueError: If the length is needed and not set, or not longer than the warm-up.
+        """
+        step = int(self.iteration)
+        if step <= self.warmup:
+            return 0.0
+        if self.total_iterations is None or self.total_iterations <= self.warmup:
+            raise ValueError(
+                f'After {self.warmup} steps of warm-up lambda grows until step total_iterations, which is '
+                f"{self.total_iterations}. Add dict(type='ReferencePoolHook', ...) to custom_hooks, which takes it "
+                'from train_cfg.max_iters, or set model.total_iterations above model.warmup.'
+            )
+        return min(1.0, (step - self.warmup) / (self.total_iterations - self.warmup))
+
+    @torch.no_grad()
+    def pool_vectors(self, inputs: Tensor | dict[str, Tensor], names: Sequence[str] = POOLS) -> dict[str, Tensor]:
+        """Rows for reference pools: one random patch of each image, with the dropouts of the present mode.
+
+        Args:
+            inputs: Normalised images (B, 3, H, W).
+            names: Pools: ``'agnostic_pool'`` of dropped features, ``'specific_pool'`` of the dropped code of the moving
+                average. Each draws patches of its own.
+
+        Returns:
+            By name, unit rows (B, C) or (B, D) in float32 or wider.
+
+        Source: METHODS.md 3B.4.
+        """
+        features = self.extract_feat(self._single_images(inputs))
+        vectors = {}
+        for name in names:
+            maps = self.decode_head.drop(features) if name == 'agnostic_pool' else self._ema_code(features)
+            patches = torch.randint(maps.shape[-2] * maps.shape[-1], (len(maps),), device=maps.device)
+            rows = maps.flatten(2)[torch.arange(len(maps), device=maps.device), :, patches]
+            vectors[name] = F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)
+        return vectors
+
+    def pools_are_filled(self) -> bool:
+        """Whether both reference pools hold vectors."""
+        return all(bool(getattr(self, name).any(1).all()) for name in POOLS)
+
+    def _require_pools(self) -> None:
+        if not all(bool(getattr(self, name)[0].any()) for name in POOLS):
+            raise RuntimeError(
+                "HP's reference pools are empty. Add dict(type='ReferencePoolHook', renew_interval=...) to "
+                'custom_hooks, which fills them before training.'
+            )
+
+    def _single_images(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
+        if isinstance(inputs, dict):
+            raise ValueError(
+                f'HP trains on single images and got the views {sorted(inputs)}. '
+                "Take the wrapper dict(type='NeighbourPairs', ...) off the train data set."
+            )
+        return inputs
+
+    def _features_and_weights(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Frozen features and the weights of local positives."""
+        if self.local_affinity == 'attention':
+            features, _, attention = self.backbone.taps(images, keys=False, attention='mean')
+            extra = self.backbone.num_extra_tokens
+            grid = (features.shape[-2], features.shape[-1])
+            return features, neighbour_weights(attention[:, extra:, extra:], grid, self.local_scale)
+        features = self.extract_feat(images)
+        grid = (features.shape[-2], features.shape[-1])
+        # One image at a time: the maps of a batch would be larger than everything else.
+        weights = [neighbour_weights(feature_affinity(one), grid, self.local_scale) for one in features.split(1)]
+        return features, torch.cat(weights)
+
+    @torch.no_grad()
+    def _ema_code(self, features: Tensor) -> Tensor:
+        return self.decode_head.drop(self.ema_head(features))
+
+    def _other_light(self, images: Tensor) -> Tensor:
+        preprocessor = self.data_preprocessor
+        return self.photometric_view(images, getattr(preprocessor, 'mean', None), getattr(preprocessor, 'std', None))
