@@ -5,6 +5,7 @@ from omh_mmseg.models.losses.hidden_positive_contrast import draw_random_negativ
 from omh_mmseg.models.losses.hidden_positive_loss import HiddenPositiveLoss, consistency_distance
 from omh_mmseg.models.losses.hierarchy_matching_loss import HierarchyMatchingLoss
 from omh_mmseg.models.losses.local_positives import feature_affinity, mix_neighbours, neighbour_weights
+from omh_mmseg.models.losses.smoothness_energy_loss import SmoothnessEnergyLoss, image_moments, smoothness_energy
 from omh_mmseg.models.losses.stego_correlation_loss import (
     STEGOCorrelationLoss,
     correlation_term,
@@ -17,14 +18,17 @@ __all__ = [
     'HiddenPositiveLoss',
     'HierarchyMatchingLoss',
     'STEGOCorrelationLoss',
+    'SmoothnessEnergyLoss',
     'cluster_loss',
     'consistency_distance',
     'correlation_term',
     'draw_random_negatives',
     'feature_affinity',
     'hidden_positive_contrast',
+    'image_moments',
     'mix_neighbours',
     'neighbour_weights',
     'sample_positions',
+    'smoothness_energy',
     'super_permutation',
 ]

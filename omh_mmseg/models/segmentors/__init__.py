@@ -2,6 +2,7 @@
 
 from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
 from omh_mmseg.models.segmentors.hidden_positives import HiddenPositives
+from omh_mmseg.models.segmentors.smooseg import SmooSeg
 from omh_mmseg.models.segmentors.stego import STEGO
 
-__all__ = ['HiddenPositives', 'STEGO', 'UnsupervisedSegmentor']
+__all__ = ['HiddenPositives', 'STEGO', 'SmooSeg', 'UnsupervisedSegmentor']
