@@ -15,6 +15,8 @@ from omh_mmseg.files import replaced_when_complete
 
 AssignmentSource = str | os.PathLike[str] | Mapping[str, Sequence[int]]
 """A file that `write_assignment` wrote, or field of the data sample -> class of each cluster."""
+META_KEY = 'cluster_classes'
+"""Key of the data samples' metadata under which a model that knows its clusters' classes puts them, by field."""
 
 
 def write_assignment(
@@ -47,6 +49,7 @@ def read_assignment(source: AssignmentSource) -> dict[str, np.ndarray]:
         ValueError: The content is no assignment.
     """
     named = 'the assignment'
+    content: Any = source
     if not isinstance(source, Mapping):
         named = f'the assignment file {os.fspath(source)}'
         if not Path(source).is_file():
@@ -54,14 +57,23 @@ def read_assignment(source: AssignmentSource) -> dict[str, np.ndarray]:
                 f'there is no assignment file {os.fspath(source)}; tools/analysis_tools/fit_assignment.py writes one'
             )
         try:
-            source = json.loads(Path(source).read_text())
+            content = json.loads(Path(source).read_text())
         except json.JSONDecodeError as error:
             raise ValueError(f'{named} is not JSON: {error}') from error
-        if isinstance(source, Mapping) and isinstance(source.get('assignment'), Mapping):
-            source = source['assignment']
-    if not isinstance(source, Mapping) or not source:
-        raise ValueError(f'{named} must map fields such as pred_sem_seg to a class per cluster; got {source!r}')
-    return {str(field): _checked(named, field, classes) for field, classes in source.items()}
+        if isinstance(content, Mapping) and isinstance(content.get('assignment'), Mapping):
+            content = content['assignment']
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f'{named} must map fields such as pred_sem_seg to a class per cluster; got {content!r}')
+    return {str(field): _checked(named, field, classes) for field, classes in content.items()}
+
+
+def missing_assignment(field: str) -> str:
+    """What to say where the classes of a field are asked for and not known."""
+    return (
+        f'the classes of the clusters of {field} are not known: this checkpoint was not validated with labels. Match '
+        'them with tools/analysis_tools/fit_assignment.py, or set model.test_cfg.assignment to its file or by hand, '
+        f'e.g. dict({field}=[2, 0, 1])'
+    )
 
 
 def _checked(named: str, field: str, classes: Any) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Matching of clusters to classes and the scores that follow (METHODS.md 6.6).
 
 Count matrices have predicted clusters as rows and true classes as columns, are accumulated over a whole data set and
-hold every pixel that has a label. Nothing here drops a pixel: one that is predicted as a cluster without a class is a
-miss for its true class.
+hold every pixel that has a label. A pixel that is predicted as a cluster without a class is a miss for its true class;
+only `without_extra_clusters` drops pixels, to reproduce the published code.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from scipy.optimize import linear_sum_assignment
 
 UNMATCHED = -1
 """Class of a cluster that the assignment left over."""
+MATCHINGS = ('hungarian', 'majority', 'identity')
+"""Ways from clusters to classes: one to one, many to one, and number k is class k."""
+ABSENT_RULES = ('zero_if_predicted', 'leave_out')
+"""What a class without ground truth counts as; see `scores_from_confusion`."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,7 @@ class SegmentationScores:
     Attributes:
         mean_iou: Mean of ``iou`` over the classes where it is not NaN.
         pixel_accuracy: Share of the labelled pixels whose cluster has their class.
-        iou: (K,) intersection over union per class. NaN only for a class without ground truth whose cluster never
-            predicts; a class without ground truth whose cluster does predict counts as 0.
+        iou: (K,) intersection over union per class; NaN for a class that does not count.
         accuracy: (K,) share of each class's pixels that are found; NaN without ground truth.
         assignment: (num_predicted,) class of each cluster, ``UNMATCHED`` for those left over.
         counts: (num_predicted, K) the count matrix.
@@ -79,7 +82,7 @@ def confusion_matrix(
     labelled = target != ignore_index
     pred, target = pred[labelled], target[labelled]
     _check_range('label', target, num_classes, f' or {ignore_index} (ignored)')
-    _check_range('predicted cluster', pred, num_predicted)
+    _check_range('predicted cluster', pred, num_predicted, "; give the metric the model's number as num_clusters")
     counts = torch.bincount(pred * num_classes + target, minlength=num_predicted * num_classes)
     return counts.reshape(num_predicted, num_classes).cpu().numpy()
 
@@ -101,14 +104,58 @@ def hungarian_assignment(counts: np.ndarray) -> np.ndarray:
     return assignment
 
 
+def majority_assignment(counts: np.ndarray) -> np.ndarray:
+    """Give each cluster the class that most of its pixels have, many to one.
+
+    Classes may get several clusters or none. With more clusters the scores rise by themselves, so they compare only at
+    equal numbers of clusters.
+
+    Args:
+        counts: (num_predicted, num_classes).
+
+    Returns:
+        int64 (num_predicted,): class of each cluster, the first of equal ones; ``UNMATCHED`` for one without a pixel.
+    """
+    counts = _as_counts(counts)
+    return np.where(counts.any(axis=1), counts.argmax(axis=1), UNMATCHED)
+
+
 def identity_assignment(num_predicted: int, num_classes: int) -> np.ndarray:
     """Assign number k to class k, as for a head that predicts classes already; numbers beyond are unmatched."""
     assignment = np.arange(num_predicted)
     return np.where(assignment < num_classes, assignment, UNMATCHED)
 
 
+def match_clusters(counts: np.ndarray, matching: str) -> np.ndarray:
+    """Class of each cluster, int64 (num_predicted,), by one of ``MATCHINGS``."""
+    if matching == 'hungarian':
+        return hungarian_assignment(counts)
+    if matching == 'majority':
+        return majority_assignment(counts)
+    if matching == 'identity':
+        return identity_assignment(*np.shape(counts))
+    raise ValueError(f'matching must be one of {MATCHINGS}; got {matching!r}')
+
+
+def without_extra_clusters(counts: np.ndarray) -> np.ndarray:
+    """Drop the pixels of clusters numbered ``num_classes`` and beyond, as the published metric does.
+
+    An over-clustering model looks better for it: pixels that it puts into an extra cluster count neither as found nor
+    as missed (METHODS.md 6.6). Use it for comparison with published numbers only.
+
+    Args:
+        counts: (num_predicted, num_classes).
+
+    Returns:
+        A copy of the same shape with zeros in the rows of the extra clusters.
+    """
+    counts = _as_counts(counts).copy()
+    counts[counts.shape[1] :] = 0
+    return counts
+
+
 def scores_from_confusion(
-    counts: np.ndarray, assignment: np.ndarray | Sequence[int] | None = None
+    counts: np.ndarray, assignment: np.ndarray | Sequence[int] | None = None, absent: str = 'zero_if_predicted'
 ) -> SegmentationScores:
     """Scores of a count matrix under an assignment of clusters to classes.
 
@@ -117,37 +164,40 @@ def scores_from_confusion(
 
     Args:
         counts: (num_predicted, num_classes), rows predicted, columns true.
-        assignment: (num_predicted,) class of each cluster, ``UNMATCHED`` for none. Default: number k is class k.
+        assignment: (num_predicted,) class of each cluster, ``UNMATCHED`` for none; several clusters may have one
+            class. Default: number k is class k.
+        absent: Rule for a class without ground truth. ``'zero_if_predicted'``, that of METHODS.md 6.6: it counts as 0
+            where a cluster with this class predicts anything, and not at all otherwise. ``'leave_out'``: it never
+            counts.
 
     Returns:
         The scores; means are NaN where nothing was counted.
 
     Raises:
-        ValueError: The assignment has the wrong length, an unknown class or one class twice.
+        ValueError: The assignment has the wrong length or an unknown class, or the rule is unknown.
     """
+    if absent not in ABSENT_RULES:
+        raise ValueError(f'absent must be one of {ABSENT_RULES}; got {absent!r}')
     counts = _as_counts(counts)
     num_predicted, num_classes = counts.shape
     if assignment is None:
         assignment = identity_assignment(num_predicted, num_classes)
     assignment = np.asarray(assignment, dtype=np.int64)
-    matched = np.flatnonzero(assignment != UNMATCHED)
-    classes = assignment[matched]
-    if (
-        assignment.shape != (num_predicted,)
-        or len(np.unique(classes)) != len(classes)
-        or ((classes < 0) | (classes >= num_classes)).any()
-    ):
+    matched = assignment != UNMATCHED
+    classes = assignment[matched] if assignment.shape == (num_predicted,) else np.array([num_classes])
+    if ((classes < 0) | (classes >= num_classes)).any():
         raise ValueError(
             f'assignment {assignment.tolist()} does not fit a {num_predicted} x {num_classes} count matrix: it needs '
-            f'one entry per cluster, each a different class in 0..{num_classes - 1} or {UNMATCHED} for none'
+            f'one entry per cluster, each a class in 0..{num_classes - 1} or {UNMATCHED} for none'
         )
 
-    true_positive = np.zeros(num_classes, dtype=np.int64)
-    predicted = np.zeros(num_classes, dtype=np.int64)
-    true_positive[classes] = counts[matched, classes]
-    predicted[classes] = counts[matched].sum(axis=1)
+    by_class = np.zeros((num_classes, num_classes), dtype=np.int64)
+    np.add.at(by_class, classes, counts[matched])
+    true_positive, predicted = by_class.diagonal(), by_class.sum(axis=1)
     ground_truth = counts.sum(axis=0)
     iou = _percent(true_positive, predicted + ground_truth - true_positive)
+    if absent == 'leave_out':
+        iou[ground_truth == 0] = np.nan
     return SegmentationScores(
         mean_iou=float(np.nanmean(iou)) if not np.isnan(iou).all() else float('nan'),
         pixel_accuracy=float(_percent(true_positive.sum(), counts.sum())),

@@ -11,13 +11,11 @@ from mmengine.logging import MMLogger
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from omh_mmseg.evaluation.assignment_file import AssignmentSource, read_assignment
+from omh_mmseg.evaluation.assignment_file import META_KEY, AssignmentSource, missing_assignment, read_assignment
 from omh_mmseg.evaluation.matching import UNMATCHED
 
 UNKNOWN = -2
 """Entry of every cluster of a field that nothing has been assigned to yet."""
-META_KEY = 'cluster_classes'
-"""Key of the data samples' metadata under which `ClusterAssignment.annotate` puts the assignment."""
 
 
 class ClusterAssignment(nn.Module):
@@ -141,12 +139,3 @@ class ClusterAssignment(nn.Module):
                 f'the weights hold no classes for the clusters of {", ".join(absent)}: predictions are cluster numbers '
                 'until a validation with labels has matched them'
             )
-
-
-def missing_assignment(field: str) -> str:
-    """What to say where the classes of a field are asked for and not known."""
-    return (
-        f'the classes of the clusters of {field} are not known: this checkpoint was not validated with labels. Match '
-        'them with tools/analysis_tools/fit_assignment.py, or set model.test_cfg.assignment to its file or by hand, '
-        f'e.g. dict({field}=[2, 0, 1])'
-    )

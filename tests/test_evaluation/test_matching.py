@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays as random_arrays
 
 from omh_mmseg.evaluation import (
     UNMATCHED,
     confusion_matrix,
     hungarian_assignment,
     identity_assignment,
+    majority_assignment,
+    match_clusters,
     scores_from_confusion,
+    without_extra_clusters,
 )
 
 
@@ -54,6 +61,19 @@ def test_extra_clusters_keep_every_pixel(golden: Callable[[str], dict[str, np.nd
     hits = sum(counts[k, c] for k, c in enumerate(scores.assignment) if c != UNMATCHED)
     assert scores.pixel_accuracy == pytest.approx(100 * hits / counts.sum())
     assert scores.pixel_accuracy < arrays['extra/Accuracy']
+
+
+@pytest.mark.golden
+def test_golden_extra_clusters_dropped(golden: Callable[[str], dict[str, np.ndarray]]) -> None:
+    """The reference's treatment, on request only."""
+    arrays = golden('metrics')
+    counts = without_extra_clusters(golden_counts(arrays, 'extra', *arrays['extra/stats'].shape))
+    np.testing.assert_array_equal(counts, arrays['extra/stats'])
+    assignment = hungarian_assignment(counts)
+    np.testing.assert_array_equal(assignment[arrays['extra/rows']], arrays['extra/cols'])
+    scores = scores_from_confusion(counts, assignment)
+    np.testing.assert_allclose(scores.mean_iou, arrays['extra/mIoU'], rtol=1e-5)
+    np.testing.assert_allclose(scores.pixel_accuracy, arrays['extra/Accuracy'], rtol=1e-5)
 
 
 def appendix_vectors() -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +137,7 @@ def test_matrix_accepts_numpy_and_torch_integers(dtype: type) -> None:
         (np.zeros((4, 5), int), np.zeros((5, 4), int), r'\(4, 5\).*\(5, 4\)'),
         (np.array([0, 1]), np.array([0, 7]), r'label value 7 .*0\.\.2 or 255'),
         (np.array([0, 1]), np.array([0, -1]), r'label value -1 .*0\.\.2 or 255'),
-        (np.array([0, 4]), np.array([0, 1]), r'cluster value 4 .*0\.\.3$'),
+        (np.array([0, 4]), np.array([0, 1]), r'cluster value 4 .*0\.\.3; .*num_clusters'),
         (np.array([0.0, 1.0]), np.array([0, 1]), 'float64.*argmax'),
     ],
 )
@@ -152,7 +172,7 @@ def test_empty_matrix_gives_nan_without_a_warning() -> None:
     assert np.isnan(scores.mean_iou) and np.isnan(scores.pixel_accuracy)
 
 
-@pytest.mark.parametrize('assignment', [[0, 1], [0, 0, 1], [0, 1, 3], [0, 1, -2]])
+@pytest.mark.parametrize('assignment', [[0, 1], [0, 1, 3], [0, 1, -2], [0, 1, 2, 0], [[0, 1, 2]]])
 def test_bad_assignment(assignment: list[int]) -> None:
     with pytest.raises(ValueError, match='does not fit a 3 x 3'):
         scores_from_confusion(np.eye(3, dtype=int), assignment)
@@ -162,3 +182,66 @@ def test_bad_assignment(assignment: list[int]) -> None:
 def test_bad_counts(counts: np.ndarray) -> None:
     with pytest.raises(ValueError, match='non-negative integers'):
         scores_from_confusion(counts)
+
+
+@st.composite
+def count_tables(draw: st.DrawFn) -> np.ndarray:
+    shape = draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
+    return draw(random_arrays(np.int64, shape, elements=st.integers(0, 9) | st.integers(0, 10**9)))
+
+
+@given(count_tables())
+@settings(max_examples=60, deadline=None)
+def test_hungarian_is_the_best_of_all_matchings(counts: np.ndarray) -> None:
+    """Against every one-to-one map, with more or fewer clusters than classes, too."""
+    num_predicted, num_classes = counts.shape
+    if num_predicted >= num_classes:
+        totals = (
+            sum(counts[row, column] for column, row in enumerate(rows))
+            for rows in itertools.permutations(range(num_predicted), num_classes)
+        )
+    else:
+        totals = (
+            sum(counts[row, column] for row, column in enumerate(columns))
+            for columns in itertools.permutations(range(num_classes), num_predicted)
+        )
+    assignment = hungarian_assignment(counts)
+    matched = np.flatnonzero(assignment != UNMATCHED)
+    assert len(matched) == len(set(assignment[matched])) == min(counts.shape)
+    assert counts[matched, assignment[matched]].sum() == max(totals)
+
+
+@given(count_tables())
+@settings(max_examples=60, deadline=None)
+def test_majority_finds_at_least_as_many_pixels(counts: np.ndarray) -> None:
+    majority = scores_from_confusion(counts, majority_assignment(counts))
+    hungarian = scores_from_confusion(counts, hungarian_assignment(counts))
+    if counts.any():
+        assert majority.pixel_accuracy == pytest.approx(100 * counts.max(axis=1).sum() / counts.sum())
+        assert majority.pixel_accuracy >= hungarian.pixel_accuracy - 1e-9
+    np.testing.assert_array_equal(majority.assignment == UNMATCHED, ~counts.any(axis=1))
+
+
+def test_several_clusters_of_one_class() -> None:
+    counts = np.array([[6, 1], [2, 0], [1, 5], [0, 0]])
+    assignment = match_clusters(counts, 'majority')
+    assert assignment.tolist() == [0, 0, 1, UNMATCHED]
+    scores = scores_from_confusion(counts, assignment)
+    np.testing.assert_allclose(scores.iou, [100 * 8 / 10, 100 * 5 / 7])
+    np.testing.assert_allclose(scores.accuracy, [100 * 8 / 9, 100 * 5 / 6])
+    assert scores.pixel_accuracy == pytest.approx(100 * 13 / 15)
+
+
+def test_absent_class_left_out() -> None:
+    counts = np.array([[4, 0, 0], [0, 3, 0], [1, 0, 0]])
+    assert scores_from_confusion(counts).mean_iou == pytest.approx((80 + 100 + 0) / 3)
+    left_out = scores_from_confusion(counts, absent='leave_out')
+    assert np.isnan(left_out.iou[2]) and left_out.mean_iou == pytest.approx(90)
+    assert left_out.pixel_accuracy == pytest.approx(87.5)
+    with pytest.raises(ValueError, match="absent must be one of .*got 'zero'"):
+        scores_from_confusion(counts, absent='zero')
+
+
+def test_unknown_matching() -> None:
+    with pytest.raises(ValueError, match="one of .*'majority'.*got 'greedy'"):
+        match_clusters(np.eye(2, dtype=int), 'greedy')

@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,15 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 from torch.utils.data import Dataset
 
-from omh_mmseg.evaluation import UnsupervisedIoUMetric, confusion_matrix, hungarian_assignment, scores_from_confusion
+from omh_mmseg.evaluation import (
+    UnsupervisedIoUMetric,
+    adjusted_rand_index,
+    confusion_matrix,
+    hungarian_assignment,
+    normalised_mutual_information,
+    scores_from_confusion,
+    write_assignment,
+)
 
 CLASSES = ('sky', 'road', 'tree', 'car')
 PERMUTATION = np.array([2, 0, 3, 1])  # cluster of each class
@@ -92,12 +100,16 @@ def test_scores_of_all_heads(messages: list[str]) -> None:
     metric = make_metric()
     scores = run(metric, samples)
     assert list(scores) == [
-        'probe/mIoU', 'probe/aAcc', 'linear/mIoU', 'linear/aAcc', 'level1/mIoU', 'level1/aAcc',
+        'probe/mIoU', 'probe/aAcc', 'probe/NMI', 'probe/ARI', 'linear/mIoU', 'linear/aAcc',
+        'level1/mIoU', 'level1/aAcc', 'level1/NMI', 'level1/ARI',
     ]  # fmt: skip
     assert (scores['probe/mIoU'], scores['probe/aAcc']) == expected(samples, 'pred_sem_seg')
     assert (scores['linear/mIoU'], scores['linear/aAcc']) == expected(samples, 'pred_linear', matched=False)
     assert (scores['level1/mIoU'], scores['level1/aAcc']) == expected(samples, 'pred_level1')
-    assert all(type(value) is float and value > 50 for value in scores.values())
+    assert all(type(value) is float and 40 < value < 100 for value in scores.values())
+    counts = metric.last_result['probe'].counts
+    assert scores['probe/NMI'] == 100 * normalised_mutual_information(counts)
+    assert scores['probe/ARI'] == 100 * adjusted_rand_index(counts)
     assert metric.last_result['probe'].assignment[PERMUTATION].tolist() == [0, 1, 2, 3]
     assert metric.last_result['linear'].assignment.tolist() == [0, 1, 2, 3]
     assert any('probe (hungarian)' in text and 'road' in text for text in messages)
@@ -119,7 +131,8 @@ def test_state_is_reset() -> None:
 
 
 def test_prefix() -> None:
-    assert set(run(make_metric(prefix='val'), [make_sample(0)])) == {'val/probe/mIoU', 'val/probe/aAcc'}
+    scores = run(make_metric(prefix='val'), [make_sample(0)])
+    assert set(scores) == {f'val/probe/{figure}' for figure in ('mIoU', 'aAcc', 'NMI', 'ARI')}
 
 
 def test_absent_class_is_named(messages: list[str]) -> None:
@@ -127,9 +140,135 @@ def test_absent_class_is_named(messages: list[str]) -> None:
     metric = make_metric()
     sample = make_sample(0, labels)
     sample.pred_sem_seg.data = torch.from_numpy(labels.clip(max=2))[None]
-    assert run(metric, [sample]) == {'probe/mIoU': 100.0, 'probe/aAcc': 100.0}
-    assert any('without ground truth: car' in text for text in messages)
+    scores = run(metric, [sample])
+    assert scores['probe/mIoU'] == scores['probe/aAcc'] == 100
+    assert any('without ground truth: car (left out)' in text for text in messages)
     assert metric.last_result['probe'].counts.sum() == 12
+
+
+def test_absent_class_with_predictions(messages: list[str]) -> None:
+    """Counts as 0 as in the papers, unless the other rule is chosen."""
+    labels = np.array([[0, 1, 2, 2]] * 4)
+    sample = make_sample(0, labels)
+    sample.pred_sem_seg.data = torch.tensor([[[0, 1, 2, 3]] * 4])
+    assert run(make_metric(), [sample])['probe/mIoU'] == pytest.approx((100 + 100 + 50 + 0) / 4)
+    assert run(make_metric(absent='leave_out'), [sample])['probe/mIoU'] == pytest.approx(250 / 3)
+    told = [text[text.index('without ground truth') :] for text in messages if 'without ground truth' in text]
+    assert told == ['without ground truth: car (counts as 0)', 'without ground truth: car (left out)']
+
+
+def test_matching_of_all_heads(messages: list[str]) -> None:
+    sample = make_sample(0, np.array([[0, 0, 0, 1, 2, 3]]), fields=('pred_sem_seg', 'pred_linear'))
+    sample.pred_sem_seg.data = torch.tensor([[[0, 1, 1, 2, 3, 3]]])
+    metric = make_metric(matching='majority')
+    scores = run(metric, [sample])
+    assert metric.last_assignment['pred_sem_seg'].tolist() == [0, 0, 1, 2]
+    assert scores['probe/aAcc'] == pytest.approx(100 * 5 / 6)
+    assert list(metric.last_assignment) == ['pred_sem_seg']
+    assert all(any(head in text for text in messages) for head in ('probe (majority)', 'linear (identity)'))
+
+
+def test_leftover_clusters_are_named(messages: list[str]) -> None:
+    sample = make_sample(0, np.array([[0, 0, 0, 1, 2, 3]]))
+    sample.pred_sem_seg.data = torch.tensor([[[4, 4, 3, 1, 2, 0]]])
+    scores = run(make_metric(num_clusters=6), [sample])
+    assert scores['probe/aAcc'] == pytest.approx(100 * 5 / 6)
+    assert any('clusters without a class: 3, 5; their 1 pixels (16.67%) count as missed' in text for text in messages)
+
+
+def test_legacy_drops_extra_clusters(messages: list[str]) -> None:
+    sample = make_sample(0, np.array([[0, 0, 0, 1, 2, 3]]))
+    sample.pred_sem_seg.data = torch.tensor([[[4, 4, 3, 1, 2, 0]]])
+    scores = run(make_metric(num_clusters=5, legacy=True), [sample])
+    assert scores['probe/aAcc'] == 100
+    assert any(text.startswith('WARNING: probe: legacy=True drops 2 pixels (33.33%)') for text in messages)
+
+
+@pytest.mark.golden
+def test_golden_extra_clusters(golden: Callable[[str], dict[str, np.ndarray]]) -> None:
+    arrays = golden('metrics')
+    metric = make_metric(num_clusters=9, legacy=True, ignore_index=-1)
+    metric.dataset_meta = dict(classes=tuple('abcdef'))
+    for batch in range(3):
+        for pred, true in zip(arrays[f'extra/pred{batch}'], arrays[f'extra/gt{batch}'], strict=True):
+            sample = SegDataSample()
+            sample.gt_sem_seg = PixelData(data=torch.from_numpy(true.astype(int))[None])
+            sample.pred_sem_seg = PixelData(data=torch.from_numpy(pred.astype(int))[None])
+            metric.process(None, [sample.to_dict()])
+    scores = metric.evaluate(6)
+    assert scores['probe/mIoU'] == pytest.approx(float(arrays['extra/mIoU']), rel=1e-5)
+    assert scores['probe/aAcc'] == pytest.approx(float(arrays['extra/Accuracy']), rel=1e-5)
+
+
+def test_sizes_of_the_model(messages: list[str]) -> None:
+    """Extra clusters of the probe and finer levels are counted at the sizes that the model has."""
+    sample = make_sample(0, np.array([[0, 0, 0, 1, 2, 3]]))
+    sample.pred_sem_seg.data = torch.tensor([[[4, 4, 3, 1, 2, 0]]])
+    sample.pred_level2 = PixelData(data=torch.tensor([[[7, 7, 6, 0, 0, 3]]]))
+    metric = make_metric()
+    metric.use_cluster_sizes(dict(pred_sem_seg=5, pred_level2=8))
+    scores = run(metric, [sample])
+    assert set(scores) == {f'probe/{figure}' for figure in ('mIoU', 'aAcc', 'NMI', 'ARI')}
+    assert metric.last_result['probe'].counts.shape == (5, 4) and list(metric.last_result) == ['probe']
+    assert metric.last_assignment['pred_level2'].tolist() == [1, -1, -1, 3, -1, -1, 0, 0]
+
+
+def test_assignment_fitted_elsewhere(tmp_path: Path, messages: list[str]) -> None:
+    """It is applied as it is, even where a matching of these images would be better."""
+    other, samples = [make_sample(i) for i in range(3)], [make_sample(9)]
+    fitted = make_metric()
+    run(fitted, other)
+    path = write_assignment(tmp_path / 'a.json', fitted.last_assignment)
+    samples[0].pred_sem_seg.data = (samples[0].pred_sem_seg.data + 1) % 4
+    scores = run(make_metric(assignment=str(path)), samples)
+    counts = confusion_matrix(samples[0].pred_sem_seg.data, samples[0].gt_sem_seg.data, 4, 4)
+    expectation = scores_from_confusion(counts, fitted.last_assignment['pred_sem_seg'])
+    assert scores['probe/mIoU'] == expectation.mean_iou < 20 < run(make_metric(), samples)['probe/mIoU']
+    assert any(f'probe (assignment of {path})' in text for text in messages)
+    by_hand = run(make_metric(assignment=dict(pred_sem_seg=[1, 3, 0, 2])), other)
+    assert by_hand['probe/mIoU'] == expected(other, 'pred_sem_seg')[0]
+
+
+def test_assignment_without_a_head() -> None:
+    samples = [make_sample(0, fields=('pred_sem_seg', 'pred_linear', 'pred_level1'))]
+    metric = make_metric(assignment=dict(pred_sem_seg=[0, 1, 2, 3]))
+    with pytest.raises(ValueError, match=r'the config has pred_sem_seg but not pred_level1, which is scored as level1'):
+        run(metric, samples)
+    metric = make_metric(assignment=dict(pred_sem_seg=[0, 1, 2, 3, 0]))
+    with pytest.raises(ValueError, match='does not fit a 4 x 4'):
+        run(metric, [make_sample(0)])
+
+
+def test_assignment_of_the_checkpoint() -> None:
+    samples = [make_sample(i) for i in range(3)]
+    with pytest.raises(ValueError, match='classes of the clusters of pred_sem_seg are not known'):
+        run(make_metric(assignment='checkpoint'), samples)
+    metric = make_metric(assignment='checkpoint')
+    for classes in ([1, 3, 0, 2], [0, 1, 2, 3]):
+        for sample in samples:
+            sample.set_metainfo(dict(cluster_classes=dict(pred_sem_seg=classes)))
+        run(metric, samples)
+        assert metric.last_result['probe'].assignment.tolist() == classes
+
+
+def test_intervals_over_images(messages: list[str]) -> None:
+    samples = [make_sample(i, fields=('pred_sem_seg', 'pred_linear')) for i in range(12)]
+    metric = make_metric(bootstrap=200)
+    scores = run(metric, samples)
+    for name in ('probe', 'linear'):
+        for figure in ('mIoU', 'aAcc'):
+            low, high = scores[f'{name}/{figure}_low'], scores[f'{name}/{figure}_high']
+            assert low < scores[f'{name}/{figure}'] < high < low + 20
+    assert scores['probe/mIoU'] == expected(samples, 'pred_sem_seg')[0]
+    low, high = metric.last_intervals['probe']['mIoU']
+    assert any(f'mIoU {scores["probe/mIoU"]:.2f} [{low:.2f}, {high:.2f}]' in text for text in messages)
+    assert run(make_metric(bootstrap=200), list(reversed(samples))) == scores
+    assert run(make_metric(bootstrap=200, bootstrap_seed=1), samples) != scores
+
+
+def test_empty_split() -> None:
+    with pytest.raises(ValueError, match='the data set is empty.*ann_file'):
+        make_metric().evaluate(0)
 
 
 def test_more_clusters_than_classes() -> None:
@@ -191,11 +330,48 @@ def test_no_classes() -> None:
 
 
 @pytest.mark.parametrize(
-    'heads', [{}, dict(a=('x', 'greedy')), dict(a='x'), dict(a=('x', 'identity'), b=('x', 'hungarian'))]
+    'heads', [{}, dict(a=('x', 'greedy')), dict(a=('x',)), dict(a=('x', 'identity'), b=('x', 'hungarian'))]
 )
 def test_bad_heads(heads: dict) -> None:
     with pytest.raises(ValueError, match='heads'):
         UnsupervisedIoUMetric(heads=heads)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(matching='greedy'), 'matching must be one of'),
+        (dict(absent='zero'), 'absent must be one of'),
+        (dict(output='colours'), 'output must be one of'),
+        (dict(bootstrap=-1), 'bootstrap must be at least 0'),
+    ],
+)
+def test_bad_options(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        UnsupervisedIoUMetric(**options)
+
+
+def test_written_predictions_are_classes_where_known(tmp_path: Path, messages: list[str]) -> None:
+    """The assignment given goes before the model's; pixels of clusters without a class are 255."""
+    sample = make_sample(0)
+    clusters = sample.pred_sem_seg.data[0].numpy()
+
+    def written(folder: str, **options: object) -> np.ndarray:
+        run(make_metric(output_dir=str(tmp_path / folder), **options), [sample])
+        return np.asarray(Image.open(tmp_path / folder / '000.png'))
+
+    np.testing.assert_array_equal(written('unknown'), clusters)
+    assert any('predictions of 1 images, as cluster numbers, are in' in text for text in messages)
+    with pytest.raises(ValueError, match="output='classes': the classes of the clusters of pred_sem_seg are not known"):
+        written('asked', output='classes')
+    sample.set_metainfo(dict(cluster_classes=dict(pred_sem_seg=[3, 2, 1, -1])))
+    np.testing.assert_array_equal(written('known'), np.array([3, 2, 1, 255])[clusters])
+    assert any('as class numbers (255 where a cluster has no class)' in text for text in messages)
+    np.testing.assert_array_equal(written('clusters', output='clusters'), clusters)
+    given = written('given', assignment=dict(pred_sem_seg=[1, 1, 0, 2]))
+    np.testing.assert_array_equal(given, np.array([1, 1, 0, 2])[clusters])
+    with pytest.raises(ValueError, match='photos/000.jpg: pred_sem_seg has values 0..3, but the assignment has 2 cl'):
+        written('short', assignment=dict(pred_sem_seg=[1, 0]))
 
 
 def test_writes_predictions(tmp_path: Path) -> None:
@@ -225,15 +401,22 @@ def test_too_many_clusters_for_a_png(tmp_path: Path) -> None:
         run(make_metric(output_dir=str(tmp_path)), [sample])
 
 
+def _sharded_sample(index: int) -> SegDataSample:
+    return make_sample(index, labelled=index != 1, fields=('pred_sem_seg', 'pred_linear', 'pred_level2'))
+
+
 def _evaluate_shard(rank: int, port: int, folder: str) -> None:
     torch.distributed.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
     for round_up in (True, False):
         indices = list(DefaultSampler(range(5), shuffle=False, round_up=round_up))
-        metric = make_metric()
+        metric = make_metric(bootstrap=20)
+        metric.use_cluster_sizes(dict(pred_sem_seg=5, pred_level2=6))
         for index in indices:
-            metric.process(None, [make_sample(index, labelled=index != 1).to_dict()])
+            metric.process(None, [_sharded_sample(index).to_dict()])
         scores = metric.evaluate(5)
-        result = dict(scores=scores, counts=metric.last_result['probe'].counts, indices=indices)
+        result = dict(
+            scores=scores, counts=metric.last_result['probe'].counts, indices=indices, assignment=metric.last_assignment
+        )
         torch.save(result, Path(folder) / f'{rank}_{round_up}.pth')
     torch.distributed.destroy_process_group()
 
@@ -253,13 +436,18 @@ def test_two_processes(tmp_path: Path) -> None:
     for process in ranks:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors.decode()
-    metric = make_metric()
-    scores = run(metric, [make_sample(i, labelled=i != 1) for i in range(5)])
+    metric = make_metric(bootstrap=20)
+    metric.use_cluster_sizes(dict(pred_sem_seg=5, pred_level2=6))
+    scores = run(metric, [_sharded_sample(index) for index in range(5)])
+    assert {'probe/mIoU', 'probe/mIoU_low', 'probe/NMI', 'linear/aAcc_high'} <= set(scores)
     for round_up, shards in ((True, ([0, 2, 4], [1, 3, 0])), (False, ([0, 2, 4], [1, 3]))):
         for rank in range(2):
             result = torch.load(tmp_path / f'{rank}_{round_up}.pth', weights_only=False)
             assert result['indices'] == shards[rank]
             assert result['scores'] == scores
+            assert list(result['assignment']) == ['pred_sem_seg', 'pred_level2']
+            for field, classes in metric.last_assignment.items():
+                np.testing.assert_array_equal(result['assignment'][field], classes)
             np.testing.assert_array_equal(result['counts'], metric.last_result['probe'].counts)
 
 
@@ -315,7 +503,7 @@ def test_mmengine_carries_on_without_scores(tmp_path: Path, labelled: bool) -> N
     assert runner.iter == 2
     assert (tmp_path / 'iter_2.pth').is_file()
     scores = runner.test()
-    assert set(scores) == ({'probe/mIoU', 'probe/aAcc'} if labelled else set())
+    assert set(scores) == ({f'probe/{figure}' for figure in ('mIoU', 'aAcc', 'NMI', 'ARI')} if labelled else set())
     assert bool(list(tmp_path.glob('best_*'))) is labelled
 
 

@@ -1,10 +1,8 @@
-"""Hungarian-matched IoU and accuracy of every prediction that a model makes for an image."""
+"""Matched IoU and accuracy of every prediction that a model makes for an image."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,25 +10,32 @@ import torch
 from mmengine.dist import all_gather_object, all_reduce, get_dist_info
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
-from PIL import Image
-from prettytable import PrettyTable
 
+from omh_mmseg.evaluation.assignment_file import META_KEY, AssignmentSource, missing_assignment, read_assignment
+from omh_mmseg.evaluation.bootstrap import PoissonBootstrap, percentile_interval
+from omh_mmseg.evaluation.clustering_scores import adjusted_rand_index, normalised_mutual_information
+from omh_mmseg.evaluation.label_maps import LabelMapWriter
 from omh_mmseg.evaluation.matching import (
+    ABSENT_RULES,
+    MATCHINGS,
     SegmentationScores,
     confusion_matrix,
-    hungarian_assignment,
+    majority_assignment,
+    match_clusters,
     scores_from_confusion,
+    without_extra_clusters,
 )
-from omh_mmseg.files import replaced_when_complete
+from omh_mmseg.evaluation.score_table import describe_scores
 from omh_mmseg.registry import METRICS
 
 DEFAULT_HEADS = {
-    'pred_sem_seg': ('probe', 'hungarian'),
+    'pred_sem_seg': 'probe',
     'pred_linear': ('linear', 'identity'),
-    'pred_level1': ('level1', 'hungarian'),
+    'pred_level1': 'level1',
 }
-MATCHINGS = ('hungarian', 'identity')
-MAX_PNG_VALUE = 255
+FROM_CHECKPOINT = 'checkpoint'
+OUTPUTS = ('auto', 'classes', 'clusters')
+CONFIDENCE = 0.95
 
 
 @METRICS.register_module()
@@ -46,11 +51,23 @@ class UnsupervisedIoUMetric(BaseMetric):
 
     Args:
         ignore_index: Label of the pixels that are left out.
-        heads: Field of the data sample -> (name in the scores, ``'hungarian'`` or ``'identity'``). Default:
-            ``pred_sem_seg`` is ``probe``, ``pred_linear`` is ``linear`` (identity), ``pred_level1`` is ``level1``.
-        num_clusters: Number of clusters of the Hungarian heads, or field -> number. Default: the number of classes.
-            Pixels of the clusters that find no class count as misses.
-        output_dir: Folder for the ``pred_sem_seg`` of each image as ``<image stem>.png``, uint8 cluster numbers.
+        heads: Field of the data sample -> name in the scores, or (name, matching). Default: ``pred_sem_seg`` is
+            ``probe``, ``pred_linear`` is ``linear`` (identity), ``pred_level1`` is ``level1``.
+        matching: How clusters come to classes in the heads that do not say: ``'hungarian'`` (one to one, that of the
+            papers), ``'majority'`` (many to one) or ``'identity'``.
+        num_clusters: Number of clusters of all heads, or field -> number. Default: what `use_cluster_sizes` was told,
+            else the number of classes. Pixels of the clusters that find no class count as misses.
+        assignment: Fitted elsewhere, applied here in place of a matching (identity heads aside): a file that
+            ``fit_assignment.py`` or a validation wrote, field -> class of each cluster, or ``'checkpoint'`` for the one
+            that the model carries.
+        absent: What a class without ground truth counts as, see `scores_from_confusion`.
+        legacy: Drop the pixels of clusters numbered K and beyond before anything else, as the published metric does.
+        bootstrap: Resamples of the images for 95 % intervals of mIoU and aAcc, with a matching of their own each; 0
+            for none.
+        bootstrap_seed: See `PoissonBootstrap`.
+        output_dir: Folder for the ``pred_sem_seg`` of each image as ``<image stem>.png``, uint8.
+        output: What is written there: ``'classes'`` (255 for a cluster without one), ``'clusters'``, or ``'auto'``:
+            classes where ``assignment`` or the model has them.
         keep_results: Accepted because mmseg's ``test.py --out`` sets it; the written predictions are always kept.
         format_only: Write the predictions only and return no scores. Needs ``output_dir``.
         collect_device: mmengine's, ``'cpu'`` or ``'gpu'``. Without effect: the matrices are reduced on the device of
@@ -59,6 +76,8 @@ class UnsupervisedIoUMetric(BaseMetric):
 
     Attributes:
         last_result: Name -> :class:`SegmentationScores` of the latest evaluation (per-class IoU, assignment, counts).
+        last_intervals: Name -> lower and upper end of ``mIoU`` and ``aAcc``, with ``bootstrap``.
+        last_assignment: Field -> class of each cluster, of the matched heads and, by majority, of the finer levels.
     """
 
     default_prefix = ''
@@ -66,26 +85,55 @@ class UnsupervisedIoUMetric(BaseMetric):
     def __init__(
         self,
         ignore_index: int = 255,
-        heads: Mapping[str, Sequence[str]] | None = None,
+        heads: Mapping[str, str | Sequence[str]] | None = None,
+        matching: str = 'hungarian',
         num_clusters: int | Mapping[str, int] | None = None,
+        assignment: AssignmentSource | None = None,
+        absent: str = 'zero_if_predicted',
+        legacy: bool = False,
+        bootstrap: int = 0,
+        bootstrap_seed: int = 0,
         output_dir: str | None = None,
+        output: str = 'auto',
         keep_results: bool = False,
         format_only: bool = False,
         collect_device: str = 'cpu',
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        self.heads = _checked_heads(DEFAULT_HEADS if heads is None else heads)
+        self.heads = _checked_heads(DEFAULT_HEADS if heads is None else heads, matching)
+        for key, value, accepted in (('absent', absent, ABSENT_RULES), ('output', output, OUTPUTS)):
+            if value not in accepted:
+                raise ValueError(f'{key} must be one of {accepted}; got {value!r}')
         if format_only and output_dir is None:
             raise ValueError('format_only=True writes predictions and nothing else, so it needs output_dir')
         self.ignore_index = ignore_index
         self.num_clusters = num_clusters
-        self.output_dir = None if output_dir is None else Path(output_dir)
-        if self.output_dir is not None:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
+        self.from_checkpoint = assignment == FROM_CHECKPOINT
+        self.assignment: dict[str, np.ndarray] = {}
+        if assignment is not None and not self.from_checkpoint:
+            self.assignment = read_assignment(assignment)
+        self.applied = None if assignment is None else _described(assignment)
+        self.absent = absent
+        self.legacy = legacy
+        self.bootstrap = PoissonBootstrap(bootstrap, bootstrap_seed)
+        self.writer = None if output_dir is None else LabelMapWriter(output_dir)
+        self.output = output
         self.keep_results = keep_results
         self.format_only = format_only
+        self.cluster_sizes: dict[str, int] = {}
         self.last_result: dict[str, SegmentationScores] = {}
+        self.last_intervals: dict[str, dict[str, tuple[float, float]]] = {}
+        self.last_assignment: dict[str, np.ndarray] = {}
+        self._stored: Mapping[str, Sequence[int]] = {}
+        self._reset()
+
+    def use_cluster_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Tell how many clusters the model predicts per field; ``num_clusters`` goes before it.
+
+        Fields that are no heads (finer levels) are counted, too, for ``last_assignment``.
+        """
+        self.cluster_sizes = dict(sizes)
         self._reset()
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -99,8 +147,9 @@ class UnsupervisedIoUMetric(BaseMetric):
             ValueError: Sizes of prediction and label differ, or a value is out of range; names the image.
         """
         for sample in data_samples:
-            if self.output_dir is not None:
-                self._write(sample, self.output_dir)
+            self._stored = self._stored or sample.get(META_KEY) or {}
+            if self.writer is not None:
+                self.writer.write(sample, self._painting(sample))
             if not self.format_only:
                 self._add(sample)
 
@@ -112,22 +161,31 @@ class UnsupervisedIoUMetric(BaseMetric):
                 ranks; those are left out.
 
         Returns:
-            ``<name>/mIoU`` and ``<name>/aAcc`` in percent per head, the same on every rank; empty without labels.
+            Per head ``<name>/mIoU`` and ``<name>/aAcc`` (with ``bootstrap`` also their ``_low`` and ``_high``) and, of
+            clusters, ``<name>/NMI`` and ``<name>/ARI``, in percent, the same on every rank; empty without labels.
+
+        Raises:
+            ValueError: The data set is empty, no sample has a field of ``heads``, or ``assignment`` lacks a head.
         """
         try:
-            if self.output_dir is not None:
-                self._report_written(self.output_dir)
+            if size == 0:
+                raise ValueError('the data set is empty, nothing can be scored; check data_root, split and ann_file')
+            if self.writer is not None:
+                self.writer.report()
             if self.format_only:
                 return {}
             counts, seen, num_labelled, num_unlabelled = self._reduced(size)
+            if self.from_checkpoint:
+                stored: dict[str, Any] = next(filter(None, all_gather_object(self._stored)), {})
+                self.assignment = read_assignment(stored) if stored else {}
         finally:
             self._reset()
 
-        self.last_result = {}
-        if num_labelled and not any(seen.values()):
+        self.last_result, self.last_intervals, self.last_assignment = {}, {}, {}
+        if num_labelled and not any(seen[field] for field in self.heads):
             raise ValueError(f'no labelled sample has a field of {list(self.heads)}; set heads to the fields it has')
         logger = MMLogger.get_current_instance()
-        if num_labelled == 0 or not any(matrix.any() for matrix in counts.values()):
+        if num_labelled == 0 or not any(sums[0].any() for sums in counts.values()):
             logger.warning(
                 f'no labels: scores are unavailable ({num_labelled + num_unlabelled} images predicted, '
                 f'{num_labelled} of them with a label file, none with a labelled pixel)'
@@ -135,28 +193,86 @@ class UnsupervisedIoUMetric(BaseMetric):
             return {}
         if num_unlabelled:
             logger.warning(f'scores cover {num_labelled} images; {num_unlabelled} more have no label and are left out')
-        metrics = self.compute_metrics([(field, counts[field]) for field in self.heads if seen[field]])
+        metrics = self.compute_metrics([(field, sums) for field, sums in counts.items() if seen[field]])
         return {f'{self.prefix}/{key}' if self.prefix else key: value for key, value in metrics.items()}
 
     def compute_metrics(self, results: list[tuple[str, np.ndarray]]) -> dict[str, float]:
-        """Score and log the count matrix of each head.
+        """Score and log each head.
 
         Args:
-            results: Pairs of field and count matrix, already summed over the ranks.
+            results: Field and counts (1 + B, clusters, classes), summed over the ranks: first those of the data set,
+                then those of the bootstrap's resamples.
 
         Returns:
-            ``<name>/mIoU`` and ``<name>/aAcc`` in percent.
+            See `evaluate`.
         """
-        metrics = {}
-        for field, counts in results:
-            name, matching = self.heads[field]
-            assignment = hungarian_assignment(counts) if matching == 'hungarian' else None
-            scores = scores_from_confusion(counts, assignment)
-            self.last_result[name] = scores
-            metrics[f'{name}/mIoU'] = scores.mean_iou
-            metrics[f'{name}/aAcc'] = scores.pixel_accuracy
-            self._log(name, matching, scores)
+        metrics: dict[str, float] = {}
+        for field, sums in results:
+            if field in self.heads:
+                metrics.update(self._score(field, sums))
+            else:
+                self.last_assignment[field] = majority_assignment(sums[0])
         return metrics
+
+    def _score(self, field: str, sums: np.ndarray) -> dict[str, float]:
+        name, matching = self.heads[field]
+        counts = without_extra_clusters(sums[0]) if self.legacy else sums[0]
+        scores = self._scores(field, counts)
+        self.last_result[name] = scores
+        metrics = {f'{name}/mIoU': scores.mean_iou, f'{name}/aAcc': scores.pixel_accuracy}
+        if self.bootstrap.resamples:
+            intervals = self._intervals(field, sums[1:])
+            self.last_intervals[name] = intervals
+            for key, (low, high) in intervals.items():
+                metrics |= {f'{name}/{key}_low': low, f'{name}/{key}_high': high}
+        if matching != 'identity':
+            self.last_assignment[field] = scores.assignment
+            metrics[f'{name}/NMI'] = 100 * normalised_mutual_information(counts)
+            metrics[f'{name}/ARI'] = 100 * adjusted_rand_index(counts)
+            if self.applied is not None:
+                matching = f'assignment of {self.applied}'
+        logger = MMLogger.get_current_instance()
+        logger.info(describe_scores(name, matching, scores, self._classes, self.last_intervals.get(name)))
+        dropped = int(sums[0].sum() - counts.sum())
+        if dropped:
+            logger.warning(
+                f'{name}: legacy=True drops {dropped} pixels ({dropped / sums[0].sum():.2%}) of extra clusters, so '
+                'that these scores compare with published ones only'
+            )
+        return metrics
+
+    def _scores(self, field: str, counts: np.ndarray) -> SegmentationScores:
+        name, matching = self.heads[field]
+        if self.applied is None or matching == 'identity':
+            return scores_from_confusion(counts, match_clusters(counts, matching), self.absent)
+        if field not in self.assignment:
+            if self.from_checkpoint:
+                raise ValueError(missing_assignment(field))
+            raise ValueError(
+                f'the assignment of {self.applied} has {", ".join(self.assignment)} but not {field}, which is scored '
+                f'as {name}; fit it with the same model, or leave {field} out of heads'
+            )
+        return scores_from_confusion(counts, self.assignment[field], self.absent)
+
+    def _intervals(self, field: str, resampled: np.ndarray) -> dict[str, tuple[float, float]]:
+        if self.legacy:
+            resampled = np.stack([without_extra_clusters(counts) for counts in resampled])
+        scores = [self._scores(field, counts) for counts in resampled]
+        return dict(
+            mIoU=percentile_interval([each.mean_iou for each in scores], CONFIDENCE),
+            aAcc=percentile_interval([each.pixel_accuracy for each in scores], CONFIDENCE),
+        )
+
+    def _painting(self, sample: Mapping[str, Any]) -> Sequence[int] | np.ndarray | None:
+        """Class of each cluster of ``pred_sem_seg`` for the written maps; None for cluster numbers."""
+        if self.output == 'clusters':
+            return None
+        classes = (sample.get(META_KEY) or {}).get('pred_sem_seg')
+        if not self.from_checkpoint:
+            classes = self.assignment.get('pred_sem_seg', classes)
+        if classes is None and self.output == 'classes':
+            raise ValueError(f"output='classes': {missing_assignment('pred_sem_seg')}")
+        return classes
 
     @property
     def _classes(self) -> Sequence[str]:
@@ -167,34 +283,44 @@ class UnsupervisedIoUMetric(BaseMetric):
             )
         return classes
 
+    @property
+    def _fields(self) -> list[str]:
+        """The heads' fields and those that are counted for their assignment only."""
+        return [*self.heads, *(field for field in self.cluster_sizes if field not in self.heads)]
+
     def _shape(self, field: str) -> tuple[int, int]:
         num_classes = len(self._classes)
         clusters = self.num_clusters
         if isinstance(clusters, Mapping):
             clusters = clusters.get(field)
-        if clusters is None or self.heads[field][1] == 'identity':
-            clusters = num_classes
+        elif field not in self.heads:
+            clusters = None
+        if clusters is None:
+            clusters = self.cluster_sizes.get(field, num_classes)
         return clusters, num_classes
 
     def _reset(self) -> None:
         self._counts: dict[str, np.ndarray] = {}
         self._latest: dict[str, np.ndarray] = {}
-        self._seen = dict.fromkeys(self.heads, 0)
+        self._seen = dict.fromkeys(self._fields, 0)
         self._labelled = [0, 0]  # without, with
         self._latest_labelled: bool | None = None
+        self._latest_name = ''
         self._num_processed = 0
-        self._written: dict[str, str] = {}
+        self._stored = {}
 
     def _add(self, sample: Mapping[str, Any]) -> None:
         # The latest image is held apart until the next one comes: it may be a sampler's repetition, which only the
         # data set's size in `evaluate` can tell.
         self._settle_latest()
+        rank, world_size = get_dist_info()
+        self._latest_name = str(sample.get('img_path') or self._num_processed * world_size + rank)
         self._num_processed += 1
         self._latest_labelled = 'gt_sem_seg' in sample
         if not self._latest_labelled:
             return
         target = sample['gt_sem_seg']['data'].squeeze(0)
-        for field in self.heads:
+        for field in self._fields:
             if field not in sample:
                 continue
             num_predicted, num_classes = self._shape(field)
@@ -209,9 +335,14 @@ class UnsupervisedIoUMetric(BaseMetric):
         if self._latest_labelled is not None:
             self._labelled[int(self._latest_labelled)] += 1
         for field, counts in self._latest.items():
-            self._counts[field] = self._counts.get(field, 0) + counts
+            if field not in self._counts:
+                self._counts[field] = self._sums(field).zeros(*counts.shape)
+            self._sums(field).add(self._counts[field], counts, self._latest_name)
             self._seen[field] += 1
         self._latest, self._latest_labelled = {}, None
+
+    def _sums(self, field: str) -> PoissonBootstrap:
+        return self.bootstrap if field in self.heads else _NO_BOOTSTRAP
 
     def _reduced(self, size: int) -> tuple[dict[str, np.ndarray], dict[str, int], int, int]:
         """Sum counts, samples per head and numbers of labelled and unlabelled images over the ranks, in one call."""
@@ -220,76 +351,36 @@ class UnsupervisedIoUMetric(BaseMetric):
         if not (rounded_up and (self._num_processed - 1) * world_size + rank >= size):
             self._settle_latest()
 
-        shapes = {field: self._shape(field) for field in self.heads}
-        matrices = [self._counts.get(field, np.zeros(shapes[field], np.int64)).ravel() for field in self.heads]
+        empty = {field: self._sums(field).zeros(*self._shape(field)) for field in self._fields}
+        sums = [self._counts.get(field, zeros) for field, zeros in empty.items()]
         summary = np.array([*self._seen.values(), *self._labelled], dtype=np.int64)
-        flat = torch.from_numpy(np.concatenate([*matrices, summary]))
+        flat = torch.from_numpy(np.concatenate([*(each.ravel() for each in sums), summary]))
         all_reduce(flat)
 
-        values, start, counts = flat.numpy(), 0, {}
-        for field, (num_predicted, num_classes) in shapes.items():
-            stop = start + num_predicted * num_classes
-            counts[field] = values[start:stop].reshape(num_predicted, num_classes)
-            start = stop
-        *seen, num_unlabelled, num_labelled = values[start:].tolist()
-        return counts, dict(zip(self.heads, seen, strict=True)), num_labelled, num_unlabelled
-
-    def _write(self, sample: Mapping[str, Any], folder: Path) -> None:
-        path = sample['img_path']
-        name = self._output_name(path)
-        labels = sample['pred_sem_seg']['data'].squeeze(0).cpu().numpy()
-        if labels.min() < 0 or labels.max() > MAX_PNG_VALUE:
-            raise ValueError(
-                f'{path}: pred_sem_seg has values {labels.min()}..{labels.max()}; an 8-bit PNG holds 0..{MAX_PNG_VALUE}'
-            )
-        with replaced_when_complete(folder / name) as file:
-            Image.fromarray(labels.astype(np.uint8)).save(file, format='png')
-        self._written[name] = str(path)
-
-    def _output_name(self, path: str) -> str:
-        """``<stem>.png``, or with as many parent folders before it as it takes to be the only one of its name."""
-        parts = Path(path).with_suffix('.png').parts
-        for length in range(1, len(parts) + 1):
-            name = '_'.join(part.strip(os.sep) for part in parts[-length:])
-            if self._written.get(name, str(path)) == str(path):
-                return name
-        raise ValueError(f'{path}: no free name for its prediction in {self.output_dir}')
-
-    def _report_written(self, folder: Path) -> None:
-        logger = MMLogger.get_current_instance()
-        owners: dict[str, str] = {}
-        for written in all_gather_object(self._written):
-            for name, path in written.items():
-                if owners.setdefault(name, path) != path:
-                    logger.warning(
-                        f'{folder / name} holds the prediction of only one of {owners[name]} and {path}, '
-                        'which two processes wrote: run the test in one process, or give the images different names'
-                    )
-        logger.info(f'predictions of {len(owners)} images are in {folder}')
-
-    def _log(self, name: str, matching: str, scores: SegmentationScores) -> None:
-        classes = self._classes
-        clusters = {int(label): cluster for cluster, label in enumerate(scores.assignment) if label >= 0}
-        table = PrettyTable()
-        table.add_column('Class', list(classes))
-        table.add_column('Cluster', [clusters.get(label, '-') for label in range(len(classes))])
-        table.add_column('IoU', [f'{value:.2f}' for value in scores.iou])
-        table.add_column('Acc', [f'{value:.2f}' for value in scores.accuracy])
-        lines = [
-            f'{name} ({matching}): mIoU {scores.mean_iou:.2f}, aAcc {scores.pixel_accuracy:.2f}',
-            table.get_string(),
-        ]
-        if scores.absent:
-            lines.append('without ground truth: ' + ', '.join(classes[label] for label in scores.absent))
-        MMLogger.get_current_instance().info('\n'.join(lines))
+        *parts, rest = np.split(flat.numpy(), np.cumsum([each.size for each in sums]))
+        counts = {field: part.reshape(empty[field].shape) for field, part in zip(empty, parts, strict=True)}
+        *seen, num_unlabelled, num_labelled = rest.tolist()
+        return counts, dict(zip(self._seen, seen, strict=True)), num_labelled, num_unlabelled
 
 
-def _checked_heads(heads: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, str]]:
+_NO_BOOTSTRAP = PoissonBootstrap()
+
+
+def _described(assignment: AssignmentSource) -> str:
+    if assignment == FROM_CHECKPOINT:
+        return 'the checkpoint'
+    return 'the config' if isinstance(assignment, Mapping) else str(assignment)
+
+
+def _checked_heads(heads: Mapping[str, str | Sequence[str]], matching: str) -> dict[str, tuple[str, str]]:
+    if matching not in MATCHINGS:
+        raise ValueError(f'matching must be one of {MATCHINGS}; got {matching!r}')
     checked: dict[str, tuple[str, str]] = {}
     for field, head in heads.items():
-        if isinstance(head, str) or len(head) != 2 or head[1] not in MATCHINGS:
-            raise ValueError(f'heads[{field!r}] is {head!r}; it must be a pair (name, one of {MATCHINGS})')
-        checked[field] = (str(head[0]), str(head[1]))
+        pair = (head, matching) if isinstance(head, str) else tuple(head)
+        if len(pair) != 2 or pair[1] not in MATCHINGS:
+            raise ValueError(f'heads[{field!r}] is {head!r}; it must be a name or a pair (name, one of {MATCHINGS})')
+        checked[field] = (str(pair[0]), str(pair[1]))
     names = [name for name, _ in checked.values()]
     if not names or len(set(names)) != len(names):
         raise ValueError(f'heads must have at least one entry and different names, got {names}')
