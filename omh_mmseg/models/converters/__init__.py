@@ -1,0 +1,18 @@
+"""Weights of other implementations as checkpoints of ours."""
+
+from omh_mmseg.models.converters.dino import TransformerShape, convert_dino, transformer_shape
+from omh_mmseg.models.converters.foreign_pickle import ForeignObject, plain_settings, read_foreign_checkpoint
+from omh_mmseg.models.converters.stego import ConvertedSTEGO, config_text, convert_stego, convert_stego_checkpoint
+
+__all__ = [
+    'ConvertedSTEGO',
+    'ForeignObject',
+    'TransformerShape',
+    'config_text',
+    'convert_dino',
+    'convert_stego',
+    'convert_stego_checkpoint',
+    'plain_settings',
+    'read_foreign_checkpoint',
+    'transformer_shape',
+]

@@ -1,0 +1,139 @@
+"""DINO's vision transformers as weights of ``mmpretrain.VisionTransformer``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omh_mmseg.files import replaced_when_complete
+from omh_mmseg.models.backbones import dino_to_mmpretrain, read_state_dict
+from omh_mmseg.models.backbones.checkpoint import unwrap_state_dict
+from omh_mmseg.models.converters.foreign_pickle import read_foreign_checkpoint
+
+BLOCK_PARTS = ('ln1', 'attn.qkv', 'attn.proj', 'ln2', 'ffn.layers.0.0', 'ffn.layers.1')
+# METHODS.md 1.1: mmpretrain's name, depth and heads by embedding.
+ARCHITECTURES = {384: ('deit-small', 12, 6), 768: ('deit-base', 12, 12)}
+HEAD_DIMS = 64
+LISTED_KEYS = 4
+
+
+@dataclass(frozen=True)
+class TransformerShape:
+    """Sizes of a vision transformer, read from its weights.
+
+    Attributes:
+        embed_dims: C.
+        depth: Number of blocks.
+        feedforward_channels: Width of the blocks' hidden layer.
+        patch_size: Side of a patch in pixels.
+        grid: Side of the native grid in tokens.
+    """
+
+    embed_dims: int
+    depth: int
+    feedforward_channels: int
+    patch_size: int
+    grid: int
+
+    @property
+    def short_name(self) -> str | None:
+        """``vit-s8``, ``vit-s16``, ``vit-b8`` or ``vit-b16``; None for other sizes."""
+        letter = {384: 's', 768: 'b'}.get(self.embed_dims)
+        known = letter is not None and self.depth == 12 and self.patch_size in (8, 16)
+        return f'vit-{letter}{self.patch_size}' if known else None
+
+    def config(self) -> dict[str, Any]:
+        """Config of the ``mmpretrain.VisionTransformer`` that takes the weights; other sizes count 64 dims per head."""
+        name, depth, _ = ARCHITECTURES.get(self.embed_dims, (None, None, None))
+        arch: str | dict[str, int]
+        if name is not None and depth == self.depth and self.feedforward_channels == 4 * self.embed_dims:
+            arch = name
+        else:
+            arch = dict(
+                embed_dims=self.embed_dims,
+                num_layers=self.depth,
+                num_heads=max(self.embed_dims // HEAD_DIMS, 1),
+                feedforward_channels=self.feedforward_channels,
+            )
+        return dict(
+            type='mmpretrain.VisionTransformer',
+            arch=arch,
+            img_size=self.grid * self.patch_size,
+            patch_size=self.patch_size,
+            out_type='featmap',
+        )
+
+
+def transformer_shape(state: Mapping[str, Tensor], source: str) -> TransformerShape:
+    """Check that a state dict is a whole vision transformer under mmpretrain's names, and measure it.
+
+    Args:
+        state: The weights.
+        source: Name of the file, for messages.
+
+    Raises:
+        ValueError: If entries are missing or left over, or the positional embedding belongs to no square grid.
+    """
+    depth = 1 + max((int(key.split('.')[1]) for key in state if re.match(r'layers\.\d+\.', key)), default=-1)
+    expected = {'cls_token', 'pos_embed', 'patch_embed.projection.weight', 'patch_embed.projection.bias'}
+    modules = ['ln1', *(f'layers.{block}.{part}' for block in range(max(depth, 1)) for part in BLOCK_PARTS)]
+    expected |= {f'{module}.{kind}' for module in modules for kind in ('weight', 'bias')}
+    if expected != state.keys():
+        raise ValueError(
+            f"{source} is not a vision transformer under DINO's names: missing {listed(expected - state.keys())}; left "
+            f'over {listed(state.keys() - expected)} (in the names of mmpretrain).'
+        )
+    embed_dims, _, patch_size, _ = state['patch_embed.projection.weight'].shape
+    known = ARCHITECTURES.get(embed_dims)
+    if known is not None and depth != known[1]:
+        raise ValueError(
+            f'{source} holds {depth} blocks of {embed_dims} channels, and a {known[0]} has {known[1]}: the file is '
+            'incomplete or of another architecture.'
+        )
+    tokens = state['pos_embed'].shape[1] - 1
+    grid = isqrt(tokens)
+    if grid * grid != tokens:
+        raise ValueError(f'{source} has a positional embedding of {tokens} patches, which make no square grid.')
+    return TransformerShape(embed_dims, depth, state['layers.0.ffn.layers.0.0.weight'].shape[0], patch_size, grid)
+
+
+def convert_dino(source: str, target: str | Path, trust: bool = False) -> TransformerShape:
+    """Write DINO's weights as a checkpoint that ``mmpretrain.VisionTransformer`` loads strictly.
+
+    Args:
+        source: Path or URL of a published backbone or, as a path, of a whole training checkpoint, whose teacher counts.
+        target: The file to write: ``state_dict`` and ``meta`` of plain types.
+        trust: See `read_foreign_checkpoint`; whole training checkpoints hold pickled objects.
+
+    Returns:
+        The transformer's sizes.
+
+    Raises:
+        ValueError: If the source is no such file, or not a whole transformer.
+        FileNotFoundError: If there is no source.
+        ConnectionError: If a URL cannot be read.
+    """
+    if source.startswith(('http://', 'https://')):
+        named = read_state_dict(source)
+    else:
+        named = unwrap_state_dict(read_foreign_checkpoint(source, trust), source)
+    state = dino_to_mmpretrain(named)
+    shape = transformer_shape(state, source)
+    meta = dict(source=Path(source).name, backbone=shape.config())
+    with replaced_when_complete(target) as file:
+        torch.save(dict(state_dict={key: value.clone() for key, value in state.items()}, meta=meta), file)
+    return shape
+
+
+def listed(keys: set[str]) -> str:
+    """The first few of some keys, as text."""
+    names = sorted(keys)
+    more = f' and {len(names) - LISTED_KEYS} more' if len(names) > LISTED_KEYS else ''
+    return (', '.join(names[:LISTED_KEYS]) or 'none') + more

@@ -1,0 +1,299 @@
+"""STEGO's published Lightning checkpoints as checkpoints of our `STEGO` (METHODS.md 2, 4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omh_mmseg.files import replaced_when_complete
+from omh_mmseg.models.backbones import dino_to_mmpretrain
+from omh_mmseg.models.converters.dino import TransformerShape, listed, transformer_shape
+from omh_mmseg.models.converters.foreign_pickle import plain_settings, read_foreign_checkpoint
+from omh_mmseg.registry import DATASETS
+
+BACKBONE = 'net.model.'
+RENAMED = {
+    'net.cluster1.0.': 'decode_head.linear.',
+    'net.cluster2.0.': 'decode_head.nonlinear.0.',
+    'net.cluster2.2.': 'decode_head.nonlinear.2.',
+    'linear_probe.': 'linear_probe.classifier.',
+}
+# Of the two cluster probes the reference trains and evaluates `cluster_probe`; `train_cluster_probe` is never used.
+# The decoder belongs to a reconstruction loss of weight 0.
+LEFT_OUT = ('train_cluster_probe.', 'decoder.')
+CLUSTERS = 'cluster_probe.clusters'
+SAME_OPTIONS = {
+    'batch_size': 'train_dataloader.batch_size',
+    'num_neighbors': 'train_dataloader.dataset.num_neighbours',
+    'max_steps': 'train_cfg.max_iters',
+    'lr': 'optim_wrapper.optimizer.lr',
+    'pos_intra_weight': 'model.correlation_loss.self_weight',
+    'pos_intra_shift': 'model.correlation_loss.self_shift',
+    'pos_inter_weight': 'model.correlation_loss.knn_weight',
+    'pos_inter_shift': 'model.correlation_loss.knn_shift',
+    'neg_inter_weight': 'model.correlation_loss.rand_weight',
+    'neg_inter_shift': 'model.correlation_loss.rand_shift',
+    'feature_samples': 'model.correlation_loss.feature_samples',
+    'neg_samples': 'model.correlation_loss.negative_samples',
+    'pointwise': 'model.correlation_loss.pointwise',
+    'zero_clamp': 'model.correlation_loss.zero_clamp',
+    'stabalize': 'model.correlation_loss.stabilize',
+    'stabilize': 'model.correlation_loss.stabilize',
+}
+# Settings of the reference that our STEGO fixes, with the value that it fixes them at.
+FIXED = {
+    'arch': 'dino',
+    'continuous': True,
+    'dropout': True,
+    'use_true_labels': False,
+    'use_salience': False,
+    'correspondence_weight': 1.0,
+    'rec_weight': 0.0,
+    'aug_alignment_weight': 0.0,
+    'crf_weight': 0.0,
+    'extra_clusters': 0,
+    'reset_probe_steps': None,
+}
+SHOWN = (
+    'dataset_name', 'dir_dataset_name', 'n_classes', 'model_type', 'dino_patch_size', 'dino_feat_type',
+    'pretrained_weights', 'projection_type', 'dim', 'res', 'loader_crop_type', 'crop_type', 'crop_ratio',
+    *SAME_OPTIONS, *FIXED,
+)  # fmt: skip
+# The last part of our configs' names, and the data set's class.
+DATA = {
+    'cocostuff27': ('coco', 'COCOStuff27'),
+    'cityscapes': ('cityscapes', 'Cityscapes27'),
+    'potsdam': ('potsdam', 'Potsdam3'),
+}
+OPTIMIZERS = 3
+
+
+@dataclass(frozen=True)
+class ConvertedSTEGO:
+    """A converted checkpoint.
+
+    Attributes:
+        state_dict: Under the names of our `STEGO`.
+        backbone: Sizes of its backbone.
+        channels: D of the code.
+        num_classes: K of both probes.
+        settings: What the file says of its run, as plain values; empty if it says nothing.
+        left_out: Names of the entries that our model has no place for.
+    """
+
+    state_dict: dict[str, Tensor]
+    backbone: TransformerShape
+    channels: int
+    num_classes: int
+    settings: dict[str, Any]
+    left_out: list[str]
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """Config options that the weights need, where they differ from those of our STEGO configs."""
+        options: dict[str, Any] = {'model.decode_head.channels': self.channels}
+        if 'decode_head.nonlinear.0.weight' not in self.state_dict:
+            options['model.decode_head.nonlinear'] = False
+        if self.settings.get('dino_feat_type') == 'KK':
+            options['model.backbone.feature'] = 'keys'
+        return options
+
+    @property
+    def training_options(self) -> dict[str, Any]:
+        """Config options that train as the file's run did, as far as the file says."""
+        return {ours: self.settings[theirs] for theirs, ours in SAME_OPTIONS.items() if theirs in self.settings}
+
+    @property
+    def deviations(self) -> dict[str, Any]:
+        """Settings that our STEGO has fixed at another value."""
+        return {
+            name: self.settings[name]
+            for name, value in FIXED.items()
+            if name in self.settings and self.settings[name] != value
+        }
+
+    @property
+    def shown_settings(self) -> dict[str, Any]:
+        """The settings that make a difference, in a reader's order."""
+        return {name: self.settings[name] for name in SHOWN if name in self.settings}
+
+    @property
+    def config_name(self) -> str | None:
+        """Stem of our config for the backbone and data set, ``stego_vit-b8_coco``; None where there is none."""
+        suffix, _ = DATA.get(str(self.settings.get('dataset_name')), (None, None))
+        known = suffix is not None and self.backbone.short_name in ('vit-s8', 'vit-b8')
+        return f'stego_{self.backbone.short_name}_{suffix}' if known else None
+
+    @property
+    def dataset_meta(self) -> dict[str, Any] | None:
+        """Names and colours of the classes, which mmseg's inference reads from a checkpoint; None for other data."""
+        _, name = DATA.get(str(self.settings.get('dataset_name')), (None, None))
+        dataset = None if name is None else DATASETS.get(name)
+        if dataset is None or len(dataset.METAINFO['classes']) != self.num_classes:
+            return None
+        palette = [[int(value) for value in colour] for colour in dataset.METAINFO['palette']]
+        return dict(classes=[str(title) for title in dataset.METAINFO['classes']], palette=palette)
+
+
+def convert_stego_checkpoint(content: Any, source: str) -> ConvertedSTEGO:
+    """Convert the content of a Lightning checkpoint.
+
+    Args:
+        content: From `read_foreign_checkpoint`.
+        source: Name of the file, for messages.
+
+    Raises:
+        ValueError: If it is no checkpoint of STEGO, or of a model that ours cannot be; entries that are missing, left
+            over or of the wrong shape are named.
+    """
+    if not isinstance(content, Mapping) or not isinstance(content.get('state_dict'), Mapping):
+        raise ValueError(f"{source} is not a Lightning checkpoint with a 'state_dict': it holds {_described(content)}.")
+    named = dict(content['state_dict'])
+    if CLUSTERS not in named or not any(key.startswith(BACKBONE) for key in named):
+        raise ValueError(
+            f"{source} is not a checkpoint of STEGO with a DINO backbone, which has '{CLUSTERS}' and '{BACKBONE}*'; "
+            f'its state_dict holds {_described(named)}.'
+        )
+    not_tensors = [key for key, value in named.items() if not isinstance(value, Tensor)]
+    if not_tensors:
+        raise ValueError(f'{source} holds no tensors at {listed(set(not_tensors))}.')
+    settings = _settings(content)
+    transformer = dino_to_mmpretrain(
+        {key.removeprefix(BACKBONE): named.pop(key) for key in list(named) if key.startswith(BACKBONE)}
+    )
+    shape = transformer_shape(transformer, source)
+    state = {f'backbone.backbone.{key}': value for key, value in transformer.items()}
+    left_out = [key for key in named if key.startswith(LEFT_OUT)]
+    remaining = {key: value for key, value in named.items() if key not in left_out}
+    state['cluster_probe.centres'] = remaining.pop(CLUSTERS)
+    for theirs, ours in RENAMED.items():
+        for kind in ('weight', 'bias'):
+            if theirs + kind in remaining:
+                state[ours + kind] = remaining.pop(theirs + kind)
+    if remaining:
+        raise ValueError(f'{source} has entries without a counterpart in our STEGO: {listed(set(remaining))}.')
+    channels, num_classes = _check_shapes(state, shape, settings, source)
+    state['iteration'] = torch.tensor(_batches(content), dtype=torch.long)
+    return ConvertedSTEGO(state, shape, channels, num_classes, settings, left_out)
+
+
+def convert_stego(source: str | Path, target: str | Path, trust: bool = False) -> ConvertedSTEGO:
+    """Write STEGO's checkpoint as one that ``tools/test.py`` loads strictly.
+
+    Args:
+        source: A Lightning checkpoint of the reference implementation.
+        target: The file to write: ``state_dict`` and ``meta`` of plain types.
+        trust: See `read_foreign_checkpoint`; the published files hold pickled settings.
+
+    Returns:
+        What was written, and what the file says of its run.
+
+    Raises:
+        FileNotFoundError: If there is no source.
+        ValueError: See `read_foreign_checkpoint` and `convert_stego_checkpoint`.
+    """
+    converted = convert_stego_checkpoint(read_foreign_checkpoint(source, trust), str(source))
+    meta = dict(source=Path(source).name, iter=int(converted.state_dict['iteration']), settings=converted.settings)
+    if converted.dataset_meta is not None:
+        meta['dataset_meta'] = converted.dataset_meta
+    state = {key: value.detach().clone() for key, value in converted.state_dict.items()}
+    with replaced_when_complete(target) as file:
+        torch.save(dict(state_dict=state, meta=meta), file)
+    return converted
+
+
+def config_text(converted: ConvertedSTEGO, base: str) -> str:
+    """A config file that loads the weights and trains as the file's run did.
+
+    Args:
+        converted: From `convert_stego`.
+        base: Path of the config that it extends, relative to itself.
+    """
+    tree: dict[str, Any] = {}
+    for option, value in {**converted.model_options, **converted.training_options}.items():
+        *path, name = option.split('.')
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[name] = value
+    lines = ['# Settings stored in the checkpoint of the reference implementation.', f'_base_ = [{base!r}]']
+    return '\n'.join([*lines, *(f'{name} = {_as_code(value)}' for name, value in tree.items())]) + '\n'
+
+
+def _as_code(value: Any) -> str:
+    if isinstance(value, dict):
+        return f'dict({", ".join(f"{name}={_as_code(item)}" for name, item in value.items())})'
+    return repr(value)
+
+
+def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's settings, whether stored as such, below ``cfg`` or in groups below that."""
+    stored = plain_settings(content.get('hyper_parameters', {}))
+    settings: dict[str, Any] = {}
+    groups = [stored]
+    while groups:
+        group = groups.pop(0)
+        if isinstance(group, dict):
+            groups.extend(value for value in group.values() if isinstance(value, dict))
+            settings = {**{key: value for key, value in group.items() if not isinstance(value, dict)}, **settings}
+    return settings
+
+
+def _check_shapes(
+    state: dict[str, Tensor], backbone: TransformerShape, settings: dict[str, Any], source: str
+) -> tuple[int, int]:
+    """Check that the parts belong together, and return the code's dimension and the number of classes."""
+    clusters, channels = state['cluster_probe.centres'].shape
+    classes = settings.get('n_classes')
+    layers = {
+        'decode_head.linear': (channels, backbone.embed_dims),
+        'linear_probe.classifier': (classes if isinstance(classes, int) else clusters, channels),
+    }
+    if any(key.startswith('decode_head.nonlinear.') for key in state):
+        layers['decode_head.nonlinear.0'] = (backbone.embed_dims, backbone.embed_dims)
+        layers['decode_head.nonlinear.2'] = (channels, backbone.embed_dims)
+    sizes: dict[str, tuple[int, ...]] = {}
+    for name, (rows, columns) in layers.items():
+        sizes |= {f'{name}.weight': (rows, columns, 1, 1), f'{name}.bias': (rows,)}
+    missing = sizes.keys() - state.keys()
+    if missing:
+        raise ValueError(f'{source} lacks the entries of {listed(missing)} (in the names of our STEGO).')
+    extra = clusters - state['linear_probe.classifier.weight'].shape[0]
+    if extra > 0:
+        raise ValueError(
+            f'{source} has {extra} more clusters than classes (extra_clusters={extra}); our STEGO has one for each '
+            'class, so it cannot hold these weights.'
+        )
+    wrong = [
+        f'{key} is {tuple(state[key].shape)}, not {size}'
+        for key, size in sizes.items()
+        if tuple(state[key].shape) != size
+    ]
+    if wrong:
+        raise ValueError(
+            f'The parts of {source} do not fit each other: {"; ".join(wrong)} (in the names of our STEGO).'
+        )
+    return channels, clusters
+
+
+def _batches(content: Mapping[str, Any]) -> int:
+    """Training batches seen; from version 1.6 Lightning counts one step for each of the three optimisers."""
+    steps = content.get('global_step', 0)
+    version = str(content.get('pytorch-lightning_version', '1.5')).split('.')
+    counted_each = version[0].isdigit() and (int(version[0]), _leading_number(version[1:])) >= (1, 6)
+    return (steps // OPTIMIZERS if counted_each else steps) if isinstance(steps, int) else 0
+
+
+def _leading_number(parts: list[str]) -> int:
+    return int(parts[0]) if parts and parts[0].isdigit() else 0
+
+
+def _described(content: Any) -> str:
+    if isinstance(content, Mapping):
+        return f'the entries {listed({str(key) for key in content})}'
+    return f'a {type(content).__name__}'
