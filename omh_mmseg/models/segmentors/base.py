@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,11 +15,14 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from omh_mmseg.models.cluster_assignment import ClusterAssignment
+from omh_mmseg.models.code_maps import arg_max, flip_averaged, slide_averaged, upsampled_norm
 from omh_mmseg.models.decode_heads import centre_scores
+from omh_mmseg.models.segmentors.prediction_options import PredictionOptions
 from omh_mmseg.registry import MODELS
 
 IGNORED_LABEL = 255
-OUTPUT_SIZES = ('original', 'input')
+LOGIT_FIELDS = ('pred_linear',)
+"""Predictions whose scores are logits; all others come from cosines."""
 
 
 class UnsupervisedSegmentor(BaseSegmentor):
@@ -37,16 +41,14 @@ class UnsupervisedSegmentor(BaseSegmentor):
         data_preprocessor: See mmengine.
         gradient_log_interval: Every so many steps the norms of each OMH loss's gradient on the code, relative to the
             host's, are logged; 0 never.
-        test_cfg: ``output_size``: ``'original'`` scores and paints at the size of the label (of the image, without
-            one), ``'input'`` at the size of the network's input. ``levels``: the OMH levels to predict beside the
-            probe; all by default, ``[]`` for none, at no cost then. ``assignment``: the classes of the clusters, set by
+        test_cfg: How to predict, see `PredictionOptions`. ``assignment``: the classes of the clusters, set by
             hand, see `ClusterAssignment`.
         train_cfg: Unused; mmseg's tools set it.
         pretrained: Must be None; mmseg's tools set it.
         init_cfg: See mmengine.
 
     Raises:
-        ValueError: On an unknown ``output_size``, test mode or level, or weights given by ``pretrained``.
+        ValueError: On wrong values in ``test_cfg``, or weights given by ``pretrained``.
     """
 
     def __init__(
@@ -68,21 +70,18 @@ class UnsupervisedSegmentor(BaseSegmentor):
         if pretrained is not None:
             raise ValueError(f'pretrained must be None; got {pretrained!r}. Set model.backbone.checkpoint instead.')
         self.test_cfg = dict(test_cfg or {})
-        self.output_size = self.test_cfg.get('output_size', 'original')
-        if self.output_size not in OUTPUT_SIZES:
-            raise ValueError(f'test_cfg.output_size must be one of {OUTPUT_SIZES}; got {self.output_size!r}.')
-        if self.test_cfg.get('mode', 'whole') != 'whole':
-            raise ValueError(f"test_cfg.mode must be 'whole'; got {self.test_cfg['mode']!r}.")
         self.num_classes = num_classes
         self.gradient_log_interval = gradient_log_interval
         self.backbone = MODELS.build(backbone)
+        self.options = PredictionOptions.from_test_cfg(self.test_cfg, self.backbone.stride)
+        self.crf = self.options.build_crf()
         on_features = dict(in_channels=self.backbone.out_channels, num_classes=num_classes)
         self.decode_head = MODELS.build({**decode_head, **on_features})
         on_code = dict(in_channels=self.decode_head.channels, num_classes=num_classes)
         self.cluster_probe = MODELS.build({**cluster_probe, **on_code})
         self.linear_probe = None if linear_probe is None else MODELS.build({**linear_probe, **on_code})
         self.omh_head = None if omh_head is None else MODELS.build({**omh_head, **on_code})
-        self.levels = self._checked_levels(self.test_cfg.get('levels'))
+        self.levels = self._checked_levels(self.options.levels)
         sizes = [] if self.omh_head is None else self.omh_head.level_sizes
         fields = dict(pred_sem_seg=num_classes) | {f'pred_level{level}': size for level, size in enumerate(sizes, 1)}
         self.assignment = ClusterAssignment(fields, self.test_cfg.get('assignment'))
@@ -143,7 +142,8 @@ class UnsupervisedSegmentor(BaseSegmentor):
 
         The result is that of upsampling the code and comparing each pixel with the centres (METHODS.md 6.1), reached
         by upsampling the scores instead: dot products are linear in the code, and neither the interpolation nor the
-        arg-max sees the length of a pixel's code.
+        arg-max sees the length of a pixel's code. A CRF does see it, and gets the log-probabilities of METHODS.md 6.4;
+        it runs at the size of the input, where the image is, and its result is upsampled.
 
         Args:
             inputs: Normalised images (B, 3, H, W), possibly padded at the right and bottom.
@@ -151,18 +151,39 @@ class UnsupervisedSegmentor(BaseSegmentor):
 
         Returns:
             The samples with cluster numbers (1, h, w) in ``pred_sem_seg`` (cluster probe), ``pred_linear`` (classes)
-            and, with OMH, ``pred_level1``, ``pred_level2``, ...; once matched, with the classes of the clusters in their
-            metadata, see `ClusterAssignment.annotate`.
+            and, with OMH, ``pred_level1``, ``pred_level2``, ...; once matched, with the classes of the clusters in
+            their metadata, see `ClusterAssignment.annotate`.
         """
         samples = [SegDataSample() for _ in inputs] if data_samples is None else list(data_samples)
-        scores = self._score_maps(self.encode(inputs).float())
+        return self.predict_from_code(self.prediction_code(inputs), inputs, samples)
+
+    def prediction_code(self, inputs: Tensor) -> Tensor:
+        """Code (B, D, h, w) that predictions start from: with windows and flip averaging where ``test_cfg`` says so."""
+
+        def encode(images: Tensor) -> Tensor:
+            if self.options.mode == 'whole':
+                return self.encode(images).float()
+            crop, step = self.options.crop_size, self.options.stride
+            return slide_averaged(self.encode, images, crop, step, self.backbone.stride).float()
+
+        return flip_averaged(encode, inputs) if self.options.flip else encode(inputs)
+
+    def predict_from_code(self, code: Tensor, inputs: Tensor, samples: list[SegDataSample]) -> list[SegDataSample]:
+        """`predict`, given the code (B, D, h, w) of the inputs."""
+        scores = self._score_maps(code)
         # One image at a time: at the size of a photo the scores of a batch would take gigabytes.
-        for index, sample in enumerate(samples):
-            for name, maps in scores.items():
-                # With the scores of a pixel side by side, interpolation and arg-max take a third of the time on a CPU.
-                one = maps[index : index + 1].contiguous(memory_format=torch.channels_last)
-                full = self.upsample(one, inputs.shape[-2:], sample)
-                setattr(sample, name, PixelData(data=full.argmax(1)))
+        if self.crf is None:
+            per_image = ({name: maps[i : i + 1] for name, maps in scores.items()} for i in range(len(samples)))
+        else:
+            refined = self.crf.refine(self._crf_jobs(code, scores, inputs, samples))
+            per_image = ({name: maps[None] for name, maps in one.items()} for one in refined)
+        for sample, fields in zip(samples, per_image):
+            size = self._image_size(sample, inputs.shape[-2:])
+            # The CRF's result has no padding any more.
+            resize = partial(self.upsample, padded=inputs.shape[-2:] if self.crf is None else size, sample=sample)
+            height, width = self._target_size(sample, size)
+            for name, maps in fields.items():
+                setattr(sample, name, PixelData(data=arg_max(maps, resize, height * width)))
         self.assignment.annotate(samples)
         return samples
 
@@ -184,9 +205,33 @@ class UnsupervisedSegmentor(BaseSegmentor):
                 scores[f'pred_level{level}'] = centre_scores(code, self.omh_head.centres[level - 1])
         return scores
 
+    def _crf_jobs(
+        self, code: Tensor, scores: dict[str, Tensor], inputs: Tensor, samples: Sequence[SegDataSample]
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Each image (3, h, w) and the log-probabilities (K, h, w) of its fields, at the size of the input."""
+        padded = inputs.shape[-2:]
+        for index, sample in enumerate(samples):
+            height, width = self._image_size(sample, inputs.shape[-2:])
+            norm = upsampled_norm(code[index : index + 1], padded).clamp_min(torch.finfo(torch.float32).tiny)
+            log_probabilities = {}
+            for name, maps in scores.items():
+                full = F.interpolate(maps[index : index + 1], size=padded, mode='bilinear', align_corners=False)
+                logits = full if name in LOGIT_FIELDS else self.options.alpha * full / norm
+                log_probabilities[name] = torch.log_softmax(logits[0, :, :height, :width], dim=0)
+            yield self._bgr_image(inputs[index, :, :height, :width]), log_probabilities
+
+    def _bgr_image(self, image: Tensor) -> Tensor:
+        """uint8 (3, H, W) of a normalised image."""
+        preprocessor = self.data_preprocessor
+        if getattr(preprocessor, '_enable_normalize', False):
+            image = image * preprocessor.std + preprocessor.mean
+        # Rounded: truncating, float32 would lower many pixels by one.
+        image = image.round().clamp(0, 255).byte()
+        return image.flip(0) if getattr(preprocessor, '_channel_conversion', False) else image
+
     def upsample(self, maps: Tensor, padded: Sequence[int], sample: SegDataSample) -> Tensor:
         """Maps (1, K, h, w) at the size that the sample is scored at, without the padding of the batch."""
-        height, width = sample.metainfo.get('img_shape', padded)[:2]
+        height, width = self._image_size(sample, padded)
         target = self._target_size(sample, (height, width))
         if (height, width) != tuple(padded):
             maps = F.interpolate(maps, size=tuple(padded), mode='bilinear', align_corners=False)
@@ -195,12 +240,17 @@ class UnsupervisedSegmentor(BaseSegmentor):
             return maps
         return F.interpolate(maps, size=target, mode='bilinear', align_corners=False)
 
+    def _image_size(self, sample: SegDataSample, padded: Sequence[int]) -> tuple[int, int]:
+        """Size of an image in the network's input, without the padding of the batch."""
+        height, width = sample.metainfo.get('img_shape', padded)[:2]
+        return height, width
+
     def _target_size(self, sample: SegDataSample, image_size: tuple[int, int]) -> tuple[int, int]:
-        if self.output_size == 'original' and 'gt_sem_seg' in sample:
+        if self.options.output_size == 'original' and 'gt_sem_seg' in sample:
             height, width = sample.gt_sem_seg.data.shape[-2:]
             return height, width
         # A cropped input has no pixels for the rest of the original image.
-        if self.output_size == 'input' or 'crop_bbox' in sample.metainfo:
+        if self.options.output_size == 'input' or 'crop_bbox' in sample.metainfo:
             return image_size
         height, width = sample.metainfo.get('ori_shape', image_size)[:2]
         return height, width
