@@ -1,7 +1,7 @@
 """Run all benchmarks and say for each requirement whether it holds.
 
     python benchmarks/run_all.py             # moderate settings
-    python benchmarks/run_all.py --quick     # fewer repeats, the smaller batch only
+    python benchmarks/run_all.py --quick     # fewer repeats, the smaller batch, fewer items
 
 The exit status is 1 where a requirement does not hold.
 """
@@ -12,12 +12,14 @@ import argparse
 from collections.abc import Sequence
 
 import lean_matching
+import neighbour_search
 import plan_time
 import step_share
 from common import RESULTS, Verdict, show_verdicts
 
 QUICK = dict(
     lean_matching=['--repeats', '2', '--batch-sizes', '16'],
+    neighbour_search=['--repeats', '2', '--items', '100000'],
     plan_time=['--repeats', '2', '--gradients', 'detach', '--dtypes', 'float64'],
     step_share=['--repeats', '1', '--part-repeats', '3', '--batch-sizes', '16', '--variants', 'default'],
 )
@@ -26,7 +28,7 @@ QUICK = dict(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run all; 0 if every requirement holds."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument('--quick', action='store_true', help='fewer repeats, the smaller batch only')
+    options.add_argument('--quick', action='store_true', help='fewer repeats, the smaller batch, fewer items')
     options.add_argument('--threads', help='threads of torch; default: as many as processors')
     options.add_argument('--out-dir', default=str(RESULTS), help='folder of the CSV files')
     options.add_argument('--machine', help='label in the names of the CSV files')
@@ -35,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     common += ['--threads', args.threads] if args.threads else []
     common += ['--machine', args.machine] if args.machine else []
     verdicts: list[Verdict] = []
-    for script in (plan_time, lean_matching, step_share):
+    for script in (plan_time, lean_matching, step_share, neighbour_search):
         print(f'== {script.__name__}')
         verdicts += script.main([*(QUICK[script.__name__] if args.quick else []), *common])
     print('== requirements')

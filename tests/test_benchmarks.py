@@ -71,6 +71,19 @@ def test_plan_time(load, tmp_path: Path) -> None:
     assert [row['finite_gradient'] for row in rows[-5:]] == ['True'] * 5
 
 
+def test_neighbour_search(load, tmp_path: Path) -> None:
+    small = ['--items', '3000', '--channels', '8', '--neighbours', '5', '--chunk-sizes', '100', '3000']
+    columns, rows, verdicts = run(load('neighbour_search'), tmp_path, *small)
+    setting = ['items', 'channels', 'neighbours', 'search', 'chunk_size', 'blocks']
+    assert columns == [*setting, 'block_s', 'extrapolated_minutes', 'gflop_per_s', 'rss_mib', *ENVIRONMENT]
+    assert [(row['search'], row['chunk_size']) for row in rows] == [
+        ('matmul', '100'), ('topk', '100'), ('matmul', '3000'), ('topk', '3000')
+    ]  # fmt: skip
+    # The tile of 3000 x 3008 similarities, which are float32, is the larger part.
+    assert 10 < float(rows[2]['rss_mib']) < 500
+    assert [verdict.holds for verdict in verdicts] == [True, True]
+
+
 def test_run_all_reports_what_fails(load, tmp_path: Path, monkeypatch, capsys) -> None:
     module, common = load('run_all'), load('common')
     seen = {}
@@ -82,14 +95,16 @@ def test_run_all_reports_what_fails(load, tmp_path: Path, monkeypatch, capsys) -
 
         return main
 
-    for name, holds in (('plan_time', True), ('lean_matching', False), ('step_share', True)):
+    outcomes = dict(plan_time=True, lean_matching=False, step_share=True, neighbour_search=True)
+    for name, holds in outcomes.items():
         monkeypatch.setattr(load(name), 'main', stand_in(name, holds))
     assert module.main(['--quick', '--out-dir', str(tmp_path), '--threads', '1']) == 1
     assert seen['step_share'][-4:] == ['--out-dir', str(tmp_path), '--threads', '1']
-    assert capsys.readouterr().out.splitlines()[-3:] == [
+    assert capsys.readouterr().out.splitlines()[-4:] == [
         'holds: plan_time: a figure',
         'FAILS: lean_matching: a figure',
         'holds: step_share: a figure',
+        'holds: neighbour_search: a figure',
     ]
 
 
