@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import mmcv
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
+from omh_mmseg.evaluation.assignment_file import META_KEY
 from omh_mmseg.registry import VISUALIZERS
 from omh_mmseg.visualization.colours import distinct_colours
 
@@ -28,6 +31,9 @@ class UnsupervisedSegVisualizer(SegLocalVisualizer):
     resize (``scale_factor`` of the data sample) and crop (``crop_bbox``, else the centre) before it is drawn on;
     without ``scale_factor`` it is stretched to the size of the prediction. Cluster numbers beyond the class names are
     drawn as ``cluster <number>``, and a data set without names or palette with numbers and generated colours.
+
+    A prediction whose metadata tell the classes of its clusters (``cluster_classes``, see `ClusterAssignment`) is drawn
+    in classes, like the labels; pixels of a cluster without a class get no colour, like those without a label.
 
     Takes the arguments of mmseg's class.
     """
@@ -50,8 +56,12 @@ class UnsupervisedSegVisualizer(SegLocalVisualizer):
             data_sample: With ``pred_sem_seg`` and/or ``gt_sem_seg``.
             draw_gt: Draw the labels, on the left.
             draw_pred: Draw the prediction, on the right.
-            **kwargs: mmseg's ``show``, ``wait_time``, ``out_file``, ``step``, ``with_labels``, ``with_image``.
+            **kwargs: mmseg's ``show``, ``wait_time``, ``out_file``, ``step``, ``with_labels``, ``with_image``. An
+                ``out_file`` with the ending of no image format (a Potsdam patch has ``.mat``) gets ``.png``.
         """
+        out_file = kwargs.get('out_file')
+        if out_file and not cv2.haveImageWriter(str(out_file)):
+            kwargs['out_file'] = f'{os.path.splitext(out_file)[0]}.png'
         meta = self.dataset_meta or {}
         # mmseg refuses None; empty ones are completed for the labels at hand in `_draw_sem_seg`.
         classes, palette = meta.get('classes') or (), meta.get('palette') or []
@@ -62,6 +72,8 @@ class UnsupervisedSegVisualizer(SegLocalVisualizer):
                 for field, wanted in (('pred_sem_seg', draw_pred), ('gt_sem_seg', draw_gt))
                 if wanted and field in data_sample
             ]
+            if 'pred_sem_seg' in drawn:
+                data_sample = _in_classes(data_sample)
             if drawn:
                 size = tuple(data_sample.get(drawn[0]).data.shape[-2:])
                 image = fit_image(image, size, data_sample.metainfo)
@@ -118,6 +130,18 @@ def fit_image(image: np.ndarray, size: tuple[int, int], metainfo: Mapping[str, A
             resized = mmcv.imresize(image, (resized_width, resized_height))
             return np.ascontiguousarray(resized[top : top + height, left : left + width])
     return mmcv.imresize(image, (width, height))
+
+
+def _in_classes(data_sample: SegDataSample) -> SegDataSample:
+    """Classes in place of the cluster numbers of ``pred_sem_seg``, in a copy, where the classes are known."""
+    classes = (data_sample.metainfo.get(META_KEY) or {}).get('pred_sem_seg')
+    if classes is None:
+        return data_sample
+    table = torch.as_tensor(classes)
+    data_sample = data_sample.clone()
+    clusters = torch.as_tensor(data_sample.pred_sem_seg.data).cpu().long()
+    data_sample.pred_sem_seg = PixelData(data=table[clusters])
+    return data_sample
 
 
 def _with_size(data_sample: SegDataSample, fields: Sequence[str], size: tuple[int, int]) -> SegDataSample:

@@ -113,3 +113,13 @@ def test_same_label_places_as_mmseg(visualizer: UnsupervisedSegVisualizer) -> No
         np.testing.assert_array_equal(
             visualizer._get_center_loc(mask), SegLocalVisualizer._get_center_loc(visualizer, mask)
         )
+
+
+def test_clusters_are_drawn_in_their_classes(visualizer: UnsupervisedSegVisualizer, tmp_path: Path) -> None:
+    """The colours are those of the labels; what has no class has no colour, as pixels without a label."""
+    image = np.full((4, 6, 3), 200, np.uint8)
+    sample = make_sample(np.array([[0, 0, 1, 1, 2, 2]] * 4), cluster_classes=dict(pred_sem_seg=[1, 0, -1]))
+    picture = drawn(tmp_path, visualizer, image, sample, draw_gt=False)
+    assert (picture[:, :2] == [90, 90, 90]).all() and (picture[:, 2:4] == [0, 0, 255]).all()
+    assert (picture[:, 4:] == 0).all()
+    assert sample.pred_sem_seg.data[0, 0].tolist() == [0, 0, 1, 1, 2, 2]

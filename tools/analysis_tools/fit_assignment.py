@@ -1,0 +1,57 @@
+"""Match a checkpoint's clusters to classes on a split, and keep the result for later scores and pictures.
+
+The papers match on the split that they score. To match on the training split and score another:
+
+    python tools/analysis_tools/fit_assignment.py CONFIG CHECKPOINT --split train --out train.json
+    python tools/test.py CONFIG CHECKPOINT --cfg-options test_evaluator.assignment=train.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from omh_mmseg.engine import launch  # noqa: E402
+from omh_mmseg.engine.fit_assignment import SPLITS, fit_assignment  # noqa: E402
+from omh_mmseg.evaluation.matching import MATCHINGS  # noqa: E402
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or address')
+    parser.add_argument('--split', choices=SPLITS, default='train', help='labelled images to match on')
+    parser.add_argument('--images', type=int, help='match on the first so many images of the split only')
+    parser.add_argument('--matching', choices=MATCHINGS[:2], help="one to one or many to one (default: the metric's)")
+    parser.add_argument('--out', default='assignment.json', help='file to write')
+    parser.add_argument('--save', help='checkpoint to write with the assignment in it')
+    parser.add_argument('--work-dir', help='folder of the log (default: ./work_dirs/<config name>)')
+    launch.add_run_options(parser)
+    return parser
+
+
+def main() -> None:
+    """Run the command."""
+    args = build_parser().parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    try:
+        launch.check_config(args.config)
+        launch.check_checkpoint(args.checkpoint)
+        config = launch.load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
+        found = fit_assignment(
+            config, args.checkpoint, args.out, args.split, args.images, args.matching, args.save
+        )
+    except (OSError, ValueError) as error:
+        sys.exit(f'fit_assignment.py: {error}')
+    print(f'classes of the clusters of {", ".join(found)}, matched on the {args.split} split, are in {args.out}')
+    if args.save:
+        print(f'checkpoint with them: {args.save}')
+
+
+if __name__ == '__main__':
+    main()
