@@ -15,6 +15,8 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=500, max_keep_ckpts=3, save_last=True),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook', interval=1),
+    assignment=dict(type='AssignmentHook'),
+    score_report=dict(type='ScoreReportHook'),
 )
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='UnsupervisedSegVisualizer', vis_backends=vis_backends, name='visualizer')
