@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from omh_mmseg.engine import launch  # noqa: E402
+from omh_mmseg.evaluation.protocols import known_protocols  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,6 +24,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--show-dir', help='folder for pictures of predictions (in vis_data/vis_image below it)')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that a window stays open')
     parser.add_argument('--tta', action='store_true', help="predict with the config's test-time augmentation")
+    parser.add_argument(
+        '--protocol', metavar='NAME', help=f'test as the literature does, not as the config says: {known_protocols()}'
+    )
+    parser.add_argument('--no-crf', action='store_true', help='leave the CRF of the protocol out')
+    parser.add_argument('--no-flip', action='store_true', help='leave the flip averaging of the protocol out')
     launch.add_run_options(parser)
     return parser
 
@@ -37,6 +43,13 @@ def main() -> None:
         config = launch.load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
         if args.show or args.show_dir:
             launch.draw_predictions(config, args.show, args.show_dir, args.wait_time)
+        if args.protocol:
+            protocol = launch.use_protocol(
+                config, args.protocol, not args.no_crf, not args.no_flip, args.cfg_options
+            )
+            print(protocol.describe())
+        elif args.no_crf or args.no_flip:
+            raise ValueError('--no-crf and --no-flip change a protocol; name it with --protocol')
         if args.tta:
             launch.use_test_time_augmentation(config)
     except (OSError, ValueError) as error:

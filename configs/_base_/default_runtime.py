@@ -23,6 +23,7 @@ visualizer = dict(type='UnsupervisedSegVisualizer', vis_backends=vis_backends, n
 
 val_evaluator = dict(type='UnsupervisedIoUMetric')
 test_evaluator = val_evaluator
+tta_model = dict(type='CodeAveragingTTA')
 
 log_processor = dict(by_epoch=False)
 log_level = 'INFO'

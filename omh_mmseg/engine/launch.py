@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
 from omh_mmseg.datasets.shared_options import apply_shared_options
+from omh_mmseg.evaluation.protocols import Protocol, apply_protocol, resolve
 
 LATEST = 'last_checkpoint'
 """Name of the file in which mmengine's ``CheckpointHook`` notes the newest checkpoint's path."""
@@ -192,6 +193,27 @@ def use_test_time_augmentation(config: Config) -> None:
     config.test_dataloader.dataset.pipeline = config.tta_pipeline
     config.tta_model.module = config.model
     config.model = config.tta_model
+
+
+def use_protocol(
+    config: Config, name: str, crf: bool = True, flip: bool = True, options: Mapping[str, Any] | None = None
+) -> Protocol:
+    """Test by a protocol of the literature; settings given on the command line win over it.
+
+    Args:
+        config: Changed in place; before `use_test_time_augmentation`.
+        name: See `omh_mmseg.evaluation.protocols.resolve`.
+        crf: False leaves the CRF out.
+        flip: False leaves the flip averaging out.
+        options: The overrides of the command line.
+
+    Raises:
+        ValueError: An unknown protocol, or a test pipeline that it cannot rewrite.
+    """
+    protocol = apply_protocol(config, resolve(name, crf, flip))
+    if options:
+        config.merge_from_dict(dict(options))
+    return protocol
 
 
 def last_checkpoint(work_dir: str) -> str | None:

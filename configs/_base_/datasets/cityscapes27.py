@@ -1,6 +1,6 @@
 # Cityscapes with 27 classes, the protocol of STEGO (METHODS.md 5.4 to 5.7): five-crop training at 224, centre square of
-# the images at 320 for the scores, nearest resize of images and labels. data_root is the folder above cityscapes/; where
-# it is Cityscapes' own folder, set layout='mmseg'.
+# the images at 320 for the scores, nearest resize of images and labels. data_root is the folder above cityscapes/.
+# Where it is the folder of Cityscapes itself, set layout='mmseg'.
 dataset_type = 'Cityscapes27'
 data_root = '{{$OMH_DATA_ROOT:data/}}'
 layout = 'stego'
@@ -25,6 +25,21 @@ test_pipeline = [
     dict(type='ResizeShortSide', size=320, interpolation='nearest'),
     dict(type='CentreCrop', size=320),
     dict(type='PackSegInputs', meta_keys=meta_keys),
+]
+
+# For --tta: the codes of the image and of its mirror image are averaged.
+tta_pipeline = [
+    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    dict(type='LoadOptionalAnnotations'),
+    dict(type='ResizeShortSide', size=320, interpolation='nearest'),
+    dict(type='CentreCrop', size=320),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0, direction='horizontal')],
+            [dict(type='PackSegInputs', meta_keys=meta_keys)],
+        ],
+    ),
 ]
 
 # The experiment puts it into train_dataloader, in pairs where its host needs them.

@@ -29,6 +29,21 @@ test_pipeline = [
     dict(type='PackSegInputs', meta_keys=meta_keys),
 ]
 
+# For --tta: the codes of the image and of its mirror image are averaged.
+tta_pipeline = [
+    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    dict(type='LoadOptionalAnnotations'),
+    dict(type='ResizeShortSide', size=320, interpolation='nearest'),
+    dict(type='CentreCrop', size=320),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0, direction='horizontal')],
+            [dict(type='PackSegInputs', meta_keys=meta_keys)],
+        ],
+    ),
+]
+
 # The experiment puts it into train_dataloader, in pairs where its host needs them.
 train_dataset = dict(
     type='FiveCrop',

@@ -19,6 +19,20 @@ test_pipeline = [
     dict(type='PackSegInputs'),
 ]
 
+# For --tta: the codes of the image and of its mirror image are averaged.
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeShortSide', size=128, interpolation='bilinear', divisor=8),
+    dict(type='LoadOptionalAnnotations'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0, direction='horizontal')],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
+
 # The experiment puts it into train_dataloader, in pairs where its host needs them.
 train_dataset = dict(type=dataset_type, data_root=data_root, split='train', level=level, pipeline=train_pipeline)
 train_dataloader = dict(

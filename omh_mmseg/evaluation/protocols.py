@@ -1,0 +1,228 @@
+"""Evaluation protocols by name: what the literature's scores were taken with (METHODS.md 6.2)."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from mmengine.config import Config
+
+from omh_mmseg.registry import METRICS
+
+RESIZES = ('ResizeShortSide', 'ResizeToCover', 'Resize', 'ResizeShortestEdge')
+CROPS = ('CentreCrop', 'CenterCrop')
+LABELS = re.compile(r'Load\w*Annotations')
+PACKED = (
+    'img_path', 'seg_map_path', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip', 'flip_direction',
+    'reduce_zero_label',
+)  # fmt: skip
+"""What ``PackSegInputs`` keeps by default."""
+CRF_RESOURCES = ('backend', 'workers')
+"""Keys of ``test_cfg.crf`` that say where it is computed, not what."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How images are prepared, predicted and scored.
+
+    Attributes:
+        name: As it is asked for and reported.
+        side: Shorter side of the network's input in pixels; None keeps the config's own resize.
+        crop: Whether the centre square alone is predicted and scored.
+        flip: Average the codes of the image and its mirror image.
+        crf: Refine with the dense CRF, at the constants of METHODS.md 6.5.
+        label_size: ``'resized'``: labels are resized like the image (nearest) and scored there; ``'original'``:
+            predictions are upsampled to the labels.
+        interpolation: Of the image's resize, with ``side``.
+        mode: ``'whole'`` or ``'slide'``; the latter takes images as they are, in windows.
+        crop_size: Side of a window in pixels, with ``'slide'``.
+        stride: Distance of windows in pixels, with ``'slide'``.
+        alpha: Inverse temperature of the cluster probabilities that the CRF starts from.
+        upsampling: What is upsampled to the scored size, and how.
+        matching: Of clusters to classes, over the whole scored set; the linear probe needs none.
+    """
+
+    name: str
+    side: int | None = 320
+    crop: bool = True
+    flip: bool = True
+    crf: bool = True
+    label_size: str = 'resized'
+    interpolation: str = 'nearest'
+    mode: str = 'whole'
+    crop_size: int = 320
+    stride: int = 160
+    alpha: float = 2.0
+    upsampling: str = 'code, bilinear'
+    matching: str = 'hungarian'
+
+    def settings(self) -> dict[str, Any]:
+        """Plain data of all that applies, for reports."""
+        found = asdict(self)
+        if self.mode == 'whole':
+            del found['crop_size'], found['stride']
+        if self.side is None:
+            found.pop('interpolation')
+            found['side'] = 'of the image' if self.mode == 'slide' else 'of the config'
+        return found
+
+    def describe(self) -> str:
+        """One line for people."""
+        told = ', '.join(f'{key}={value}' for key, value in self.settings().items() if key != 'name')
+        return f'protocol {self.name}: {told}'
+
+
+PRESETS = {
+    'stego': Protocol('stego'),
+    'hp': Protocol('hp', flip=False),
+    'smooseg': Protocol('smooseg'),
+    'mmseg': Protocol('mmseg', side=None, crop=False, flip=False, crf=False, label_size='original'),
+}
+"""``stego`` and ``smooseg``: their evaluation scripts; ``hp``: its final evaluation; ``mmseg``: the full image at the
+size of its label, as users of mmseg score."""
+
+_NAME = re.compile(r'(?P<preset>[a-z]+)(?P<side>-\d+)?(?P<options>(-no-crf|-no-flip|-slide)*)')
+
+
+def known_protocols() -> str:
+    """What `resolve` accepts, for messages."""
+    return (
+        f'{", ".join(PRESETS)}, each with -no-crf, -no-flip, a side in pixels such as -224; mmseg with -slide. '
+        'Examples: stego-no-crf, stego-no-crf-no-flip, smooseg-224, mmseg-slide'
+    )
+
+
+def resolve(name: str, crf: bool = True, flip: bool = True) -> Protocol:
+    """The protocol of a name.
+
+    Args:
+        name: A preset, then optionally ``-<side>``, ``-no-crf``, ``-no-flip`` and ``-slide``.
+        crf: False like ``-no-crf``.
+        flip: False like ``-no-flip``.
+
+    Raises:
+        ValueError: Unknown; lists the known.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None or match['preset'] not in PRESETS:
+        raise ValueError(f'there is no protocol {name!r}; known are {known_protocols()}.')
+    found = PRESETS[match['preset']]
+    changes: dict[str, Any] = {}
+    if match['side']:
+        changes['side'] = int(match['side'][1:])
+        if changes['side'] < 1:
+            raise ValueError(f'the side of protocol {name!r} must be at least 1 pixel.')
+    if not crf or '-no-crf' in match['options']:
+        changes['crf'] = False
+    if not flip or '-no-flip' in match['options']:
+        changes['flip'] = False
+    if '-slide' in match['options']:
+        if found.crop:
+            raise ValueError(f'protocol {name!r}: {found.name} scores the centre square, which no window slides over.')
+        changes['mode'] = 'slide'
+    changed = replace(found, **changes)
+    parts = [match['preset'], str(changed.side) if match['side'] else '']
+    parts += ['no-crf' if found.crf and not changed.crf else '', 'no-flip' if found.flip and not changed.flip else '']
+    parts += ['slide' if changed.mode == 'slide' else '']
+    return replace(changed, name='-'.join(part for part in parts if part))
+
+
+def apply_protocol(config: Config, protocol: str | Protocol) -> Protocol:
+    """Make a config test by a protocol.
+
+    The test pipeline keeps how images and labels are loaded and packed; resize and crop are the protocol's.
+    ``tta_pipeline`` gets the same, with and without a flip. ``model.test_cfg`` gets windows, flip and CRF. The settings
+    go to ``config.protocol`` and, as ``protocol``, to every test evaluator that takes them.
+
+    Args:
+        config: Changed in place.
+        protocol: A name for `resolve`, or a protocol.
+
+    Returns:
+        The protocol.
+
+    Raises:
+        ValueError: An unknown name, or a test pipeline with steps that have no place in a protocol.
+    """
+    if isinstance(protocol, str):
+        protocol = resolve(protocol)
+    if protocol.mode == 'slide':
+        protocol = _on_cells(protocol, config)
+    dataset = config.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    before_packing, pack = _steps(dataset.get('pipeline') or config.test_pipeline, protocol)
+    pipeline = [*before_packing, pack]
+    dataset['pipeline'] = pipeline
+    config.test_pipeline = deepcopy(pipeline)
+    flips = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0, direction='horizontal')]
+    config.tta_pipeline = [*deepcopy(before_packing), dict(type='TestTimeAug', transforms=[flips, [deepcopy(pack)]])]
+    if not protocol.crop:
+        # Images keep their own shapes.
+        config.test_dataloader.batch_size = 1
+    config.model.test_cfg = _test_cfg(config.model.get('test_cfg') or {}, protocol)
+    config.protocol = protocol.settings()
+    for evaluator in _evaluators(config):
+        if _takes_protocol(evaluator):
+            evaluator['protocol'] = protocol.settings()
+    return protocol
+
+
+def _on_cells(protocol: Protocol, config: Config) -> Protocol:
+    """Windows that lie on the positions of the code of the config's backbone."""
+    cell = (config.model.get('data_preprocessor', {}).get('test_cfg') or {}).get('size_divisor') or 1
+    sides = {key: -(-getattr(protocol, key) // cell) * cell for key in ('crop_size', 'stride')}
+    return replace(protocol, **sides)
+
+
+def _steps(pipeline: Sequence[dict[str, Any]], protocol: Protocol) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The steps of the protocol's pipeline before the packing, and the packing."""
+    *steps, pack = (deepcopy(dict(step)) for step in pipeline)
+    labels = [step for step in steps if LABELS.fullmatch(step['type'])]
+    resizes = [step for step in steps if step['type'] in RESIZES]
+    loading = [step for step in steps if step not in labels and step not in resizes and step['type'] not in CROPS]
+    strange = [step['type'] for step in loading if not step['type'].startswith('Load')]
+    if strange or not loading or not pack['type'].startswith('Pack'):
+        raise ValueError(
+            f'a protocol cannot rewrite the test pipeline {[step["type"] for step in (*steps, pack)]}: it must load '
+            f'(Load...), resize ({", ".join(RESIZES)}), crop ({", ".join(CROPS)}) and pack (Pack...)'
+            + (f'; {", ".join(strange)} has no place' if strange else '')
+        )
+    if protocol.side is not None:
+        resizes = [dict(type='ResizeShortSide', size=protocol.side, interpolation=protocol.interpolation)]
+    elif protocol.mode == 'slide':
+        resizes = []
+    if protocol.crop:
+        resizes.append(dict(type='CentreCrop', size=protocol.side))
+        pack['meta_keys'] = tuple(dict.fromkeys([*(pack.get('meta_keys') or PACKED), 'crop_bbox']))
+    order = [*loading, *labels, *resizes] if protocol.label_size == 'resized' else [*loading, *resizes, *labels]
+    return order, pack
+
+
+def _test_cfg(test_cfg: dict[str, Any], protocol: Protocol) -> dict[str, Any]:
+    kept = {key: value for key, value in test_cfg.items() if key not in ('crop_size', 'stride')}
+    resources = {key: value for key, value in (test_cfg.get('crf') or {}).items() if key in CRF_RESOURCES}
+    changes: dict[str, Any] = dict(
+        mode=protocol.mode,
+        output_size='original',
+        flip=protocol.flip,
+        crf=resources if protocol.crf else None,
+        alpha=protocol.alpha,
+    )
+    if protocol.mode == 'slide':
+        changes |= dict(crop_size=(protocol.crop_size,) * 2, stride=(protocol.stride,) * 2)
+    return kept | changes
+
+
+def _evaluators(config: Config) -> Iterator[dict[str, Any]]:
+    evaluators = config.test_evaluator
+    yield from evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
+
+
+def _takes_protocol(evaluator: dict[str, Any]) -> bool:
+    kind = METRICS.get(evaluator['type']) if isinstance(evaluator['type'], str) else evaluator['type']
+    return kind is not None and 'protocol' in inspect.signature(kind).parameters
