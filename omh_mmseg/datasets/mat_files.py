@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.io
@@ -74,8 +73,7 @@ class MatImageBackend(BaseStorageBackend):
         key: Name of the array, see :func:`read_mat_image`.
     """
 
-    def __init__(self, key: str = IMAGE_KEY, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, key: str = IMAGE_KEY) -> None:
         self.key = key
 
     def get(self, filepath: str | Path) -> bytes:

@@ -43,7 +43,7 @@ def numbers(text: str) -> list[int]:
 def coco(tmp_path):
     """STEGO's layout: three images per split, two of them in the lists, every raw value in the first label."""
 
-    def write(layout: str = 'stego') -> Path:
+    def write(layout: str = 'stego', size: tuple[int, int] = (60, 80)) -> Path:
         base = tmp_path / 'cocostuff' if layout == 'stego' else tmp_path
         suffix = '.png' if layout == 'stego' else '_labelTrainIds.png'
         values = list(range(182)) if layout == 'stego' else list(range(171))
@@ -52,9 +52,9 @@ def coco(tmp_path):
             for kind in ('images', 'annotations', 'curated'):
                 (base / kind / split).mkdir(parents=True)
             for number in range(3):
-                image = generator.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+                image = generator.integers(0, 256, (*size, 3), dtype=np.uint8)
                 Image.fromarray(image).save(base / 'images' / split / f'{number:012d}.jpg')
-                label = np.resize(np.array([*values, 255], np.uint8), (60, 80))
+                label = np.resize(np.array([*values, 255], np.uint8), size)
                 Image.fromarray(label).save(base / 'annotations' / split / f'{number:012d}{suffix}')
             (base / 'curated' / split / name).write_text('000000000002\n000000000000\n')
         return tmp_path
@@ -110,6 +110,20 @@ def test_stego_layout_reads_only_the_list_in_its_order(coco):
     assert label[182] == 255
 
 
+@pytest.mark.parametrize('size', [(60, 80), (61, 79)])
+@pytest.mark.parametrize(('layout', 'values'), [('stego', 182), ('mmseg', 171)])
+def test_sizes_and_unknown_values(coco, layout, values, size):
+    root = coco(layout, size)
+    data = build(root, layout=layout)
+    item = data[0]
+    assert item['inputs'].shape == (3, *size)
+    assert item['data_samples'].gt_sem_seg.shape == size
+    path = data.get_data_info(0)['seg_map_path']
+    Image.fromarray(np.full(size, values, np.uint8)).save(path)
+    with pytest.raises(ValueError, match=f'{path}: .*holds the value {values}; accepted are 0..{values - 1}, 255'):
+        data[0]
+
+
 def test_mmseg_layout(coco):
     data = build(coco('mmseg'), layout='mmseg')
     label = data[0]['data_samples'].gt_sem_seg.data[0].numpy().ravel()
@@ -158,6 +172,11 @@ def test_wrong_layout_says_what_was_looked_for(coco, tmp_path):
         build(tmp_path, layout='coco')
     with pytest.raises(FileNotFoundError, match="no list of images '.*Other.txt'; ann_file='' takes every image"):
         build(tmp_path, ann_file='Other.txt')
+
+
+def test_the_other_layout_is_pointed_out(coco):
+    with pytest.raises(FileNotFoundError, match="The folders of layout='stego' are there"):
+        build(coco(), layout='mmseg')
 
 
 def test_missing_labels(coco):

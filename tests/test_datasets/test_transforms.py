@@ -50,6 +50,37 @@ def test_resize_and_crop_equal_pillow_at_any_size(height, width, size):
     assert_like_torchvision(height, width, size, 'nearest')
 
 
+def assert_like_pillow(height: int, width: int, size: int) -> None:
+    """Pillow alone: METHODS.md 5.6 gives the size and the offset."""
+    results = item(height, width)
+    short, longer = min(height, width), max(height, width)
+    other = size * longer // short
+    new_width, new_height = (other, size) if width >= height else (size, other)
+    # Half to even: an odd rest r leaves (r - 1) / 2 or (r + 1) / 2, whichever is even.
+    left, top = ((rest + (rest % 4 == 3)) // 2 for rest in (new_width - size, new_height - size))
+    box = (left, top, left + size, top + size)
+    done = CentreCrop(size)(ResizeShortSide(size)(dict(results)))
+    for key in ('img', 'gt_seg_map'):
+        resized = Image.fromarray(results[key]).resize((new_width, new_height), Image.Resampling.NEAREST)
+        np.testing.assert_array_equal(done[key], np.array(resized.crop(box)), err_msg=f'{height}x{width}, {key}')
+
+
+@pytest.mark.parametrize('size', [224, 320])
+@pytest.mark.parametrize('shape', [(1024, 2048), (427, 640), (375, 500)])
+def test_images_of_the_data_sets_equal_pillow(shape, size):
+    assert_like_pillow(*shape, size)
+    assert_like_pillow(*shape[::-1], size)
+
+
+def test_two_hundred_random_sizes_equal_pillow():
+    generator = np.random.default_rng(0)
+    shapes = {tuple(shape) for shape in generator.integers(40, 400, (230, 2)).tolist()}
+    assert len(shapes) >= 200
+    assert len({(height % 2, width % 2) for height, width in shapes}) == 4
+    for height, width in sorted(shapes):
+        assert_like_pillow(height, width, (224, 320)[(height + width) % 2])
+
+
 @pytest.mark.parametrize(('shape', 'expected'), [((375, 500), (320, 426)), ((427, 640), (320, 479))])
 def test_long_side_is_truncated(shape, expected):
     assert ResizeShortSide(320)(item(*shape))['img'].shape[:2] == expected
