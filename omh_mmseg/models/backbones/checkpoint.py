@@ -44,7 +44,28 @@ def dino_to_mmpretrain(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
-KEY_CONVERTERS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {'dino': dino_to_mmpretrain}
+def dinov2_to_mmpretrain(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the keys of a DINOv2 vision transformer to those of ``mmpretrain.VisionTransformer``.
+
+    The names are DINO's, and two scales of each block beside them (``layer_scale_init_value`` of mmpretrain); the token
+    of masked patches is left out, as only the pretraining uses it. The giant size has another feed-forward layer and
+    is not converted.
+
+    Args:
+        state: DINOv2's own names (``blocks.0.ls1.gamma``, ...), prefixed or not, see `dino_to_mmpretrain`.
+    """
+    converted = {}
+    for key, value in dino_to_mmpretrain(state).items():
+        if key != 'mask_token':
+            key = key.replace('.ls1.gamma', '.attn.gamma1.weight').replace('.ls2.gamma', '.ffn.gamma2.weight')
+            converted[key] = value
+    return converted
+
+
+KEY_CONVERTERS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
+    'dino': dino_to_mmpretrain,
+    'dinov2': dinov2_to_mmpretrain,
+}
 
 
 def read_state_dict(checkpoint: str) -> dict[str, Tensor]:
@@ -108,8 +129,8 @@ def load_backbone_weights(
     Args:
         backbone: Module to fill in place.
         checkpoint: See `read_state_dict`.
-        key_converter: ``'dino'``, or None if the keys already have the module's names; of the checkpoint of a whole
-            mm model, the entries below ``backbone.`` are then taken.
+        key_converter: ``'dino'``, ``'dinov2'``, or None if the keys already have the module's names; of the checkpoint
+            of a whole mm model, the entries below ``backbone.`` are then taken.
         resize_positions: Leave it to the backbone to resize a positional embedding of another native size by its own
             rule, which mmpretrain's do on loading; else such an embedding is an error.
 
