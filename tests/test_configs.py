@@ -21,6 +21,18 @@ FOLDER = Path(__file__).resolve().parents[1] / 'configs'
 FILES = sorted(path.name for path in FOLDER.glob('*.py'))
 EXPERIMENTS = [name for name in FILES if not name.startswith('pretrain_')]
 NAME = re.compile(r'(omh_)?(stego|hp|smooseg)_[a-z0-9-]+_[a-z0-9-]+\.py')
+# By the type of the host: the wrapper of its train data set, its losses, its learning rates (of the head, then of other
+# modules by the start of their names), and what it predicts beside the levels of OMH.
+PAIRS = {'STEGO': 'NeighbourPairs', 'SmooSeg': None}
+HOST_LOSSES = {
+    'STEGO': {'loss_self', 'loss_knn', 'loss_rand', 'loss_cluster_probe', 'loss_linear_probe'},
+    'SmooSeg': {'loss_within', 'loss_across', 'loss_data'},
+}
+RATES = {
+    'STEGO': (5e-4, {'cluster_probe.': 5e-3, 'linear_probe.': 5e-3, 'omh_head.': 5e-3}),
+    'SmooSeg': (1e-4, {'cluster_probe.': 5e-4, 'omh_head.': 5e-3}),
+}
+PREDICTIONS = {'STEGO': {'pred_sem_seg', 'pred_linear'}, 'SmooSeg': {'pred_sem_seg'}}
 
 
 @pytest.fixture(autouse=True)
@@ -77,9 +89,10 @@ def test_what_the_tools_of_mmseg_need(name):
     assert config.test_pipeline == config.test_dataloader.dataset.pipeline
     assert config.test_evaluator.type == config.val_evaluator.type == 'UnsupervisedIoUMetric'
     assert config.model.num_classes == config.num_classes
-    assert {config.train_dataloader.sampler.type, config.train_dataloader.dataset.type} == {
-        'InfiniteSampler', 'NeighbourPairs'
-    }  # fmt: skip
+    assert config.train_dataloader.sampler.type == 'InfiniteSampler'
+    pairs = PAIRS[config.model.type]
+    train = config.train_dataloader.dataset
+    assert train == config.train_dataset if pairs is None else train.type == pairs
     for pipeline in pipelines(config):
         Compose(pipeline)
 
@@ -96,6 +109,16 @@ STEGO_NUMBERS = {
     'stego_vit-b8_cityscapes.py': (*CITYSCAPES, False, 100, 32, 7000),
     'stego_vit-s8_potsdam.py': POTSDAM,
     'stego_vit-b8_potsdam.py': POTSDAM,
+}
+# METHODS.md 4.5: shifts within and across, steps. The numbers for the other backbone of a data set are ours.
+SMOOSEG_NUMBERS = {
+    'smooseg_vit-s8_coco.py': (-0.02, 0.48, 8000),
+    'smooseg_vit-b8_coco.py': (-0.02, 0.48, 8000),
+    'smooseg_vit-s8_cityscapes.py': (-0.02, 0.5, 3000),
+    'smooseg_vit-b8_cityscapes.py': (-0.02, 0.5, 3000),
+    'smooseg_vit-s8_potsdam.py': (0.1, 0.5, 3000),
+    'smooseg_vit-b8_potsdam.py': (0.1, 0.5, 3000),
+    'smooseg_dinov2-vit-b14_potsdam.py': (0.32, 0.5, 3000),
 }
 # METHODS.md 5.1, 5.5, 5.6 and 8, item 24: classes, and whether images are cut in five.
 DATASETS_OF_THE_LITERATURE = {'coco': (27, True), 'cityscapes': (27, True), 'potsdam': (3, False)}
@@ -122,7 +145,33 @@ def test_numbers_of_stego(name):
     assert config.optim_wrapper.optimizer == dict(type='Adam', lr=5e-4)
 
 
-@pytest.mark.parametrize('name', [name for name in EXPERIMENTS if re.search(r'vit-[sb]8_', name)])
+@pytest.mark.parametrize('name', sorted(SMOOSEG_NUMBERS))
+def test_numbers_of_smooseg(name):
+    """METHODS.md 1.6, 2.1, 2.3, 3C.2 to 3C.6, 4.5."""
+    config = read(name)
+    loss, head, probe = config.model.smoothness_loss, config.model.decode_head, config.model.cluster_probe
+    assert (loss.within_shift, loss.across_shift, config.train_cfg.max_iters) == SMOOSEG_NUMBERS[name]
+    assert loss.get('pointwise', True)
+    assert (head.channels, head.act_cfg.type, head.dropout_ratio) == (64, 'SiLU', 0.2) and head.get('nonlinear', True)
+    assert (probe.type, probe.temperature, probe.momentum) == ('PrototypeHead', 0.1, 0.998)
+    assert config.train_dataloader.batch_size == 32
+    assert config.optim_wrapper.optimizer == dict(type='Adam', lr=1e-4)
+    assert config.model.get('linear_probe') is None and not config.model.get('share_prototypes', False)
+
+
+@pytest.mark.parametrize('name', [name for name in EXPERIMENTS if 'dinov2' in name])
+def test_dinov2(name):
+    """Images fit the patches without padding, in training and test."""
+    config = read(name)
+    frozen = config.model.backbone
+    assert (frozen.key_converter, frozen.position_interpolation) == ('dinov2', 'dino')
+    assert (frozen.backbone.img_size, frozen.backbone.patch_size) == (518, 14)
+    for pipeline in pipelines(config):
+        assert all(step.size == 224 for step in pipeline if step.type in ('ResizeShortSide', 'CentreCrop'))
+        assert 'CentreCrop' in [step.type for step in pipeline]
+
+
+@pytest.mark.parametrize('name', [name for name in EXPERIMENTS if re.search(r'_vit-[sb]8_', name)])
 def test_backbones_and_data_of_the_literature(name):
     config = read(name)
     backbone, data = re.search(r'vit-([sb]8)_([a-z]+)', name).groups()
@@ -137,9 +186,12 @@ def test_backbones_and_data_of_the_literature(name):
     assert preprocessor.bgr_to_rgb is True
     classes, five_crop = DATASETS_OF_THE_LITERATURE[data]
     assert config.model.num_classes == classes
-    assert (config.train_dataloader.dataset.dataset.type == 'FiveCrop') == five_crop
+    train = config.train_dataloader.dataset
+    train = train.dataset if train.type == 'NeighbourPairs' else train
+    assert (train.type == 'FiveCrop') == five_crop
     for pipeline, size in zip(pipelines(config), (224, 320, 320)):
-        resize, crop = (next(step for step in pipeline if step.type == kind) for kind in ('ResizeShortSide', 'CentreCrop'))
+        kinds = ('ResizeShortSide', 'CentreCrop')
+        resize, crop = (next(step for step in pipeline if step.type == kind) for kind in kinds)
         assert (resize.size, resize.interpolation, crop.size) == (size, 'nearest', size)
         labels = [step.type for step in pipeline].index('LoadOptionalAnnotations')
         assert labels < pipeline.index(resize)
@@ -151,6 +203,12 @@ def built(request) -> tuple[Config, torch.nn.Module]:
     init_default_scope('mmseg')
     config = read(request.param)
     config.model.backbone.checkpoint = None
+    # What hosts and heads see of a transformer does not depend on its depth.
+    if isinstance(config.model.backbone.backbone.get('arch'), str):
+        wide = 768 if 'vit-b' in request.param else 384
+        config.model.backbone.backbone.arch = dict(
+            embed_dims=wide, num_layers=2, num_heads=wide // 64, feedforward_channels=4 * wide
+        )
     if config.model.get('omh_head'):
         config.model.omh_head.start_iteration = 0
     model = MODELS.build(config.model)
@@ -162,18 +220,21 @@ def test_trains_a_step(built):
     config, model = built
     model.train()
     model.zero_grad()
+    side = 4 * model.backbone.stride
     views = {
-        name: [torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8) for _ in range(2)]
+        name: [torch.randint(0, 256, (3, side, side), dtype=torch.uint8) for _ in range(2)]
         for name in ('anchor', 'neighbour')
     }
+    if PAIRS[config.model.type] is None:
+        views = views['anchor']
     samples = []
     for _ in range(2):
-        labels = PixelData(data=torch.randint(0, config.num_classes, (1, 64, 64)))
-        samples.append(SegDataSample(gt_sem_seg=labels, metainfo=dict(img_shape=(64, 64), ori_shape=(64, 64))))
+        labels = PixelData(data=torch.randint(0, config.num_classes, (1, side, side)))
+        samples.append(SegDataSample(gt_sem_seg=labels, metainfo=dict(img_shape=(side, side), ori_shape=(side, side))))
     backbone = {key: value.clone() for key, value in model.backbone.state_dict().items()}
     data = model.data_preprocessor(dict(inputs=views, data_samples=samples), True)
     losses = model.loss(**data)
-    expected = {'loss_self', 'loss_knn', 'loss_rand', 'loss_cluster_probe', 'loss_linear_probe'}
+    expected = set(HOST_LOSSES[config.model.type])
     if config.model.get('omh_head'):
         expected |= {'loss_omh_centre', 'loss_omh_match'}
     assert {name for name in losses if name.startswith('loss_')} == expected
@@ -192,10 +253,11 @@ def test_learning_rates(built):
     config, model = built
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
     rates = {id(parameter): group['lr'] for group in wrapper.param_groups for parameter in group['params']}
-    fast = ('cluster_probe.', 'linear_probe.', 'omh_head.')
+    head, others = RATES[config.model.type]
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            assert rates[id(parameter)] == pytest.approx(5e-3 if name.startswith(fast) else 5e-4), name
+            rate = next((others[start] for start in others if name.startswith(start)), head)
+            assert rates[id(parameter)] == pytest.approx(rate), name
 
 
 def test_predicts(built):
@@ -206,8 +268,9 @@ def test_predicts(built):
     with torch.no_grad():
         (result,) = model.test_step(dict(inputs=[image], data_samples=[sample]))
     levels = {'pred_level1', 'pred_level2', 'pred_level3'} if config.model.get('omh_head') else set()
-    assert {name for name in result.keys() if name.startswith('pred')} == {'pred_sem_seg', 'pred_linear'} | levels
-    for name in ('pred_sem_seg', 'pred_linear', *levels):
+    expected = PREDICTIONS[config.model.type] | levels
+    assert {name for name in result.keys() if name.startswith('pred')} == expected
+    for name in expected:
         assert result.get(name).data.shape == (1, 80, 96)
     assert int(result.pred_sem_seg.data.max()) < config.num_classes
 

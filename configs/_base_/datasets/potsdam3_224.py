@@ -1,0 +1,12 @@
+# Potsdam with 3 classes, scored at 224 x 224, the size of SmooSeg's own Potsdam test (METHODS.md 6.2) and a multiple of
+# 14; everything else as in potsdam3.py.
+_base_ = ['./potsdam3.py']
+test_pipeline = [
+    dict(type='LoadImageFromFile', imdecode_backend='pillow', backend_args=dict(backend='mat_image')),
+    dict(type='LoadOptionalAnnotations'),
+    dict(type='ResizeShortSide', size=224, interpolation='nearest'),
+    dict(type='CentreCrop', size=224),
+    dict(type='PackSegInputs', meta_keys={{_base_.meta_keys}}),
+]
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
