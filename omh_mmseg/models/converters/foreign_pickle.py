@@ -16,10 +16,8 @@ from torch import Tensor
 # All that is called while a file is read; every other name becomes a ForeignObject.
 ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ('collections', 'OrderedDict'): OrderedDict,
-    ('torch._utils', '_rebuild_tensor'): torch._utils._rebuild_tensor,
     ('torch._utils', '_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
     ('torch._utils', '_rebuild_parameter'): torch._utils._rebuild_parameter,
-    ('torch.storage', 'UntypedStorage'): torch.UntypedStorage,
 }
 PICKLE_START = b'\x80'
 STANDARD = ('builtins.', 'collections.', 'typing.')

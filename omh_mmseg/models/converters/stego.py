@@ -225,10 +225,13 @@ def config_text(converted: ConvertedSTEGO, base: str) -> str:
     return '\n'.join([*lines, *(f'{name} = {_as_code(value)}' for name, value in tree.items())]) + '\n'
 
 
-def _as_code(value: Any) -> str:
-    if isinstance(value, dict):
-        return f'dict({", ".join(f"{name}={_as_code(item)}" for name, item in value.items())})'
-    return repr(value)
+def _as_code(value: Any, indent: str = '') -> str:
+    """A value as Python, one line for each entry of a dict."""
+    if not isinstance(value, dict):
+        return repr(value)
+    inner = f'{indent}    '
+    entries = ''.join(f'{inner}{name}={_as_code(item, inner)},\n' for name, item in value.items())
+    return f'dict(\n{entries}{indent})'
 
 
 def _settings(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,6 +92,15 @@ def test_written_file_serves_plain_mmpretrain(dino_state, tmp_path):
     assert written.keys() == backbone.state_dict().keys()
 
 
+def test_written_file_holds_the_weights_alone(dino_state, tmp_path):
+    state = dino_state(128, 2, 8, 4)
+    storage = torch.randn(10**6)
+    storage[:128] = state['norm.bias']
+    torch.save(state | {'norm.bias': storage[:128]}, tmp_path / 'in.pth')
+    convert_dino(str(tmp_path / 'in.pth'), tmp_path / 'out.pth')
+    assert (tmp_path / 'in.pth').stat().st_size - (tmp_path / 'out.pth').stat().st_size > 3.9e6
+
+
 def test_whole_training_checkpoint(dino_state, tmp_path):
     state = dino_state(128, 2, 8, 4)
     teacher = {f'backbone.{key}': value for key, value in state.items()} | {'head.mlp.0.weight': torch.zeros(3, 3)}

@@ -71,6 +71,7 @@ def content(classes: dict[str, type]) -> dict:
         hyper_parameters=classes['AttributeDict'](n_classes=27, cfg=cfg, crops=classes['ListConfig']([1, 2])),
         callbacks={classes['Node']: dict(best=torch.ones(1))},
         track=classes['Track']([1, 2]),
+        parameter=torch.nn.Parameter(torch.ones(3)),
         when=Path('x'),
     )
 
@@ -83,6 +84,7 @@ def test_objects_become_inert(absent_package, write, zipped):
     found = read_foreign_checkpoint(path, trust=True)
     assert torch.equal(found['state_dict']['weight'], torch.arange(6.0).reshape(2, 3))
     assert found['state_dict']['half'].dtype == torch.half
+    assert torch.equal(found['parameter'].detach(), torch.ones(3))
     assert 'absentconf' not in sys.modules
     assert isinstance(found['hyper_parameters'], ForeignObject)
     assert type(found['hyper_parameters']).kind == 'absentconf.nodes.AttributeDict'

@@ -204,7 +204,7 @@ def test_settings(state):
 
 
 def test_settings_in_groups_and_none_at_all(state):
-    grouped = dict(train={key: value for key, value in PUBLISHED.items() if key != 'dim'}, dim=10)
+    grouped = dict(train=PUBLISHED | dict(dim=99, n_classes=99), dim=10)
     assert convert_stego_checkpoint(lightning(state, grouped), 'x').settings == dict(n_classes=4) | PUBLISHED
     bare = convert_stego_checkpoint(dict(state_dict=state), 'x')
     assert bare.settings == {} and bare.training_options == {} and bare.state_dict['iteration'] == 0
@@ -227,6 +227,7 @@ def test_config(state, tmp_path):
     assert config.model.decode_head == dict(channels=10, keep=1) and config.model.num_classes == 4
     assert config.model.correlation_loss.pointwise is False and config.train_cfg.max_iters == 7000
     assert config.model.correlation_loss.rand_shift == 0.31361241889448443
+    assert '\n    decode_head=dict(\n        channels=10,\n    ),\n' in text
 
 
 # ---- what is no checkpoint of STEGO
