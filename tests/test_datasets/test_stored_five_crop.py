@@ -275,3 +275,18 @@ def test_tool(cfg, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [*arguments, '--quality', '50'])
     with pytest.raises(SystemExit, match='FileExistsError: .* holds other crops'):
         runpy.run_path(str(TOOL), run_name='__main__')
+
+
+def test_folder_of_another_script_with_chosen_classes(tmp_path):
+    for kind, mode, suffix in (('img', 'RGB', '.jpg'), ('label', 'L', '.png')):
+        (tmp_path / kind / 'train').mkdir(parents=True)
+        for crop in range(5):
+            Image.new(mode, (24, 20), crop).save(tmp_path / kind / 'train' / f'{crop}{suffix}')
+    coco = dict(type='COCOStuff27', data_root='/nowhere', ann_file='absent.txt', pipeline=PIPELINE)
+    data = DATASETS.build(dict(type='FiveCrop', stored=str(tmp_path), dataset=coco))
+    assert [data[crop]['data_samples'].gt_sem_seg.data.unique().tolist() for crop in range(5)] == [
+        [255], [0], [1], [2], [3]
+    ]  # fmt: skip
+    chosen = coco | dict(metainfo=dict(classes=['sky', 'water']))
+    with pytest.raises(ValueError, match='hold the classes of the whole data set, but the config chooses 2 of them'):
+        DATASETS.build(dict(type='FiveCrop', stored=str(tmp_path), dataset=chosen))
