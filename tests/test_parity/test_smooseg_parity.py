@@ -50,7 +50,8 @@ CASES = dict(
         0.4,
         {
             'smoothness_loss.within_shift': 0.3, 'smoothness_loss.across_shift': 0.1,
-            'smoothness_loss.pointwise': False, 'cluster_probe.temperature': 0.5, 'cluster_probe.momentum': 0.5, 'decode_head.dropout_ratio': 0.4,
+            'smoothness_loss.pointwise': False, 'cluster_probe.temperature': 0.5, 'cluster_probe.momentum': 0.5,
+            'decode_head.dropout_ratio': 0.4,
         },
     ),
 )  # fmt: skip
