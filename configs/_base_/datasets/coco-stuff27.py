@@ -13,7 +13,7 @@ meta_keys = (
     'reduce_zero_label', 'crop_bbox', 'patch_bbox', 'crop_number',
 )  # fmt: skip
 train_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    dict(type='LoadImageFromFile', imdecode_backend='pillow', color_type='color_ignore_orientation'),
     dict(type='LoadOptionalAnnotations'),
     dict(type='FiveCropPatch'),
     dict(type='ResizeShortSide', size=224, interpolation='nearest'),
@@ -22,7 +22,7 @@ train_pipeline = [
 ]
 # The label is loaded before the resize: the protocol scores the 320 x 320 centre square.
 test_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    dict(type='LoadImageFromFile', imdecode_backend='pillow', color_type='color_ignore_orientation'),
     dict(type='LoadOptionalAnnotations'),
     dict(type='ResizeShortSide', size=320, interpolation='nearest'),
     dict(type='CentreCrop', size=320),
@@ -31,7 +31,7 @@ test_pipeline = [
 
 # For --tta: the codes of the image and of its mirror image are averaged.
 tta_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    dict(type='LoadImageFromFile', imdecode_backend='pillow', color_type='color_ignore_orientation'),
     dict(type='LoadOptionalAnnotations'),
     dict(type='ResizeShortSide', size=320, interpolation='nearest'),
     dict(type='CentreCrop', size=320),

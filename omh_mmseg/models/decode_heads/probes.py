@@ -104,7 +104,8 @@ class LinearProbe(BaseModule):
         Returns:
             ``loss_linear_probe``: scalar, 0 where no label counts.
         """
-        logits = self(code.detach()).float()
+        logits = self(code.detach())
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         logits = F.interpolate(logits, size=labels.shape[-2:], mode='bilinear', align_corners=False)
         valid = (labels >= 0) & (labels < self.num_classes)
         targets = torch.where(valid, labels.long(), -1)

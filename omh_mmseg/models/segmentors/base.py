@@ -162,9 +162,11 @@ class UnsupervisedSegmentor(BaseSegmentor):
 
         def encode(images: Tensor) -> Tensor:
             if self.options.mode == 'whole':
-                return self.encode(images).float()
-            crop, step = self.options.crop_size, self.options.stride
-            return slide_averaged(self.encode, images, crop, step, self.backbone.stride).float()
+                code = self.encode(images)
+            else:
+                crop, step = self.options.crop_size, self.options.stride
+                code = slide_averaged(self.encode, images, crop, step, self.backbone.stride)
+            return code.to(torch.promote_types(code.dtype, torch.float32))
 
         return flip_averaged(encode, inputs) if self.options.flip else encode(inputs)
 
