@@ -30,7 +30,7 @@ def read_mat(path: str | os.PathLike[str], key: str) -> np.ndarray:
     try:
         found = scipy.io.loadmat(path, variable_names=[key])
         names = [name for name, *_ in scipy.io.whosmat(path)] if key not in found else []
-    except OSError:
+    except FileNotFoundError:
         raise
     except Exception as error:  # scipy raises many kinds, from zlib.error to its own, for one reason: damage
         raise OSError(f'{path} is damaged or not a MATLAB 5 file ({type(error).__name__}: {error})') from error

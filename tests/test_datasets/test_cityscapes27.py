@@ -28,7 +28,8 @@ EXPECTED = {
 
 
 def build(root: Path, **options) -> Cityscapes27:
-    return DATASETS.build(dict(type='Cityscapes27', data_root=str(root), **(dict(pipeline=PIPELINE) | options)))
+    options = dict(pipeline=PIPELINE, serialize_data=False) | options
+    return DATASETS.build(dict(type='Cityscapes27', data_root=str(root), **options))
 
 
 def stems(data: Cityscapes27) -> list[str]:
