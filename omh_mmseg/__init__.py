@@ -11,6 +11,6 @@ if compat.stack_is_absent():
     compat.guard_rooms()
 else:
     compat.apply()
-    from omh_mmseg import datasets, engine, evaluation, models, visualization  # noqa: F401
+    from omh_mmseg import apis, datasets, engine, evaluation, models, visualization  # noqa: F401
 
 __all__ = ['__version__']

@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from omh_mmseg.engine import launch  # noqa: E402
-from omh_mmseg.evaluation.protocols import known_protocols  # noqa: E402
+from omh_mmseg.evaluation.protocols import known_protocols, resolve  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,18 +38,17 @@ def main() -> None:
     args = build_parser().parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     try:
+        if args.protocol:
+            resolve(args.protocol)
+        elif args.no_crf or args.no_flip:
+            raise ValueError('--no-crf and --no-flip change a protocol; name it with --protocol')
         launch.check_config(args.config)
         launch.check_checkpoint(args.checkpoint)
         config = launch.load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
         if args.show or args.show_dir:
             launch.draw_predictions(config, args.show, args.show_dir, args.wait_time)
         if args.protocol:
-            protocol = launch.use_protocol(
-                config, args.protocol, not args.no_crf, not args.no_flip, args.cfg_options
-            )
-            print(protocol.describe())
-        elif args.no_crf or args.no_flip:
-            raise ValueError('--no-crf and --no-flip change a protocol; name it with --protocol')
+            launch.use_protocol(config, args.protocol, not args.no_crf, not args.no_flip, args.cfg_options)
         if args.tta:
             launch.use_test_time_augmentation(config)
     except (OSError, ValueError) as error:

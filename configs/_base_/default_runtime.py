@@ -17,6 +17,7 @@ default_hooks = dict(
     visualization=dict(type='SegVisualizationHook', interval=1),
     assignment=dict(type='AssignmentHook'),
     score_report=dict(type='ScoreReportHook'),
+    protocol=dict(type='ProtocolHook'),
 )
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='UnsupervisedSegVisualizer', vis_backends=vis_backends, name='visualizer')

@@ -21,12 +21,20 @@ from mmseg.registry import RUNNERS
 from omh_mmseg.datasets.shared_options import apply_shared_options
 from omh_mmseg.evaluation.protocols import Protocol, apply_protocol, resolve
 
+_PROTOCOL_KEYS = ('model.test_cfg.', 'test_pipeline', 'test_dataloader.dataset.pipeline', 'test_evaluator')
 LATEST = 'last_checkpoint'
 """Name of the file in which mmengine's ``CheckpointHook`` notes the newest checkpoint's path."""
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that every command running a config shares with mmseg's: settings and launcher."""
+    add_config_options(parser)
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -34,8 +42,6 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='settings that replace those of the config, e.g. model.decode_head.channels=90; lists as key="[a,b]"',
     )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
 
 
 def build_runner(config: Config) -> Any:
@@ -211,8 +217,11 @@ def use_protocol(
         ValueError: An unknown protocol, or a test pipeline that it cannot rewrite.
     """
     protocol = apply_protocol(config, resolve(name, crf, flip))
-    if options:
-        config.merge_from_dict(dict(options))
+    changed = {key: value for key, value in (options or {}).items() if key.startswith(_PROTOCOL_KEYS)}
+    config.merge_from_dict(dict(options or {}))
+    if changed:
+        # The scores are not those of the protocol any more, and must not look as if they were.
+        config.protocol.update(name=f'{protocol.name}, changed', changed=changed)
     return protocol
 
 

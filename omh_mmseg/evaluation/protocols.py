@@ -172,6 +172,31 @@ def apply_protocol(config: Config, protocol: str | Protocol) -> Protocol:
     return protocol
 
 
+def protocol_of_config(config: Config, split: str = 'test') -> dict[str, Any]:
+    """What the scores of a config are taken with.
+
+    Args:
+        config: Of a run.
+        split: ``'test'`` or ``'val'``. Named protocols are those of tests.
+
+    Returns:
+        The settings of the protocol that was applied, else of the config's own under the name ``config``.
+    """
+    if split == 'test' and config.get('protocol'):
+        return dict(config.protocol)
+    dataset = config[f'{split}_dataloader'].dataset
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    model = config.model.get('module', config.model)
+    steps = [f'{step["type"]}({step["size"]})' if 'size' in step else step['type'] for step in dataset['pipeline']]
+    return dict(
+        name='config',
+        pipeline=' > '.join(steps),
+        test_cfg={key: value for key, value in (model.get('test_cfg') or {}).items() if key != 'assignment'},
+        tta='module' in config.model,
+    )
+
+
 def _on_cells(protocol: Protocol, config: Config) -> Protocol:
     """Windows that lie on the positions of the code of the config's backbone."""
     cell = (config.model.get('data_preprocessor', {}).get('test_cfg') or {}).get('size_divisor') or 1

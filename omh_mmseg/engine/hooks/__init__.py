@@ -4,6 +4,7 @@ from omh_mmseg.engine.hooks.assignment_hook import AssignmentHook
 from omh_mmseg.engine.hooks.hierarchy_hook import HierarchyHook
 from omh_mmseg.engine.hooks.neighbour_index_check_hook import NeighbourIndexCheckHook
 from omh_mmseg.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
+from omh_mmseg.engine.hooks.protocol_hook import ProtocolHook
 from omh_mmseg.engine.hooks.random_state_hook import RandomStateHook
 from omh_mmseg.engine.hooks.reference_pool_hook import ReferencePoolHook
 from omh_mmseg.engine.hooks.score_report_hook import ScoreReportHook
@@ -14,6 +15,7 @@ __all__ = [
     'HierarchyHook',
     'NeighbourIndexCheckHook',
     'NonFiniteLossHook',
+    'ProtocolHook',
     'RandomStateHook',
     'ReferencePoolHook',
     'ScoreReportHook',

@@ -1,0 +1,6 @@
+"""Inference from Python and on folders."""
+
+from omh_mmseg.apis.inference import Segmentation, SegmentationInferencer, find_images, init_model
+from omh_mmseg.apis.prediction_files import predict_images
+
+__all__ = ['Segmentation', 'SegmentationInferencer', 'find_images', 'init_model', 'predict_images']

@@ -1,0 +1,313 @@
+"""Segment images from Python: paths, arrays, lists and folders, at every level of the hierarchy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.runner.checkpoint import _load_checkpoint
+from mmseg.structures import SegDataSample
+
+from omh_mmseg.datasets.base import first_few, run_pipeline
+from omh_mmseg.datasets.folder import IMAGE_SUFFIXES
+from omh_mmseg.engine import launch
+from omh_mmseg.evaluation.protocols import LABELS, apply_protocol
+from omh_mmseg.models.segmentors import UnsupervisedSegmentor
+from omh_mmseg.registry import DATASETS, MODELS
+from omh_mmseg.transport import Hierarchy
+
+Image = str | os.PathLike[str] | np.ndarray
+STATISTICS = ('assignment.', 'iteration')
+"""Beginnings of the weights that a checkpoint may lack."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What a model says about one image.
+
+    Attributes:
+        path: File of the image; None for arrays.
+        clusters: Cluster of every pixel, int64 (H, W), by head: ``probe`` (the host's), ``linear`` (classes), and with
+            OMH ``level1`` (coarsest), ``level2``, ...
+        merged: The finer levels with each cluster replaced by its ancestor of level 1, likewise.
+        classes: Class of every pixel, -1 for none, of the heads whose clusters have been matched to classes, and of
+            ``linear``.
+        metainfo: Of the data sample: sizes, scale and crop.
+    """
+
+    path: str | None
+    clusters: dict[str, np.ndarray]
+    merged: dict[str, np.ndarray] = field(default_factory=dict)
+    classes: dict[str, np.ndarray] = field(default_factory=dict)
+    metainfo: dict[str, Any] = field(default_factory=dict)
+
+
+def init_model(
+    config: str | os.PathLike[str] | Config,
+    checkpoint: str | os.PathLike[str],
+    device: str | torch.device | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> UnsupervisedSegmentor:
+    """Build a config's model with the weights of a checkpoint, ready to predict.
+
+    Args:
+        config: File or content.
+        checkpoint: File or address.
+        device: By default the first GPU, else the CPU.
+        options: Settings that replace those of the config.
+
+    Returns:
+        The model in evaluation mode, with ``cfg`` and ``dataset_meta`` as mmseg's functions expect them.
+
+    Raises:
+        FileNotFoundError: No such file; names similar ones.
+        ValueError: The weights are not those of the config's model.
+    """
+    if not isinstance(config, Config):
+        config = launch.read_config(os.fspath(config), options)
+    elif options:
+        config.merge_from_dict(dict(options))
+    checkpoint = os.fspath(checkpoint)
+    launch.check_checkpoint(checkpoint)
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    model = MODELS.build(config.model)
+    loaded = _load_checkpoint(checkpoint, map_location='cpu')
+    _load_weights(model, loaded.get('state_dict', loaded), checkpoint)
+    model.dataset_meta = loaded.get('meta', {}).get('dataset_meta') or _metainfo(config)
+    model.cfg = config
+    if device is None:
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    return model.to(device).eval()
+
+
+class SegmentationInferencer:
+    """Segments images with a trained model.
+
+    Args:
+        config: File or content of the config.
+        checkpoint: File or address of the weights.
+        device: By default the first GPU, else the CPU.
+        levels: OMH levels to predict beside the probe; all by default.
+        protocol: Resize, crop, flip and CRF of a protocol, see `omh_mmseg.evaluation.protocols.resolve`; by default
+            what the config's test pipeline and ``test_cfg`` say.
+        flip: Switches flip averaging on or off.
+        crf: Switches the dense CRF on or off; a dict has keywords of `DenseCRF`.
+        batch_size: Images of one size that go through the network together.
+        options: Settings that replace those of the config.
+
+    Attributes:
+        model: The model.
+        classes: Names of the classes; empty where the checkpoint names none.
+        hierarchy: Of the OMH levels; None without OMH.
+
+    Example::
+
+        inferencer = SegmentationInferencer('configs/omh_stego_vit-s8_coco.py', 'run/iter_5000.pth')
+        result = inferencer('photo.jpg')
+        result.clusters['level2'], result.merged['level2'], result.classes.get('probe')
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike[str] | Config,
+        checkpoint: str | os.PathLike[str],
+        device: str | torch.device | None = None,
+        levels: Sequence[int] | None = None,
+        protocol: str | None = None,
+        flip: bool | None = None,
+        crf: bool | Mapping[str, Any] | None = None,
+        batch_size: int = 1,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f'batch_size must be at least 1; got {batch_size}.')
+        if not isinstance(config, Config):
+            config = launch.read_config(os.fspath(config), options)
+        elif options:
+            config.merge_from_dict(dict(options))
+        if protocol is not None:
+            apply_protocol(config, protocol)
+        test_cfg = dict(config.model.get('test_cfg') or {})
+        if levels is not None:
+            test_cfg['levels'] = list(levels)
+        if flip is not None:
+            test_cfg['flip'] = flip
+        if crf is not None:
+            test_cfg['crf'] = (dict(crf) if isinstance(crf, Mapping) else {}) if crf is not False else None
+        config.model.test_cfg = test_cfg
+        self.batch_size = batch_size
+        self.model = init_model(config, checkpoint, device)
+        self.classes: tuple[str, ...] = tuple((self.model.dataset_meta or {}).get('classes') or ())
+        self.hierarchy: Hierarchy | None = None if self.model.omh_head is None else self.model.omh_head.hierarchy()
+        steps = [dict(step) for step in config.test_pipeline if not LABELS.fullmatch(step['type'])]
+        self._from_file = Compose(steps)
+        self._from_array = Compose([dict(steps[0], type='LoadImageFromNDArray'), *steps[1:]])
+
+    def __call__(self, images: Image | Sequence[Image]) -> Segmentation | list[Segmentation]:
+        """Segment an image (path or BGR array), or each of a list or folder.
+
+        Args:
+            images: A path, an array uint8 (H, W, 3) with blue first as OpenCV and mmseg have it, a list of either, or a
+                folder, searched recursively.
+
+        Returns:
+            One result for one image, else a list in the order given (folders: sorted by path).
+
+        Raises:
+            FileNotFoundError: No such file, or a folder without images.
+            OSError: A file that is no image.
+            ValueError: An array of another kind.
+        """
+        if isinstance(images, np.ndarray) or (isinstance(images, (str, os.PathLike)) and not os.path.isdir(images)):
+            (result,) = self.iterate([images])
+            return result
+        return list(self.iterate(find_images(images) if isinstance(images, (str, os.PathLike)) else images))
+
+    def iterate(
+        self, images: Iterable[Image], on_error: Callable[[Image, Exception], None] | None = None
+    ) -> Iterator[Segmentation]:
+        """Segment images one batch at a time, for more results than fit into memory; see `__call__`.
+
+        Args:
+            images: Paths and arrays.
+            on_error: Told of images that cannot be read, which are then left out; by default the error is raised.
+        """
+        batch: list[dict[str, Any]] = []
+        paths: list[str | None] = []
+        for image in images:
+            try:
+                item = self._load(image)
+            except (OSError, ValueError) as error:
+                if on_error is None:
+                    raise
+                on_error(image, error)
+                continue
+            if batch and (len(batch) == self.batch_size or item['inputs'].shape != batch[0]['inputs'].shape):
+                yield from self._predict(batch, paths)
+                batch, paths = [], []
+            batch.append(item)
+            paths.append(None if isinstance(image, np.ndarray) else os.fspath(image))
+        if batch:
+            yield from self._predict(batch, paths)
+
+    @property
+    def heads(self) -> dict[str, int]:
+        """Heads of the results and their numbers of clusters."""
+        sizes = dict(probe=self.model.num_classes)
+        if self.model.linear_probe is not None:
+            sizes['linear'] = self.model.num_classes
+        levels = [] if self.hierarchy is None else self.hierarchy.level_sizes
+        return sizes | {f'level{level}': levels[level - 1] for level in self.model.levels}
+
+    def assignment_of(self, head: str) -> np.ndarray | None:
+        """Class of each cluster of a head, -1 for none; None where they have not been matched."""
+        if head == 'linear':
+            return np.arange(self.model.num_classes)
+        known = self.model.assignment.as_dict().get(_field(head))
+        return None if known is None else np.asarray(known)
+
+    def _load(self, image: Image) -> dict[str, Any]:
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+                raise ValueError(
+                    f'an array must be uint8 (height, width, 3), blue first; got {image.dtype} {image.shape}.'
+                )
+            return self._from_array(dict(img=image))
+        path = os.fspath(image)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f'there is no image {path} (looked from {Path.cwd()}).')
+        return run_pipeline(self._from_file, dict(img_path=path))
+
+    def _predict(self, batch: Sequence[dict[str, Any]], paths: Sequence[str | None]) -> list[Segmentation]:
+        data = {key: [item[key] for item in batch] for key in ('inputs', 'data_samples')}
+        with torch.no_grad():
+            samples = self.model.test_step(data)
+        return [self._result(sample, path) for sample, path in zip(samples, paths)]
+
+    def _result(self, sample: SegDataSample, path: str | None) -> Segmentation:
+        clusters = {head: sample.get(_field(head)).data[0].cpu().numpy() for head in self.heads}
+        merged, classes = {}, {}
+        for head, labels in clusters.items():
+            assignment = self.assignment_of(head)
+            if assignment is not None:
+                classes[head] = assignment[labels]
+            if self.hierarchy is not None and head.startswith('level') and head != 'level1':
+                merged[head] = self.hierarchy.ancestors(int(head[5:])).numpy()[labels]
+        return Segmentation(path, clusters, merged, classes, dict(sample.metainfo))
+
+
+def find_images(folder: str | os.PathLike[str]) -> list[str]:
+    """Paths of the images below a folder, sorted.
+
+    Raises:
+        FileNotFoundError: No such folder, or no image in it.
+        ValueError: Two images share a stem, which names their results.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f'there is no folder {root} (looked from {Path.cwd()}).')
+    found: dict[str, str] = {}
+    for directory, subfolders, names in os.walk(root, followlinks=True):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
+        for name in names:
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() not in IMAGE_SUFFIXES or name.startswith('.'):
+                continue
+            path = os.path.join(directory, name)
+            key = os.path.join(directory, stem)
+            if key in found:
+                raise ValueError(f'{found[key]} and {path} have the same stem, which names their results; rename one.')
+            found[key] = path
+    if not found:
+        raise FileNotFoundError(f'there are no images in {root}: no file ends in {", ".join(IMAGE_SUFFIXES)}.')
+    return sorted(found.values())
+
+
+def _field(head: str) -> str:
+    return 'pred_sem_seg' if head == 'probe' else f'pred_{head}'
+
+
+def _load_weights(model: UnsupervisedSegmentor, state: Mapping[str, Any], checkpoint: str) -> None:
+    state = {key.removeprefix('module.'): value for key, value in state.items()}
+    own = model.state_dict()
+    differing = [key for key, value in state.items() if key in own and own[key].shape != value.shape]
+    if differing:
+        key = differing[0]
+        raise ValueError(
+            f'{checkpoint} is of another model than the config: {key} is {tuple(state[key].shape)} there and '
+            f'{tuple(own[key].shape)} here ({len(differing)} weights differ in shape). Use the config of its run.'
+        )
+    if model.backbone.checkpoint is not None and not any(key.startswith('backbone.') for key in state):
+        model.backbone.init_weights()
+        state |= {key: value for key, value in model.state_dict().items() if key.startswith('backbone.')}
+    absent = sorted(key for key in own.keys() - state.keys() if not key.split('omh_head.')[-1].startswith(STATISTICS))
+    if absent:
+        raise ValueError(
+            f"{checkpoint} lacks {len(absent)} weights of the config's model: {first_few(absent)}. Use the config of "
+            'its run.'
+        )
+    model.load_state_dict(state, strict=False)
+    left = sorted(state.keys() - own.keys())
+    if left:
+        MMLogger.get_current_instance().warning(
+            f'{checkpoint} has {len(left)} weights that the config does not use: {first_few(left)}'
+        )
+
+
+def _metainfo(config: Config) -> dict[str, Any]:
+    """Names and colours as the data set of the config gives them, without looking for its files."""
+    dataset = config.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    own = getattr(DATASETS.get(dataset['type']), 'METAINFO', None) or {}
+    given = dataset.get('metainfo') or {}
+    return {key: given.get(key) or own.get(key) for key in ('classes', 'palette')}

@@ -1,0 +1,163 @@
+"""Segment many images into files: masks, overlays and a summary."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+from omh_mmseg.apis.inference import Segmentation, SegmentationInferencer
+from omh_mmseg.evaluation.matching import UNMATCHED
+from omh_mmseg.evaluation.protocols import protocol_of_config
+from omh_mmseg.files import replaced_when_complete
+from omh_mmseg.visualization import cluster_palettes, distinct_colours, match_colours
+from omh_mmseg.visualization.local_visualizer import fit_image
+
+NO_CLASS = 255
+SUMMARY = 'summary.json'
+
+
+def predict_images(
+    inferencer: SegmentationInferencer,
+    images: Sequence[str],
+    out_dir: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    overlay: str | None = 'probe',
+    opacity: float = 0.5,
+) -> dict[str, Any]:
+    """Segment images and write the results.
+
+    ::
+
+        <out_dir>/clusters/<head>/<name>.png   cluster numbers; probe, linear, level1, level2, ...
+        <out_dir>/merged/<head>/<name>.png     finer levels as numbers of their level-1 ancestors
+        <out_dir>/classes/<head>/<name>.png    classes, 255 for none; of the heads whose clusters have classes
+        <out_dir>/overlays/<name>.jpg          the overlay's head over the image
+        <out_dir>/summary.json                 settings, colours, and the pixels of every cluster in every image
+
+    Masks are 8-bit, 16-bit for more than 255 clusters. Every file appears complete or not at all. An image that cannot
+    be read is reported in the summary and left out; the rest goes on.
+
+    Args:
+        inferencer: Model and options.
+        images: Paths.
+        out_dir: Made if absent.
+        root: Folder that the results' names are relative to; by default each image's own.
+        overlay: Head to draw over the images, None for no overlays.
+        opacity: Of its colours, in (0, 1].
+
+    Returns:
+        The content of ``summary.json``; ``failed`` has the images that could not be read, with the reason.
+
+    Raises:
+        ValueError: An unknown head, two images of one name, or an opacity out of range.
+    """
+    out_dir, start = Path(out_dir), time.monotonic()
+    if overlay is not None and overlay not in inferencer.heads:
+        raise ValueError(f'there is no head {overlay!r} to overlay; the model has {", ".join(inferencer.heads)}.')
+    if not 0 < opacity <= 1:
+        raise ValueError(f'opacity must lie in (0, 1]; got {opacity}.')
+    names = _names(images, root)
+    palettes = head_palettes(inferencer)
+    summary = _described(inferencer, palettes)
+    summary.update(images=[], failed=[])
+
+    def failed(path: Any, error: Exception) -> None:
+        summary['failed'].append(dict(image=path, error=str(error)))
+
+    with replaced_when_complete(out_dir / SUMMARY) as file:
+        for result in inferencer.iterate(track(images, 'segmenting'), failed):
+            assert result.path is not None
+            entry = _write_masks(out_dir, names[result.path], result, inferencer)
+            if overlay is not None:
+                entry['overlay'] = _write_overlay(out_dir, names[result.path], result, overlay, palettes, opacity)
+            summary['images'].append(entry)
+        seconds = time.monotonic() - start
+        summary.update(seconds=round(seconds, 2), images_per_second=round(len(summary['images']) / seconds, 2))
+        file.write(f'{json.dumps(summary, indent=1, default=str)}\n'.encode())
+    return summary
+
+
+def head_palettes(inferencer: SegmentationInferencer) -> dict[str, np.ndarray]:
+    """Colours (K, 3) of every head: those of the classes where they are known; finer levels have shades of level 1."""
+    count = max(len(inferencer.classes), inferencer.model.num_classes)
+    palette = (inferencer.model.dataset_meta or {}).get('palette')
+    fitting = palette is not None and len(palette) >= count
+    base = np.asarray(palette if fitting else distinct_colours(count), np.uint8)
+    palettes = {}
+    for head, clusters in inferencer.heads.items():
+        assignment = inferencer.assignment_of(head)
+        palettes[head] = distinct_colours(clusters) if assignment is None else match_colours(base, assignment)
+    if inferencer.hierarchy is not None:
+        assignment = inferencer.assignment_of('level1')
+        shades = cluster_palettes(inferencer.hierarchy, None if assignment is None else base, assignment)
+        palettes |= {f'level{n}': shade for n, shade in enumerate(shades, 1) if f'level{n}' in palettes}
+    return palettes
+
+
+def _names(images: Sequence[str], root: str | os.PathLike[str] | None) -> dict[str, str]:
+    """Name of the results of each image, without ending."""
+    names: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for path in images:
+        name = os.path.splitext(os.path.basename(path) if root is None else os.path.relpath(path, root))[0]
+        if name.startswith(os.pardir):
+            raise ValueError(f'{path} is not below {os.fspath(root or "")}, which the names of the results start from.')
+        if owners.setdefault(name, path) != path:
+            raise ValueError(f'{owners[name]} and {path} would both be written as {name}; rename one.')
+        names[path] = name
+    return names
+
+
+def _described(inferencer: SegmentationInferencer, palettes: dict[str, np.ndarray]) -> dict[str, Any]:
+    heads = {}
+    for head, clusters in inferencer.heads.items():
+        assignment = inferencer.assignment_of(head)
+        heads[head] = dict(
+            clusters=clusters,
+            classes=None if assignment is None else assignment.tolist(),
+            colours=palettes[head].tolist(),
+        )
+        if inferencer.hierarchy is not None and head.startswith('level'):
+            heads[head]['ancestors'] = inferencer.hierarchy.ancestors(int(head[5:])).tolist()
+    return dict(classes=list(inferencer.classes), heads=heads, protocol=protocol_of_config(inferencer.model.cfg))
+
+
+def _write_masks(
+    out_dir: Path, name: str, result: Segmentation, inferencer: SegmentationInferencer
+) -> dict[str, Any]:
+    height, width = next(iter(result.clusters.values())).shape
+    entry: dict[str, Any] = dict(image=result.path, height=height, width=width, masks={}, pixels={})
+    for kind, maps in (('clusters', result.clusters), ('merged', result.merged), ('classes', result.classes)):
+        for head, labels in maps.items():
+            path = out_dir / kind / head / f'{name}.png'
+            values = np.where(labels == UNMATCHED, NO_CLASS, labels) if kind == 'classes' else labels
+            most = max(inferencer.heads[head], len(inferencer.classes))
+            with replaced_when_complete(path) as file:
+                Image.fromarray(values.astype(np.uint8 if most <= NO_CLASS else np.uint16)).save(file, format='png')
+            entry['masks'].setdefault(kind, {})[head] = str(path.relative_to(out_dir))
+    for head, labels in result.clusters.items():
+        found, pixels = np.unique(labels, return_counts=True)
+        entry['pixels'][head] = dict(zip(map(str, found.tolist()), pixels.tolist()))
+    return entry
+
+
+def _write_overlay(
+    out_dir: Path, name: str, result: Segmentation, head: str, palettes: dict[str, np.ndarray], opacity: float
+) -> str:
+    labels = result.clusters[head]
+    image = mmcv.imread(result.path, channel_order='rgb', backend='pillow')
+    image = fit_image(image, labels.shape, result.metainfo).astype(np.float32)
+    blended = (1 - opacity) * image + opacity * palettes[head][labels]
+    path = out_dir / 'overlays' / f'{name}.jpg'
+    with replaced_when_complete(path) as file:
+        Image.fromarray(blended.round().astype(np.uint8)).save(file, format='jpeg', quality=92)
+    return str(path.relative_to(out_dir))

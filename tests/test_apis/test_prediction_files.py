@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from omh_mmseg.apis import find_images, predict_images
+from omh_mmseg.apis.prediction_files import head_palettes
+
+
+def mask(path: Path) -> np.ndarray:
+    return np.array(Image.open(path))
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file()}
+
+
+def test_everything_is_written(inferencer, folder, tmp_path):
+    run, out = inferencer(), tmp_path / 'out'
+    summary = predict_images(run, find_images(folder), out, folder, overlay='level2')
+    names = ['a', 'b', 'more/c']
+    kinds = dict(clusters=list(run.heads), merged=['level2', 'level3'], classes=['probe', 'linear', 'level1'])
+    expected = {f'{kind}/{head}/{name}.png' for kind, heads in kinds.items() for head in heads for name in names}
+    assert files(out) == expected | {f'overlays/{name}.jpg' for name in names} | {'summary.json'}
+    assert json.loads((out / 'summary.json').read_text()) == json.loads(json.dumps(summary, default=str))
+    result = run(folder / 'more/c.png')
+    for kind in kinds:
+        for head, labels in getattr(result, kind).items():
+            stored = mask(out / kind / head / 'more/c.png')
+            assert stored.dtype == np.uint8 and np.array_equal(stored, np.where(labels < 0, 255, labels))
+
+
+def test_summary(inferencer, folder, tmp_path):
+    summary = predict_images(inferencer(), find_images(folder), tmp_path / 'out', folder)
+    assert summary['classes'][2] == 'sky' and summary['failed'] == []
+    heads = summary['heads']
+    assert heads['probe']['classes'] == [5, 4, 3, 2, 1, -1] and heads['level2']['classes'] is None
+    assert heads['level3']['clusters'] == len(heads['level3']['colours']) == len(heads['level3']['ancestors']) == 24
+    assert summary['protocol']['name'] == 'config' and 'ResizeShortSide(128)' in summary['protocol']['pipeline']
+    for entry in summary['images']:
+        for head in heads:
+            stored = mask(tmp_path / 'out' / entry['masks']['clusters'][head])
+            counted = {int(cluster): pixels for cluster, pixels in entry['pixels'][head].items()}
+            assert counted == dict(zip(*map(np.ndarray.tolist, np.unique(stored, return_counts=True))))
+            assert sum(counted.values()) == entry['height'] * entry['width']
+
+
+def test_overlay_blends_the_colours_of_the_classes(inferencer, folder, tmp_path):
+    run = inferencer()
+    predict_images(run, [str(folder / 'a.png')], tmp_path / 'out', opacity=1.0)
+    clusters = mask(tmp_path / 'out/clusters/probe/a.png')
+    palette = head_palettes(run)['probe']
+    assert palette[0].tolist() == run.model.dataset_meta['palette'][5]
+    painted = np.array(Image.open(tmp_path / 'out/overlays/a.jpg')).astype(int)
+    assert np.abs(painted - palette[clusters]).mean() < 12  # JPEG
+    predict_images(run, [str(folder / 'a.png')], tmp_path / 'faint', opacity=0.01)
+    original = np.array(Image.open(folder / 'a.png')).astype(int)
+    assert np.abs(np.array(Image.open(tmp_path / 'faint/overlays/a.jpg')).astype(int) - original).mean() < 5
+
+
+def test_overlay_fits_a_cropped_prediction(inferencer, folder, tmp_path):
+    run = inferencer(protocol='stego-64-no-crf')
+    predict_images(run, [str(folder / 'a.png')], tmp_path / 'out', opacity=0.01)
+    assert np.array(Image.open(tmp_path / 'out/overlays/a.jpg')).shape == (64, 64, 3)
+
+
+def test_no_overlays(inferencer, folder, tmp_path):
+    summary = predict_images(inferencer(levels=[]), [str(folder / 'a.png')], tmp_path / 'out', overlay=None)
+    assert 'overlay' not in summary['images'][0] and not (tmp_path / 'out/overlays').exists()
+
+
+def test_colours_without_classes(inferencer):
+    palettes = head_palettes(inferencer('checkpoint'))
+    assert {head: len(palette) for head, palette in palettes.items()} == dict(
+        probe=6, linear=6, level1=6, level2=12, level3=24
+    )
+    assert len({tuple(colour) for colour in palettes['probe'].tolist()}) == 6
+
+
+def test_unreadable_images_are_reported_and_the_rest_goes_on(inferencer, folder, tmp_path):
+    (folder / 'b.jpg').write_bytes(b'nothing')
+    summary = predict_images(inferencer(), find_images(folder), tmp_path / 'out', folder)
+    assert [os.path.basename(entry['image']) for entry in summary['images']] == ['a.png', 'c.png']
+    (failure,) = summary['failed']
+    assert failure['image'].endswith('b.jpg') and 'cannot be read' in failure['error']
+
+
+def test_interruption_leaves_no_summary_and_no_parts(inferencer, folder, tmp_path, monkeypatch):
+    run = inferencer()
+
+    def interrupted(*_) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, '_predict', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predict_images(run, find_images(folder), tmp_path / 'out', folder)
+    assert files(tmp_path / 'out') == set()
+
+
+def test_many_clusters_take_sixteen_bits(inferencer, folder, tmp_path, monkeypatch):
+    run = inferencer()
+    monkeypatch.setattr(type(run), 'heads', property(lambda self: dict(level3=300)))
+    monkeypatch.setattr('omh_mmseg.apis.prediction_files.head_palettes', lambda _: dict(level3=np.zeros((300, 3))))
+    predict_images(run, [str(folder / 'a.png')], tmp_path / 'out', overlay=None)
+    assert mask(tmp_path / 'out/clusters/level3/a.png').dtype == np.uint16
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(overlay='level4'), "there is no head 'level4' to overlay; the model has probe, linear, level1"),
+        (dict(opacity=0), r'opacity must lie in \(0, 1\]; got 0'),
+        (dict(root='/elsewhere'), 'is not below /elsewhere'),
+    ],
+)
+def test_wrong_options(inferencer, folder, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        predict_images(inferencer(), [str(folder / 'a.png')], tmp_path / 'out', **options)
+
+
+def test_images_of_one_name(inferencer, folder, tmp_path):
+    Image.open(folder / 'a.png').save(folder / 'more/a.png')
+    with pytest.raises(ValueError, match='would both be written as a'):
+        predict_images(inferencer(), find_images(folder), tmp_path / 'out')

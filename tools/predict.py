@@ -1,0 +1,62 @@
+"""Segment a folder of images (or single ones): masks, overlays and a JSON summary."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from omh_mmseg.apis import SegmentationInferencer, find_images, predict_images  # noqa: E402
+from omh_mmseg.engine import launch  # noqa: E402
+from omh_mmseg.evaluation.protocols import known_protocols  # noqa: E402
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or address')
+    parser.add_argument('images', nargs='+', help='a folder, searched recursively, or image files')
+    parser.add_argument('--out-dir', default='predictions', help='folder of the results (default: ./predictions)')
+    parser.add_argument('--levels', type=int, nargs='*', help='OMH levels to predict; default: all')
+    parser.add_argument('--overlay', default='probe', help='head drawn over the images: probe, level1, ... or none')
+    parser.add_argument('--opacity', type=float, default=0.5, help='of the overlay, in (0, 1]')
+    parser.add_argument('--protocol', metavar='NAME', help=f'resize, crop, flip and CRF by name: {known_protocols()}')
+    parser.add_argument('--crf', action=argparse.BooleanOptionalAction, help='refine with the dense CRF')
+    parser.add_argument('--flip', action=argparse.BooleanOptionalAction, help='average with the mirrored image')
+    parser.add_argument('--batch-size', type=int, default=1, help='images of one size taken together')
+    parser.add_argument('--device', help='e.g. cpu or cuda:1; default: the first GPU, else the CPU')
+    launch.add_config_options(parser)
+    return parser
+
+
+def main() -> None:
+    """Run the command."""
+    args = build_parser().parse_args()
+    try:
+        folder = args.images[0] if len(args.images) == 1 and Path(args.images[0]).is_dir() else None
+        images = args.images if folder is None else find_images(folder)
+        absent = [path for path in images if not Path(path).is_file()]
+        if absent:
+            raise FileNotFoundError(f'there is no image {absent[0]} (looked from {Path.cwd()})')
+        inferencer = SegmentationInferencer(
+            args.config, args.checkpoint, args.device, args.levels, args.protocol, args.flip, args.crf,
+            args.batch_size, args.cfg_options,
+        )  # fmt: skip
+        overlay = None if args.overlay == 'none' else args.overlay
+        summary = predict_images(inferencer, images, args.out_dir, folder, overlay, args.opacity)
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f'predict.py: {error}')
+    print(
+        f'{len(summary["images"])} images in {summary["seconds"]:.1f} seconds; masks, overlays and summary.json are in '
+        f'{args.out_dir}'
+    )
+    for failure in summary['failed']:
+        print(f'not segmented: {failure["error"]}')
+    sys.exit(1 if summary['failed'] else 0)
+
+
+if __name__ == '__main__':
+    main()
