@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime
+import json
 import os
 import platform
 import re
@@ -12,7 +13,9 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -110,6 +113,52 @@ def peak_rise(run: Callable[[], object]) -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         run()
         return unit * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+def tensor_peak(run: Callable[[], object]) -> int:
+    """Bytes that the tensors made by something occupy at its peak, by torch's profiler."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        run()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / 'trace.json'
+        profile.export_chrome_trace(str(trace))
+        events = [event for event in json.loads(trace.read_text())['traceEvents'] if event.get('name') == '[memory]']
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event['ts']):
+        held += event['args']['Bytes']
+        peak = max(peak, held)
+    return peak
+
+
+def measure_apart(script: str, cases: Sequence[Sequence[Any]]) -> list[dict[str, float]]:
+    """Measure each case in a process of its own, forked from one that has computed nothing.
+
+    Args:
+        script: A benchmark whose option ``--memory-of`` hands its cases to `fork_and_print`.
+        cases: Arguments of the measurement, of types that JSON knows.
+    """
+    # Freed tensors go back to the system at once: the peak is that of live memory, not of the allocator's reserve.
+    allocator = dict(MALLOC_MMAP_THRESHOLD_='65536', MALLOC_TRIM_THRESHOLD_='0')
+    command = [sys.executable, script, '--memory-of', json.dumps(cases)]
+    done = subprocess.run(command, env={**os.environ, **allocator}, capture_output=True, text=True, check=False)
+    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{')]
+    if done.returncode or len(results) != len(cases):
+        raise RuntimeError(f'Measured the memory of {len(results)} of {len(cases)} cases:\n{done.stderr}')
+    return results
+
+
+def fork_and_print(measure: Callable[..., dict[str, float]], cases: Sequence[Sequence[Any]]) -> None:
+    """Print the measurement of each case as one line of JSON."""
+    for case in cases:
+        child = os.fork()
+        if child == 0:
+            try:
+                print(json.dumps(measure(*case)), flush=True)
+            except Exception:
+                traceback.print_exc()
+            os._exit(0)
+        os.waitpid(child, 0)
 
 
 def _resident(key: str) -> int:

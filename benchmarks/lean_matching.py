@@ -11,13 +11,7 @@ from __future__ import annotations
 
 import gc
 import json
-import os
-import subprocess
-import sys
-import tempfile
-import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,13 +21,16 @@ from common import (
     LEVEL_SIZES,
     POSITIONS_PER_IMAGE,
     Verdict,
+    fork_and_print,
     interleave,
+    measure_apart,
     parser,
     peak_rise,
     positive,
     show,
     show_verdicts,
     start,
+    tensor_peak,
     write_csv,
 )
 from torch import Tensor
@@ -89,43 +86,8 @@ def measure_memory(name: str, positions: int, coarse: int, fine: int, direction:
     gc.collect()
     resident = peak_rise(lambda: forward_backward(name, lower, higher, plan))
     lower.grad = higher.grad = None
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        forward_backward(name, lower, higher, plan)
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / 'trace.json'
-        profile.export_chrome_trace(str(trace))
-        events = [event for event in json.loads(trace.read_text())['traceEvents'] if event.get('name') == '[memory]']
-    held = peak = 0
-    for event in sorted(events, key=lambda event: event['ts']):
-        held += event['args']['Bytes']
-        peak = max(peak, held)
-    return dict(rss_mib=resident / MIB, tensors_mib=peak / MIB)
-
-
-def measure_memory_apart(cases: Sequence[Sequence[Any]]) -> list[dict[str, float]]:
-    """`measure_memory` of each case in a process of its own, forked from one that has computed nothing."""
-    # Freed tensors go back to the system at once: the peak is that of live memory, not of the allocator's reserve.
-    allocator = dict(MALLOC_MMAP_THRESHOLD_='65536', MALLOC_TRIM_THRESHOLD_='0')
-    command = [sys.executable, __file__, '--memory-of', json.dumps(cases)]
-    done = subprocess.run(command, env={**os.environ, **allocator}, capture_output=True, text=True, check=False)
-    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{')]
-    if done.returncode or len(results) != len(cases):
-        raise RuntimeError(f'Measured the memory of {len(results)} of {len(cases)} cases:\n{done.stderr}')
-    return results
-
-
-def fork_and_measure(cases: Sequence[Sequence[Any]]) -> None:
-    """Print the memory of each case as one line of JSON."""
-    for case in cases:
-        child = os.fork()
-        if child == 0:
-            try:
-                print(json.dumps(measure_memory(*case)), flush=True)
-            except Exception:
-                traceback.print_exc()
-            os._exit(0)
-        os.waitpid(child, 0)
+    tensors = tensor_peak(lambda: forward_backward(name, lower, higher, plan))
+    return dict(rss_mib=resident / MIB, tensors_mib=tensors / MIB)
 
 
 def prepare(name: str, inputs: tuple[Tensor, Tensor, Tensor]) -> Callable[[], Callable[[], None]]:
@@ -149,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
     options.add_argument('--memory-of', help='internal: cases whose memory to print, as JSON')
     args = options.parse_args(argv)
     if args.memory_of:
-        fork_and_measure(json.loads(args.memory_of))
+        fork_and_print(measure_memory, json.loads(args.memory_of))
         return []
     environment = start(args)
     forms = ['lean', *args.naive]
@@ -176,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
                             cpu_ms=round(samples[form].cpu_ms, 2),
                         )
                     )
-    for row, memory in zip(rows, measure_memory_apart(cases)):
+    for row, memory in zip(rows, measure_apart(__file__, cases)):
         row.update({key: round(value, 2) for key, value in memory.items()})
     show('Matching: forward and backward', rows)
     path = write_csv('lean_matching', rows, environment, args.out_dir)

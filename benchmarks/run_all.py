@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import lean_matching
 import neighbour_search
 import plan_time
+import smoothness_energy
 import step_share
 from common import RESULTS, Verdict, show_verdicts
 
@@ -21,6 +22,7 @@ QUICK = dict(
     lean_matching=['--repeats', '2', '--batch-sizes', '16'],
     neighbour_search=['--repeats', '2', '--items', '100000'],
     plan_time=['--repeats', '2', '--gradients', 'detach', '--dtypes', 'float64'],
+    smoothness_energy=['--repeats', '1', '--sides', '28', '--channels', '384'],
     step_share=['--repeats', '1', '--part-repeats', '3', '--batch-sizes', '16', '--variants', 'default'],
 )
 
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     common += ['--threads', args.threads] if args.threads else []
     common += ['--machine', args.machine] if args.machine else []
     verdicts: list[Verdict] = []
-    for script in (plan_time, lean_matching, step_share, neighbour_search):
+    for script in (plan_time, lean_matching, step_share, neighbour_search, smoothness_energy):
         print(f'== {script.__name__}')
         verdicts += script.main([*(QUICK[script.__name__] if args.quick else []), *common])
     print('== requirements')

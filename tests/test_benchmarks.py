@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / 'benchmarks'
 ENVIRONMENT = ['cpu', 'threads', 'load', 'python', 'torch', 'pot', 'commit', 'date']
@@ -84,6 +85,28 @@ def test_neighbour_search(load, tmp_path: Path) -> None:
     assert [verdict.holds for verdict in verdicts] == [True, True]
 
 
+def test_smoothness_energy(load, tmp_path: Path) -> None:
+    small = ['--batch-sizes', '4', '--sides', '20', '--channels', '16', '--classes', '5']
+    columns, rows, verdicts = run(load('smoothness_energy'), tmp_path, *small)
+    measured = ['wall_ms', 'cpu_ms', 'rss_mib', 'tensors_mib']
+    assert columns == ['batch', 'side', 'channels', 'classes', 'form', *measured, *ENVIRONMENT]
+    assert [row['form'] for row in rows] == ['moments', 'pairs']
+    # The form of all pairs holds at least one map of 4 x 400 x 400 float32 numbers.
+    assert float(rows[1]['tensors_mib']) > 4 * 400 * 400 * 4 / 2**20 > float(rows[0]['tensors_mib'])
+    assert len(verdicts) == 2
+
+
+def test_both_forms_of_the_energy_agree(load) -> None:
+    module = load('smoothness_energy')
+    gradients = []
+    for form in module.FORMS.values():
+        features, assignments, permutation = module.build_inputs(3, 5, 8, 4)
+        energy = form(features, assignments.requires_grad_(), permutation)
+        energy.backward()
+        gradients.append(torch.cat([energy.detach()[None], assignments.grad.flatten()]))
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
+
+
 def test_run_all_reports_what_fails(load, tmp_path: Path, monkeypatch, capsys) -> None:
     module, common = load('run_all'), load('common')
     seen = {}
@@ -95,16 +118,19 @@ def test_run_all_reports_what_fails(load, tmp_path: Path, monkeypatch, capsys) -
 
         return main
 
-    outcomes = dict(plan_time=True, lean_matching=False, step_share=True, neighbour_search=True)
+    outcomes = dict(
+        plan_time=True, lean_matching=False, step_share=True, neighbour_search=True, smoothness_energy=True
+    )  # fmt: skip
     for name, holds in outcomes.items():
         monkeypatch.setattr(load(name), 'main', stand_in(name, holds))
     assert module.main(['--quick', '--out-dir', str(tmp_path), '--threads', '1']) == 1
     assert seen['step_share'][-4:] == ['--out-dir', str(tmp_path), '--threads', '1']
-    assert capsys.readouterr().out.splitlines()[-4:] == [
+    assert capsys.readouterr().out.splitlines()[-5:] == [
         'holds: plan_time: a figure',
         'FAILS: lean_matching: a figure',
         'holds: step_share: a figure',
         'holds: neighbour_search: a figure',
+        'holds: smoothness_energy: a figure',
     ]
 
 
