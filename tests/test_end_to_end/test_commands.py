@@ -113,7 +113,7 @@ def test_missing_index_names_the_command_that_makes_it(demo, command, run, tmp_p
     assert not list(tmp_path.rglob('*.pth'))
 
 
-def test_interrupted_preparation_leaves_nothing(demo, command, start, tmp_path):
+def test_interrupted_preparation_is_continued(demo, command, start, run, tmp_path):
     from omh_mmseg.datasets import DemoScenes
 
     DemoScenes(data_root=str(demo.folder / 'scenes'), counts=dict(train=12, val=4), pipeline=[])
@@ -124,7 +124,7 @@ def test_interrupted_preparation_leaves_nothing(demo, command, start, tmp_path):
     process = start(tmp_path, command('precompute_neighbours.py', demo.config, options=options))
     try:
         until = time.monotonic() + 120
-        while not list(tmp_path.glob('index/.a.npz.*')):
+        while not list(tmp_path.glob('index/a.npz.partial/features.f32')):
             assert process.poll() is None and time.monotonic() < until, process.communicate(timeout=5)[0]
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGINT)
@@ -132,8 +132,10 @@ def test_interrupted_preparation_leaves_nothing(demo, command, start, tmp_path):
     finally:
         process.kill()
     assert process.returncode == 1, log
-    assert 'interrupted; nothing was written' in log
-    assert list((tmp_path / 'index').iterdir()) == []
+    assert 'interrupted; run the same command again to continue' in log
+    assert [path.name for path in (tmp_path / 'index').iterdir()] == ['a.npz.partial']
+    run(tmp_path, command('precompute_neighbours.py', demo.config, options=options))
+    assert [path.name for path in (tmp_path / 'index').iterdir()] == ['a.npz']
 
 
 @pytest.mark.slow
