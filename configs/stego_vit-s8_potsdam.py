@@ -22,3 +22,4 @@ train_dataloader = dict(
         dataset={{_base_.train_dataset}},
     ),
 )
+default_hooks = dict(visualization=dict(backend_args={{_base_.image_backend}}))
