@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+import evaluation
 import lean_matching
 import neighbour_search
 import plan_time
@@ -19,6 +20,7 @@ import step_share
 from common import RESULTS, Verdict, show_verdicts
 
 QUICK = dict(
+    evaluation=['--repeats', '2', '--sizes', '320x320'],
     lean_matching=['--repeats', '2', '--batch-sizes', '16'],
     neighbour_search=['--repeats', '2', '--items', '100000'],
     plan_time=['--repeats', '2', '--gradients', 'detach', '--dtypes', 'float64'],

@@ -107,6 +107,18 @@ def test_both_forms_of_the_energy_agree(load) -> None:
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
 
 
+def test_evaluation(load, tmp_path: Path) -> None:
+    small = ['--backbone', 'tiny', '--sizes', '32x48', '--no-crf', '--large', '64x64']
+    columns, rows, verdicts = run(load('evaluation'), tmp_path, *small)
+    figures = ['wall_ms', 'cpu_ms', 'images_per_s', 'percent_of_prediction']
+    assert columns == ['height', 'width', 'what', *figures, *ENVIRONMENT]
+    assert [row['what'] for row in rows] == [
+        'prediction', 'scoring', 'scoring, 1000 resamples', 'evaluation, once', 'evaluation, 1000 resamples, once'
+    ]  # fmt: skip
+    assert (rows[0]['height'], rows[0]['width'], float(rows[0]['percent_of_prediction'])) == ('32', '48', 100)
+    assert len(verdicts) == 2 and verdicts[1].holds
+
+
 def test_run_all_reports_what_fails(load, tmp_path: Path, monkeypatch, capsys) -> None:
     module, common = load('run_all'), load('common')
     seen = {}
@@ -130,6 +142,7 @@ def test_run_all_reports_what_fails(load, tmp_path: Path, monkeypatch, capsys) -
         'FAILS: lean_matching: a figure',
         'holds: step_share: a figure',
         'holds: neighbour_search: a figure',
+        'holds: evaluation: a figure',
         'holds: smoothness_energy: a figure',
     ]
 

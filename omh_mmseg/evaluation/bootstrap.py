@@ -41,20 +41,20 @@ class PoissonBootstrap:
         return np.concatenate([[1], generator.poisson(1.0, self.resamples)]).astype(np.int64)
 
     def zeros(self, num_predicted: int, num_classes: int) -> np.ndarray:
-        """Empty sums, int64 (1 + B, num_predicted, num_classes); [0] is the data set's count matrix."""
-        return np.zeros((1 + self.resamples, num_predicted, num_classes), np.int64)
+        """Empty sums, int64 (num_predicted, num_classes, 1 + B); [..., 0] is the data set's count matrix."""
+        return np.zeros((num_predicted, num_classes, 1 + self.resamples), np.int64)
 
     def add(self, sums: np.ndarray, counts: np.ndarray, name: str) -> None:
         """Add the counts of an image to all sums, in place.
 
         Args:
-            sums: (1 + B, num_predicted, num_classes).
+            sums: (num_predicted, num_classes, 1 + B).
             counts: (num_predicted, num_classes).
             name: What tells the image from the others, such as its path.
         """
         # An image has few of the pairs of cluster and class.
-        rows, columns = np.nonzero(counts)
-        sums[:, rows, columns] += self.weights(name)[:, None] * counts[rows, columns]
+        present = np.nonzero(counts)
+        sums[present] += counts[present][:, None] * self.weights(name)
 
 
 def percentile_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:

@@ -79,11 +79,14 @@ def confusion_matrix(
             'the size of the label, or resize both in the test pipeline'
         )
     target = target.to(pred.device)
-    labelled = target != ignore_index
-    pred, target = pred[labelled], target[labelled]
+    # Filling in zeros and counting ignored pixels in a bin of their own is faster than leaving them out.
+    ignored = target == ignore_index
+    pred, target = pred.masked_fill(ignored, 0), target.masked_fill(ignored, 0)
     _check_range('label', target, num_classes, f' or {ignore_index} (ignored)')
     _check_range('predicted cluster', pred, num_predicted, "; give the metric the model's number as num_clusters")
-    counts = torch.bincount(pred * num_classes + target, minlength=num_predicted * num_classes)
+    size = num_predicted * num_classes
+    joint = torch.add(target, pred, alpha=num_classes).masked_fill_(ignored, size)
+    counts = torch.bincount(joint.flatten(), minlength=size + 1)[:size]
     return counts.reshape(num_predicted, num_classes).cpu().numpy()
 
 
@@ -235,8 +238,10 @@ def _as_counts(counts: np.ndarray) -> np.ndarray:
 
 
 def _check_range(what: str, values: torch.Tensor, limit: int, also: str = '') -> None:
-    outside = (values < 0) | (values >= limit)
-    if bool(outside.any()):
-        seen = torch.unique(values[outside]).tolist()
+    if not values.numel():
+        return
+    low, high = torch.aminmax(values)
+    if low < 0 or high >= limit:
+        seen = torch.unique(values[(values < 0) | (values >= limit)]).tolist()
         listed = ', '.join(map(str, seen[:5])) + (f', ... ({len(seen)} values)' if len(seen) > 5 else '')
         raise ValueError(f'{what} value {listed} is not accepted: it must be in 0..{limit - 1}{also}')

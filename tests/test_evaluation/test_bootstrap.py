@@ -15,9 +15,9 @@ def test_sums_are_weighted_counts() -> None:
     sums = bootstrap.zeros(3, 2)
     for name, counts in images.items():
         bootstrap.add(sums, counts, name)
-    np.testing.assert_array_equal(sums[0], sum(images.values()))
+    np.testing.assert_array_equal(sums[..., 0], sum(images.values()))
     weights = np.array([bootstrap.weights(name) for name in images])
-    np.testing.assert_array_equal(sums, np.einsum('ib,ipk->bpk', weights, np.array(list(images.values()))))
+    np.testing.assert_array_equal(sums, np.einsum('ib,ipk->pkb', weights, np.array(list(images.values()))))
     backwards = bootstrap.zeros(3, 2)
     for name in reversed(images):
         bootstrap.add(backwards, images[name], name)

@@ -185,7 +185,7 @@ class UnsupervisedIoUMetric(BaseMetric):
         if num_labelled and not any(seen[field] for field in self.heads):
             raise ValueError(f'no labelled sample has a field of {list(self.heads)}; set heads to the fields it has')
         logger = MMLogger.get_current_instance()
-        if num_labelled == 0 or not any(sums[0].any() for sums in counts.values()):
+        if num_labelled == 0 or not any(sums[..., 0].any() for sums in counts.values()):
             logger.warning(
                 f'no labels: scores are unavailable ({num_labelled + num_unlabelled} images predicted, '
                 f'{num_labelled} of them with a label file, none with a labelled pixel)'
@@ -200,7 +200,7 @@ class UnsupervisedIoUMetric(BaseMetric):
         """Score and log each head.
 
         Args:
-            results: Field and counts (1 + B, clusters, classes), summed over the ranks: first those of the data set,
+            results: Field and counts (clusters, classes, 1 + B), summed over the ranks: first those of the data set,
                 then those of the bootstrap's resamples.
 
         Returns:
@@ -211,17 +211,17 @@ class UnsupervisedIoUMetric(BaseMetric):
             if field in self.heads:
                 metrics.update(self._score(field, sums))
             else:
-                self.last_assignment[field] = majority_assignment(sums[0])
+                self.last_assignment[field] = majority_assignment(sums[..., 0])
         return metrics
 
     def _score(self, field: str, sums: np.ndarray) -> dict[str, float]:
         name, matching = self.heads[field]
-        counts = without_extra_clusters(sums[0]) if self.legacy else sums[0]
+        counts = without_extra_clusters(sums[..., 0]) if self.legacy else sums[..., 0]
         scores = self._scores(field, counts)
         self.last_result[name] = scores
         metrics = {f'{name}/mIoU': scores.mean_iou, f'{name}/aAcc': scores.pixel_accuracy}
         if self.bootstrap.resamples:
-            intervals = self._intervals(field, sums[1:])
+            intervals = self._intervals(field, np.moveaxis(sums[..., 1:], -1, 0))
             self.last_intervals[name] = intervals
             for key, (low, high) in intervals.items():
                 metrics |= {f'{name}/{key}_low': low, f'{name}/{key}_high': high}
@@ -233,10 +233,11 @@ class UnsupervisedIoUMetric(BaseMetric):
                 matching = f'assignment of {self.applied}'
         logger = MMLogger.get_current_instance()
         logger.info(describe_scores(name, matching, scores, self._classes, self.last_intervals.get(name)))
-        dropped = int(sums[0].sum() - counts.sum())
+        total = int(sums[..., 0].sum())
+        dropped = total - int(counts.sum())
         if dropped:
             logger.warning(
-                f'{name}: legacy=True drops {dropped} pixels ({dropped / sums[0].sum():.2%}) of extra clusters, so '
+                f'{name}: legacy=True drops {dropped} pixels ({dropped / total:.2%}) of extra clusters, so '
                 'that these scores compare with published ones only'
             )
         return metrics
