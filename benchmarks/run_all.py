@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     common += ['--threads', args.threads] if args.threads else []
     common += ['--machine', args.machine] if args.machine else []
     verdicts: list[Verdict] = []
-    for script in (plan_time, lean_matching, step_share, neighbour_search, smoothness_energy):
+    scripts = (plan_time, lean_matching, step_share, neighbour_search, smoothness_energy, evaluation)
+    for script in scripts:
         print(f'== {script.__name__}')
         verdicts += script.main([*(QUICK[script.__name__] if args.quick else []), *common])
     print('== requirements')

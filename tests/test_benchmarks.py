@@ -131,19 +131,20 @@ def test_run_all_reports_what_fails(load, tmp_path: Path, monkeypatch, capsys) -
         return main
 
     outcomes = dict(
-        plan_time=True, lean_matching=False, step_share=True, neighbour_search=True, smoothness_energy=True
+        plan_time=True, lean_matching=False, step_share=True, neighbour_search=True, smoothness_energy=True,
+        evaluation=True,
     )  # fmt: skip
     for name, holds in outcomes.items():
         monkeypatch.setattr(load(name), 'main', stand_in(name, holds))
     assert module.main(['--quick', '--out-dir', str(tmp_path), '--threads', '1']) == 1
     assert seen['step_share'][-4:] == ['--out-dir', str(tmp_path), '--threads', '1']
-    assert capsys.readouterr().out.splitlines()[-5:] == [
+    assert capsys.readouterr().out.splitlines()[-6:] == [
         'holds: plan_time: a figure',
         'FAILS: lean_matching: a figure',
         'holds: step_share: a figure',
         'holds: neighbour_search: a figure',
-        'holds: evaluation: a figure',
         'holds: smoothness_energy: a figure',
+        'holds: evaluation: a figure',
     ]
 
 
