@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from omh_mmseg.datasets.demo_scenes import HIERARCHY
 from omh_mmseg.datasets.prepare_neighbours import prepare_neighbours
 from omh_mmseg.engine import launch
+from omh_mmseg.engine.compare_protocols import compare_protocols, protocol_table
 from omh_mmseg.evaluation import ParentAgreement, confusion_matrix, hungarian_assignment, parent_agreement
 from omh_mmseg.files import replaced_when_complete
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
@@ -35,6 +36,8 @@ from omh_mmseg.visualization import (
 TRUE_LEVELS = ('group', 'object', 'part')
 PICTURES = ('segmentations.png', 'plans.png', 'hierarchy.png')
 SHOWN_IMAGES = 6
+PROTOCOL_OPTIONS = {'model.test_cfg.levels': [1]}
+"""Finer levels are not scored, so the CRF need not refine them."""
 
 
 def run_demo(
@@ -49,8 +52,8 @@ def run_demo(
         options: Overrides of both configs, as ``--cfg-options`` gives them.
 
     Returns:
-        The content of ``summary.json``: ``host`` and ``omh`` scores in percent, ``hierarchy.parent_agreement`` and
-        ``hierarchy.chance`` in [0, 1], ``pictures``, ``seed`` and ``seconds``.
+        The content of ``summary.json``: ``host`` and ``omh`` scores in percent, ``protocols`` (the second model's by
+        each), ``hierarchy.parent_agreement`` and ``hierarchy.chance`` in [0, 1], ``pictures``, ``seed``, ``seconds``.
     """
     start = time.monotonic()
     work_dir = Path(work_dir)
@@ -61,6 +64,7 @@ def run_demo(
         runner = launch.build_runner(config)
         runner.train()
         summary[name] = _scores(runner)
+    summary['protocols'] = compare_protocols(runner.model, config, demo_protocols(config), PROTOCOL_OPTIONS)
     counts, shown = segment_levels(runner.model, config)
     hierarchy = runner.model.omh_head.hierarchy()
     agreements = compare_with_truth(hierarchy, counts)
@@ -79,6 +83,14 @@ def run_demo(
     with replaced_when_complete(work_dir / 'summary.json') as file:
         file.write(f'{json.dumps(summary, indent=2)}\n'.encode())
     return summary
+
+
+def demo_protocols(config: Config) -> list[str]:
+    """The protocols of the literature at the size of the scenes."""
+    (side,) = (step['size'] for step in config.test_pipeline if step['type'] == 'ResizeShortSide')
+    named = ('stego', 'stego', 'stego', 'hp', 'smooseg', 'stego')
+    options = ('-no-crf-no-flip', '-no-crf', '-no-flip', '', '', '')
+    return ['mmseg', *(f'{name}-{side}{option}' for name, option in zip(named, options))]
 
 
 def compare_with_truth(hierarchy: Hierarchy, counts: list[np.ndarray]) -> list[ParentAgreement]:
@@ -151,6 +163,7 @@ def report(summary: dict[str, Any]) -> str:
         f'(by chance {hierarchy["chance"]:.0%})'
     )
     lines += [f'picture: {path}' for path in summary['pictures']]
+    lines += ['', 'host + OMH by each protocol (percent)', protocol_table(summary['protocols']), '']
     lines.append(f'seed {summary["seed"]}, {summary["seconds"]:.0f} seconds')
     return '\n'.join(lines)
 

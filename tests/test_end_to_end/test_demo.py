@@ -28,6 +28,15 @@ def test_demo(tmp_path: Path, run, command, options) -> None:
     for name, heads in (('host', {'probe', 'linear'}), ('omh', {'probe', 'linear', 'level1'})):
         assert set(summary[name]) == heads
         assert all(0 <= value <= 100 for scores in summary[name].values() for value in scores.values())
+    rows = {row['protocol']['name']: row for row in summary['protocols']}
+    assert list(rows) == [
+        'mmseg', 'stego-128-no-crf-no-flip', 'stego-128-no-crf', 'stego-128-no-flip', 'hp-128', 'smooseg-128',
+        'stego-128',
+    ]  # fmt: skip
+    assert all(name in text for name in rows)
+    # Scenes have the protocols' size: the full image is the centre square.
+    assert rows['mmseg']['scores'] == rows['stego-128-no-crf-no-flip']['scores'] != rows['hp-128']['scores']
+    assert rows['mmseg']['scores']['level1/mIoU'] == pytest.approx(summary['omh']['level1']['mIoU'], abs=0.01)
     hierarchy = summary['hierarchy']
     assert 0 <= hierarchy['parent_agreement'] <= 1 and 0 < hierarchy['chance'] < 1
     assert f'{summary["omh"]["level1"]["mIoU"]:.1f}' in text

@@ -38,6 +38,12 @@ def test_report_names_every_figure() -> None:
             host={name: heads[name] for name in ('probe', 'linear')},
             omh=heads,
             hierarchy=dict(parent_agreement=0.625, chance=0.25),
+            protocols=[
+                dict(
+                    protocol=dict(name='stego-128', crf=True, flip=False), seconds=1.5,
+                    scores={'probe/mIoU': 33.21, 'probe/NMI': 0.5},
+                )  # fmt: skip
+            ],
             pictures=['a.png', 'b.png'],
             seed=3,
             seconds=99.5,
@@ -45,6 +51,7 @@ def test_report_names_every_figure() -> None:
     )
     for part in ('12.3', '56.8', '21.0', '43.0', '62%', '25%', 'a.png', 'b.png', 'seed 3', '100 seconds'):
         assert part in text
+    assert 'stego-128  yes  no' in text and '33.21' in text
 
 
 def test_models_without_three_levels_are_refused() -> None:

@@ -60,7 +60,7 @@ def test_options_are_those_of_mmseg(load_tool: Callable[[str], ModuleType], name
     [
         (['train.py', 'absent.py'], 'train.py: there is no config file absent.py'),
         (['test.py', '{config}', 'absent.pth'], 'test.py: there is no checkpoint absent.pth'),
-        (['test.py', '{config}', '{config}', '--protocol', 'picie'], "test.py: there is no protocol 'picie'; known are"),
+        (['test.py', '{config}', '{config}', '--protocol', 'picie'], "test.py: there is no protocol 'picie'; known"),
         (['test.py', '{config}', '{config}', '--no-crf'], 'test.py: --no-crf and --no-flip change a protocol'),
         (['train.py', '{config}', '--work-dir', '{config}/runs'], 'cannot be written'),
     ],

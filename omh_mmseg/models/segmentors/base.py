@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -69,23 +69,32 @@ class UnsupervisedSegmentor(BaseSegmentor):
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         if pretrained is not None:
             raise ValueError(f'pretrained must be None; got {pretrained!r}. Set model.backbone.checkpoint instead.')
-        self.test_cfg = dict(test_cfg or {})
         self.num_classes = num_classes
         self.gradient_log_interval = gradient_log_interval
         self.backbone = MODELS.build(backbone)
-        self.options = PredictionOptions.from_test_cfg(self.test_cfg, self.backbone.stride)
-        self.crf = self.options.build_crf()
         on_features = dict(in_channels=self.backbone.out_channels, num_classes=num_classes)
         self.decode_head = MODELS.build({**decode_head, **on_features})
         on_code = dict(in_channels=self.decode_head.channels, num_classes=num_classes)
         self.cluster_probe = MODELS.build({**cluster_probe, **on_code})
         self.linear_probe = None if linear_probe is None else MODELS.build({**linear_probe, **on_code})
         self.omh_head = None if omh_head is None else MODELS.build({**omh_head, **on_code})
-        self.levels = self._checked_levels(self.options.levels)
+        self.use_test_cfg(test_cfg or {})
         sizes = [] if self.omh_head is None else self.omh_head.level_sizes
         fields = dict(pred_sem_seg=num_classes) | {f'pred_level{level}': size for level, size in enumerate(sizes, 1)}
         self.assignment = ClusterAssignment(fields, self.test_cfg.get('assignment'))
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
+
+    def use_test_cfg(self, test_cfg: Mapping[str, Any]) -> None:
+        """Predict as a ``test_cfg`` says from now on; see `PredictionOptions`.
+
+        Raises:
+            ImportError: The back end of the CRF is not installed.
+            ValueError: On wrong values.
+        """
+        options = PredictionOptions.from_test_cfg(test_cfg, self.backbone.stride)
+        self.levels = self._checked_levels(options.levels)
+        self.crf = options.build_crf()
+        self.test_cfg, self.options = dict(test_cfg), options
 
     @abstractmethod
     def host_losses(self, inputs: Tensor | dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
