@@ -264,7 +264,7 @@ def _commit() -> str:
     try:
         git = ('git', '-C', str(REPOSITORY))
         commit = subprocess.run([*git, 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, check=True)
-        measured = ('omh_mmseg/transport', 'omh_mmseg/models', 'benchmarks/*.py')
+        measured = ('omh_mmseg', 'benchmarks/*.py')
         changed = subprocess.run([*git, 'diff', '--quiet', 'HEAD', '--', *measured], check=False).returncode
         return commit.stdout.strip() + ('+' if changed else '')
     except (OSError, subprocess.CalledProcessError):
