@@ -67,7 +67,8 @@ class PhotometricView(nn.Module):
             (B, 3, H, W), normalised like the input. In the space ``'reference'`` its values lie in [0, 1].
         """
         if self.space == 'reference':
-            return torch.stack([self.transform(image) for image in images])
+            # The hue of a negative colour whose largest value is exactly 0, the mean of a channel, divides by it.
+            return torch.stack([self.transform(image) for image in images]).nan_to_num_(nan=0.0)
         shift, scale = (0.0, 1.0) if mean is None or std is None else (mean.view(3, 1, 1), std.view(3, 1, 1))
         pixels = ((images * scale + shift) / FULL_SCALE).clamp(0, 1)
         jittered = torch.stack([self.transform(image) for image in pixels])

@@ -42,6 +42,14 @@ def test_brightness_of_the_reference_by_hand():
     assert len(factors) == len(images)
 
 
+def test_a_channel_at_its_mean_gives_no_nan():
+    """Only with a mean that pixels can have: not the one of ImageNet."""
+    images = torch.tensor([0.0, -1.0, -2.0])[None, :, None, None].expand(1, 3, 8, 8)
+    view = PhotometricView(**NOTHING | dict(hue=0.1))
+    assert torch.isnan(view.transform(images[0])).any()
+    assert torch.isfinite(view(images)).all()
+
+
 def test_image_space_is_the_identity_without_operations():
     images = normalised(pixels())
     view = PhotometricView('image', **NOTHING)(images, MEAN.view(3, 1, 1), STD.view(3, 1, 1))

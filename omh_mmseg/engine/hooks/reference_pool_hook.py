@@ -35,7 +35,8 @@ class ReferencePoolHook(Hook):
     that an epoch begins with the pool of the one before it (METHODS.md 8, item 9). An epoch is as many steps as batches
     of all ranks together fit into the train set.
 
-    It also sets the model's ``total_iterations``, where that is None, to the steps of the training.
+    It also sets the model's ``total_iterations``, where that is None, to the steps of the training, and counts them
+    from 0 where a new run starts from the weights of another, so that the schedule of lambda starts anew.
 
     Args:
         renew_interval: Steps of an epoch between two renewals, at least 1.
@@ -90,6 +91,8 @@ class ReferencePoolHook(Hook):
         if runner.iter > 0 and model.pools_are_filled():
             self._take_own(runner, model)
             return
+        if runner.iter == 0:
+            model.iteration.zero_()
         model.synchronise_average()
         self._fill(runner, POOLS)
 

@@ -327,13 +327,14 @@ def _image_loss(
             torch.mul(logits, weights, out=spare)
             agreement = spare.sum(1, keepdim=True) / divisor
             logits += outside
-            peak = logits.amax(1, keepdim=True)
-            logits.sub_(peak).exp_()
-            normaliser = logits.sum(1, keepdim=True)
-            loss -= (factor * (agreement - share * (peak + normaliser.log()))).sum(dtype=torch.float64)
+            # On a CPU the softmax is many times faster than exp, which stumbles over what underflows. Its largest value
+            # is one over the sum of the exponentials, relative to the largest of them.
+            probability = torch.softmax(logits, 1, out=spare)
+            log_sum = logits.amax(1, keepdim=True) - probability.amax(1, keepdim=True).log()
+            loss -= (factor * (agreement - share * log_sum)).sum(dtype=torch.float64)
             if view.gradient is None:
                 continue
-            slope = logits.mul_(share * factor / normaliser).addcmul_(weights, factor / divisor, value=-1)
+            slope = probability.mul_(share * factor).addcmul_(weights, factor / divisor, value=-1)
             slope = slope.to(task.product)
             view.gradient.index_add_(0, start + patches, (slope @ view.rows).to(sums.dtype), alpha=1 / task.temperature)
             if slope.dtype == view.gradient.dtype:
