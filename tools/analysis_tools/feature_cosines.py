@@ -1,12 +1,14 @@
-"""Show how similar the frozen features of a config are, to choose the shifts of STEGO's losses without labels.
+"""Show how similar the frozen features of a config are, to choose the shifts of a host's losses without labels.
 
-Pairs of positions whose cosine exceeds a loss's shift attract each other's code, the others repel it.
+Pairs of positions whose cosine exceeds a loss's shift attract each other, the others repel. Where the config trains on
+pairs of neighbours, as STEGO does, theirs are shown, too.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -17,7 +19,6 @@ from mmengine.dataset import pseudo_collate  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
-from omh_mmseg.datasets.prepare_neighbours import find_pairs_config  # noqa: E402
 from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.models.losses import super_permutation  # noqa: E402
 from omh_mmseg.registry import DATASETS, MODELS  # noqa: E402
@@ -28,8 +29,8 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file of STEGO')
-    parser.add_argument('--images', type=int, default=64, help='number of pairs of images')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--images', type=int, default=64, help='number of images')
     parser.add_argument('--positions', type=int, default=100, help='positions drawn in each image')
     parser.add_argument('--seed', type=int, default=0, help='seed of the drawing')
     launch.add_run_options(parser)
@@ -47,21 +48,27 @@ def main(argv: list[str] | None = None) -> None:
     model.init_weights()
     model.eval()
     loader = DataLoader(
-        DATASETS.build(find_pairs_config(config)), batch_size=8, shuffle=True, drop_last=True, collate_fn=pseudo_collate
+        DATASETS.build(config.train_dataloader.dataset),
+        batch_size=8,
+        shuffle=True,
+        drop_last=True,
+        collate_fn=pseudo_collate,
     )
-    cosines: dict[str, list[torch.Tensor]] = dict(self=[], knn=[], rand=[])
+    cosines: dict[str, list[torch.Tensor]] = defaultdict(list)
     for _, batch in zip(range(-(-args.images // 8)), loader):
         views = model.data_preprocessor(batch, True)['inputs']
-        anchor, neighbour = (
-            F.normalize(model.extract_feat(views[name]).flatten(2), dim=1) for name in ('anchor', 'neighbour')
-        )
+        images = list(views.values()) if isinstance(views, dict) else [views]
+        anchor, *neighbour = (F.normalize(model.extract_feat(view).flatten(2), dim=1) for view in images)
         first, second = (torch.randperm(anchor.shape[2])[: args.positions] for _ in range(2))
-        others = dict(self=anchor, knn=neighbour, rand=anchor[super_permutation(len(anchor))])
-        for name, other in others.items():
-            cosines[name].append(torch.bmm(anchor[..., first].transpose(1, 2), other[..., second]).flatten())
+        others = {'of one image': anchor}
+        if neighbour:
+            others['of image and neighbour'] = neighbour[0]
+        others['of two random images'] = anchor[super_permutation(len(anchor))]
+        for title, other in others.items():
+            cosines[title].append(torch.bmm(anchor[..., first].transpose(1, 2), other[..., second]).flatten())
     print('cosine of two positions ' + ''.join(f'{f"{quantile:.0%} below":>11}' for quantile in QUANTILES))
-    for name, title in (('self', 'of one image'), ('knn', 'of image and neighbour'), ('rand', 'of two random images')):
-        values = torch.cat(cosines[name]).sort().values
+    for title, found in cosines.items():
+        values = torch.cat(found).sort().values
         picked = [float(values[int(quantile * (len(values) - 1))]) for quantile in QUANTILES]
         print(f'{title:24}' + ''.join(f'{value:11.2f}' for value in picked))
 
