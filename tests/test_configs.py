@@ -23,16 +23,22 @@ EXPERIMENTS = [name for name in FILES if not name.startswith('pretrain_')]
 NAME = re.compile(r'(omh_)?(stego|hp|smooseg)_[a-z0-9-]+_[a-z0-9-]+\.py')
 # By the type of the host: the wrapper of its train data set, its losses, its learning rates (of the head, then of other
 # modules by the start of their names), and what it predicts beside the levels of OMH.
-PAIRS = {'STEGO': 'NeighbourPairs', 'SmooSeg': None}
+PAIRS = {'STEGO': 'NeighbourPairs', 'SmooSeg': None, 'HiddenPositives': None}
 HOST_LOSSES = {
     'STEGO': {'loss_self', 'loss_knn', 'loss_rand', 'loss_cluster_probe', 'loss_linear_probe'},
     'SmooSeg': {'loss_within', 'loss_across', 'loss_data'},
+    'HiddenPositives': {'loss_contrast', 'loss_consistency', 'loss_cluster_probe', 'loss_linear_probe'},
 }
 RATES = {
     'STEGO': (5e-4, {'cluster_probe.': 5e-3, 'linear_probe.': 5e-3, 'omh_head.': 5e-3}),
     'SmooSeg': (1e-4, {'cluster_probe.': 5e-4, 'omh_head.': 5e-3}),
+    'HiddenPositives': (5e-4, {'cluster_probe.': 5e-3, 'linear_probe.': 1e-3, 'omh_head.': 5e-3}),
 }
-PREDICTIONS = {'STEGO': {'pred_sem_seg', 'pred_linear'}, 'SmooSeg': {'pred_sem_seg'}}
+PREDICTIONS = {
+    'STEGO': {'pred_sem_seg', 'pred_linear'},
+    'SmooSeg': {'pred_sem_seg'},
+    'HiddenPositives': {'pred_sem_seg', 'pred_linear'},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +126,12 @@ SMOOSEG_NUMBERS = {
     'smooseg_vit-b8_potsdam.py': (0.1, 0.5, 3000),
     'smooseg_dinov2-vit-b14_potsdam.py': (0.32, 0.5, 3000),
 }
+# METHODS.md 4.4, for both backbones: tau, alpha, rho, m, warm-up, pool, D, steps, interval of renewals.
+HP_NUMBERS = {
+    'coco': (0.8, 0.05, 0.02, 0.99, 1000, 2048, 512, 22896, 100),
+    'cityscapes': (0.6, 0.05, 0.02, 0.999, 50, 2048, 512, 6960, 20),
+    'potsdam': (0.4, 0.0, 1.0, 0.999, 100, 1024, 256, 710, 20),
+}
 # METHODS.md 5.1, 5.5, 5.6 and 8, item 24: classes, and whether images are cut in five.
 DATASETS_OF_THE_LITERATURE = {'coco': (27, True), 'cityscapes': (27, True), 'potsdam': (3, False)}
 DINO = {
@@ -157,6 +169,32 @@ def test_numbers_of_smooseg(name):
     assert config.train_dataloader.batch_size == 32
     assert config.optim_wrapper.optimizer == dict(type='Adam', lr=1e-4)
     assert config.model.get('linear_probe') is None and not config.model.get('share_prototypes', False)
+
+
+@pytest.mark.parametrize('backbone', ['s8', 'b8'])
+@pytest.mark.parametrize('data', HP_NUMBERS)
+def test_numbers_of_hp(data, backbone):
+    config = read(f'hp_vit-{backbone}_{data}.py')
+    model, hooks = config.model, {hook.type: hook for hook in config.custom_hooks}
+    loss = model.hidden_positive_loss
+    assert (
+        loss.temperature,
+        loss.consistency_weight,
+        loss.random_negatives,
+        model.ema_momentum,
+        model.warmup,
+        model.pool_size,
+        model.decode_head.channels,
+        config.train_cfg.max_iters,
+        hooks['ReferencePoolHook'].renew_interval,
+    ) == HP_NUMBERS[data]
+    clip = hooks['SubmoduleGradientClipHook']
+    assert (clip.module, clip.max_norm) == ('decode_head', 10.0) and 'clip_grad' not in config.optim_wrapper
+    assert 'RandomStateHook' in hooks
+    assert (config.train_dataloader.batch_size, config.train_dataloader.drop_last) == (64, True)
+    # What the reference does without an option: see the defaults of the host and its loss.
+    assert not {'local_affinity', 'local_scale', 'photometric_view', 'total_iterations'} & set(model)
+    assert not {'reweighting', 'fp16_masks'} & set(loss)
 
 
 @pytest.mark.parametrize('name', [name for name in EXPERIMENTS if 'dinov2' in name])
@@ -213,6 +251,8 @@ def built(request) -> tuple[Config, torch.nn.Module]:
         config.model.omh_head.start_iteration = 0
     model = MODELS.build(config.model)
     model.init_weights()
+    for pool in (getattr(model, name) for name in ('agnostic_pool', 'specific_pool') if hasattr(model, name)):
+        pool.copy_(torch.nn.functional.normalize(torch.randn(pool.shape), dim=1))
     return config, model
 
 
@@ -235,12 +275,14 @@ def test_trains_a_step(built):
     data = model.data_preprocessor(dict(inputs=views, data_samples=samples), True)
     losses = model.loss(**data)
     expected = set(HOST_LOSSES[config.model.type])
+    if config.model.get('hidden_positive_loss', {}).get('consistency_weight') == 0:
+        expected.remove('loss_consistency')
     if config.model.get('omh_head'):
         expected |= {'loss_omh_centre', 'loss_omh_match'}
     assert {name for name in losses if name.startswith('loss_')} == expected
     sum(losses[name] for name in expected).backward()
     for name, parameter in model.named_parameters():
-        if name.startswith('backbone.'):
+        if name.startswith(('backbone.', 'ema_head.')):
             assert parameter.grad is None, name
         else:
             assert torch.isfinite(parameter.grad).all() and parameter.grad.norm() > 0, name
@@ -252,12 +294,15 @@ def test_learning_rates(built):
 
     config, model = built
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
-    rates = {id(parameter): group['lr'] for group in wrapper.param_groups for parameter in group['params']}
+    groups = {id(parameter): group for group in wrapper.param_groups for parameter in group['params']}
     head, others = RATES[config.model.type]
+    decay = config.optim_wrapper.optimizer.get('weight_decay', 0)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             rate = next((others[start] for start in others if name.startswith(start)), head)
-            assert rates[id(parameter)] == pytest.approx(rate), name
+            assert groups[id(parameter)]['lr'] == pytest.approx(rate), name
+            decayed = decay if name.startswith('decode_head.') else 0
+            assert groups[id(parameter)]['weight_decay'] == pytest.approx(decayed), name
 
 
 def test_predicts(built):
