@@ -61,7 +61,7 @@ def build_model(backbone: str, size: tuple[int, int], channels: int | None = Non
     if channels is not None:
         config.decode_head.channels = channels
     if crf:
-        config.test_cfg.crf = dict()
+        config.test_cfg.update(crf=dict(), levels=[])
     with DefaultScope.overwrite_default_scope('mmseg'):
         return MODELS.build(config).eval()
 
@@ -85,17 +85,11 @@ def build_metric(model: nn.Module, bootstrap: int = 0) -> UnsupervisedIoUMetric:
     return metric
 
 
-def alternatives(
-    model: nn.Module, refined: nn.Module | None, size: tuple[int, int]
-) -> dict[str, Callable[[], Callable[[], object]]]:
-    """Prediction, with a CRF where there is a model with one, and the two parts of scoring."""
-    inputs = torch.randn(1, 3, *size)
-    sample = build_sample(size, model.num_classes)
-    predicted = model.predict(inputs, [copy.deepcopy(sample)])[0].to_dict()
+def alternatives(model: nn.Module, size: tuple[int, int]) -> dict[str, Callable[[], Callable[[], object]]]:
+    """Prediction and the two parts of scoring."""
+    prediction = predict(model, size)
+    predicted = prediction()()[0].to_dict()
     metrics = {'scoring': build_metric(model), f'scoring, {RESAMPLES} resamples': build_metric(model, RESAMPLES)}
-
-    def predict(by: nn.Module) -> Callable[[], Callable[[], object]]:
-        return lambda: lambda: by.predict(inputs, [copy.deepcopy(sample)])
 
     def score(metric: UnsupervisedIoUMetric) -> Callable[[], Callable[[], None]]:
         return lambda: lambda: metric.process(None, [predicted])
@@ -108,12 +102,16 @@ def alternatives(
 
         return fresh
 
-    result = {'prediction': predict(model)}
-    if refined is not None:
-        result['prediction with CRF'] = predict(refined)
+    result: dict[str, Callable[[], Callable[[], object]]] = {'prediction': prediction}
     result |= {name: score(metric) for name, metric in metrics.items()}
-    result |= {'evaluation, once': evaluate(0), f'evaluation, {RESAMPLES} resamples, once': evaluate(RESAMPLES)}
-    return result
+    return result | {'evaluation, once': evaluate(0), f'evaluation, {RESAMPLES} resamples, once': evaluate(RESAMPLES)}
+
+
+def predict(model: nn.Module, size: tuple[int, int]) -> Callable[[], Callable[[], list[SegDataSample]]]:
+    """Prediction of an image with a label."""
+    inputs = torch.randn(1, 3, *size)
+    sample = build_sample(size, model.num_classes)
+    return lambda: lambda: model.predict(inputs, [copy.deepcopy(sample)])
 
 
 @torch.no_grad()
@@ -147,6 +145,7 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
     options = parser(__doc__, repeats=5)
     options.add_argument('--sizes', type=_size, nargs='+', default=[(320, 320), (480, 640)], metavar='HxW')
     options.add_argument('--backbone', choices=('vit-s8', 'tiny'), default='vit-s8', help='tiny: to try the script')
+    options.add_argument('--crf-repeats', type=positive, default=2, help='measurements of the CRF')
     options.add_argument('--no-crf', action='store_true', help='leave the CRF out')
     options.add_argument('--large', type=_size, default=LARGE, metavar='HxW', help='picture of the memory measurement')
     options.add_argument('--memory-of', help=argparse.SUPPRESS)
@@ -163,9 +162,12 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
     verdicts = []
     for size in args.sizes:
         model = build_model(args.backbone, size)
-        refined = None if args.no_crf else build_model(args.backbone, size, crf=True)
         with torch.no_grad():
-            taken = interleave(alternatives(model, refined, size), args.repeats, progress=f'{size[0]} x {size[1]}')
+            taken = interleave(alternatives(model, size), args.repeats, progress=f'{size[0]} x {size[1]}')
+            if not args.no_crf:
+                refined = build_model(args.backbone, size, crf=True)
+                with_crf = {'prediction of both probes with CRF': predict(refined, size)}
+                taken |= interleave(with_crf, args.crf_repeats, warmup=0, progress=f'{size[0]} x {size[1]} with CRF')
         reference = taken['prediction']
         for name, measured in taken.items():
             rows.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -108,15 +109,25 @@ def test_both_forms_of_the_energy_agree(load) -> None:
 
 
 def test_evaluation(load, tmp_path: Path) -> None:
-    small = ['--backbone', 'tiny', '--sizes', '32x48', '--no-crf', '--large', '64x64']
+    small = ['--backbone', 'tiny', '--sizes', '32x48', '--crf-repeats', '1', '--large', '64x64']
     columns, rows, verdicts = run(load('evaluation'), tmp_path, *small)
     figures = ['wall_ms', 'cpu_ms', 'images_per_s', 'percent_of_prediction']
     assert columns == ['height', 'width', 'what', *figures, *ENVIRONMENT]
     assert [row['what'] for row in rows] == [
-        'prediction', 'scoring', 'scoring, 1000 resamples', 'evaluation, once', 'evaluation, 1000 resamples, once'
+        'prediction', 'scoring', 'scoring, 1000 resamples', 'evaluation, once', 'evaluation, 1000 resamples, once',
+        'prediction of both probes with CRF',
     ]  # fmt: skip
     assert (rows[0]['height'], rows[0]['width'], float(rows[0]['percent_of_prediction'])) == ('32', '48', 100)
     assert len(verdicts) == 2 and verdicts[1].holds
+
+
+def test_crf(load, tmp_path: Path) -> None:
+    columns, rows, verdicts = run(load('crf'), tmp_path, '--sizes', '32x48', '--clusters', '4')
+    setting = ['backend', 'height', 'width', 'clusters', 'segmentations']
+    assert columns == [*setting, 'wall_ms', 'images_per_second', 'changed_percent', *ENVIRONMENT]
+    backends = ['torch', 'pydensecrf'] if find_spec('pydensecrf') else ['torch']
+    assert [(row['backend'], row['segmentations']) for row in rows] == [(b, n) for n in ('1', '5') for b in backends]
+    assert all(verdict.holds for verdict in verdicts) and len(verdicts) == len(backends) - 1
 
 
 def test_run_all_reports_what_fails(load, tmp_path: Path, monkeypatch, capsys) -> None:
@@ -132,19 +143,20 @@ def test_run_all_reports_what_fails(load, tmp_path: Path, monkeypatch, capsys) -
 
     outcomes = dict(
         plan_time=True, lean_matching=False, step_share=True, neighbour_search=True, smoothness_energy=True,
-        evaluation=True,
+        evaluation=True, crf=True,
     )  # fmt: skip
     for name, holds in outcomes.items():
         monkeypatch.setattr(load(name), 'main', stand_in(name, holds))
     assert module.main(['--quick', '--out-dir', str(tmp_path), '--threads', '1']) == 1
     assert seen['step_share'][-4:] == ['--out-dir', str(tmp_path), '--threads', '1']
-    assert capsys.readouterr().out.splitlines()[-6:] == [
+    assert capsys.readouterr().out.splitlines()[-7:] == [
         'holds: plan_time: a figure',
         'FAILS: lean_matching: a figure',
         'holds: step_share: a figure',
         'holds: neighbour_search: a figure',
         'holds: smoothness_energy: a figure',
         'holds: evaluation: a figure',
+        'holds: crf: a figure',
     ]
 
 

@@ -93,3 +93,27 @@ def test_samples_are_annotated() -> None:
     assignment.annotate([sample])
     assert sample.to_dict()['cluster_classes'] == dict(pred_sem_seg=[5, 4, 3])
     assert sample.pred_sem_seg.data.tolist() == [[[0, 2]]]
+
+
+def test_segmentor_predicts_clusters_and_tells_their_classes(tiny_stego) -> None:
+    """With extra clusters and levels; weights from before there were assignments load."""
+    model = tiny_stego(cluster_probe=dict(type='ClusterProbe', extra_clusters=30)).eval()
+    sizes = model.assignment.sizes
+    assert sizes['pred_sem_seg'] == model.num_classes + 30
+    assert sizes['pred_level2'] == model.omh_head.level_sizes[1]
+    inputs = torch.randn(1, 3, 32, 32)
+    (before,) = model.predict(inputs)
+    assert before.pred_sem_seg.data.max() >= model.num_classes and 'cluster_classes' not in before
+    model.assignment.set('pred_sem_seg', [0] * sizes['pred_sem_seg'])
+    (after,) = model.predict(inputs)
+    assert torch.equal(after.pred_sem_seg.data, before.pred_sem_seg.data)
+    assert after.cluster_classes == dict(pred_sem_seg=[0] * sizes['pred_sem_seg'])
+    older = {key: value for key, value in model.state_dict().items() if not key.startswith('assignment.')}
+    assert model.load_state_dict(older, strict=True).missing_keys == []
+
+
+def test_segmentor_takes_classes_from_its_config(tiny_stego) -> None:
+    model = tiny_stego(test_cfg=dict(assignment=dict(pred_sem_seg=[3, 2, 1, 0])))
+    assert model.assignment.as_dict() == dict(pred_sem_seg=[3, 2, 1, 0])
+    with pytest.raises(ValueError, match='must hold 4 class numbers'):
+        tiny_stego(test_cfg=dict(assignment=dict(pred_sem_seg=[0])))

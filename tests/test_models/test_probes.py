@@ -159,3 +159,12 @@ def test_one_class():
     code, labels = torch.randn(1, 6, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long)
     assert LinearProbe(6, 1).loss(code, labels)['loss_linear_probe'].item() == 0
     assert (ClusterProbe(6, 1)(code).argmax(1) == 0).all()
+
+
+def test_extra_clusters():
+    probe = MODELS.build(dict(type='ClusterProbe', in_channels=3, num_classes=4, extra_clusters=2))
+    assert probe.centres.shape == (6, 3) and probe.num_classes == 4
+    assert probe(torch.randn(1, 3, 2, 2)).shape == (1, 6, 2, 2)
+    assert probe.loss(torch.randn(2, 3, 2, 2))['loss_cluster_probe'].isfinite()
+    with pytest.raises(ValueError, match='extra_clusters must be at least 0; got -1'):
+        MODELS.build(dict(type='ClusterProbe', in_channels=3, num_classes=4, extra_clusters=-1))

@@ -35,28 +35,36 @@ class ClusterProbe(BaseModule):
 
     Args:
         in_channels: D of the code.
-        num_classes: K clusters.
+        num_classes: K, the number of classes.
         alpha: None for hard assignments, else the inverse temperature of soft ones.
+        extra_clusters: Clusters beyond the K; one-to-one matching leaves as many without a class.
         init_cfg: See mmengine.
 
     Raises:
-        ValueError: If a size is below 1.
+        ValueError: If a size is below 1, or ``extra_clusters`` below 0.
 
     Source: METHODS.md 2.4, 3A.5, 6.4.
     """
 
     def __init__(
-        self, in_channels: int, num_classes: int, alpha: float | None = None, init_cfg: dict[str, Any] | None = None
+        self,
+        in_channels: int,
+        num_classes: int,
+        alpha: float | None = None,
+        extra_clusters: int = 0,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if in_channels < 1 or num_classes < 1:
             raise ValueError(f'in_channels and num_classes must be at least 1; got {in_channels} and {num_classes}.')
+        if extra_clusters < 0:
+            raise ValueError(f'extra_clusters must be at least 0; got {extra_clusters}.')
         self.num_classes = num_classes
-        self.centres = nn.Parameter(torch.randn(num_classes, in_channels))
+        self.centres = nn.Parameter(torch.randn(num_classes + extra_clusters, in_channels))
         self.cluster_loss = ClusterLoss(alpha)
 
     def forward(self, code: Tensor) -> Tensor:
-        """Cosines (B, K, h, w) of a code (B, D, h, w)."""
+        """Cosines (B, K, h, w) of a code (B, D, h, w); K here and below with the extra clusters."""
         return code_similarity(code, self.centres)
 
     def loss(self, code: Tensor) -> dict[str, Tensor]:

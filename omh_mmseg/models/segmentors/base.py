@@ -80,7 +80,8 @@ class UnsupervisedSegmentor(BaseSegmentor):
         self.omh_head = None if omh_head is None else MODELS.build({**omh_head, **on_code})
         self.use_test_cfg(test_cfg or {})
         sizes = [] if self.omh_head is None else self.omh_head.level_sizes
-        fields = dict(pred_sem_seg=num_classes) | {f'pred_level{level}': size for level, size in enumerate(sizes, 1)}
+        fields = dict(pred_sem_seg=len(self.cluster_probe.centres))
+        fields |= {f'pred_level{level}': size for level, size in enumerate(sizes, 1)}
         self.assignment = ClusterAssignment(fields, self.test_cfg.get('assignment'))
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
 
