@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+import crf
 import evaluation
 import lean_matching
 import neighbour_search
@@ -20,6 +21,7 @@ import step_share
 from common import RESULTS, Verdict, show_verdicts
 
 QUICK = dict(
+    crf=['--repeats', '1', '--sizes', '320x320'],
     evaluation=['--repeats', '2', '--sizes', '320x320'],
     lean_matching=['--repeats', '2', '--batch-sizes', '16'],
     neighbour_search=['--repeats', '2', '--items', '100000'],
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     common += ['--threads', args.threads] if args.threads else []
     common += ['--machine', args.machine] if args.machine else []
     verdicts: list[Verdict] = []
-    scripts = (plan_time, lean_matching, step_share, neighbour_search, smoothness_energy, evaluation)
+    scripts = (plan_time, lean_matching, step_share, neighbour_search, smoothness_energy, evaluation, crf)
     for script in scripts:
         print(f'== {script.__name__}')
         verdicts += script.main([*(QUICK[script.__name__] if args.quick else []), *common])

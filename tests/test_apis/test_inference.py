@@ -42,6 +42,16 @@ def test_agrees_with_inference_model_of_mmseg(trained_demo, inferencer, folder):
     assert torch.equal(ours.pred_level2.data, expected.pred_level2.data)
 
 
+@pytest.mark.parametrize('name', ['a.png', 'more/c.png'])
+def test_agrees_with_the_inferencer_of_mmseg(trained_demo, inferencer, folder, tmp_path, name):
+    from mmseg.apis import MMSegInferencer
+
+    theirs = MMSegInferencer(str(trained_demo.config), str(trained_demo.matched), device='cpu', show_progress=False)
+    predicted = theirs(str(folder / name), out_dir=str(tmp_path / 'out'), return_datasamples=False)['predictions']
+    assert np.array_equal(predicted, inferencer()(folder / name).clusters['probe'])
+    assert len(list((tmp_path / 'out' / 'vis').iterdir())) == len(list((tmp_path / 'out' / 'pred').iterdir())) == 1
+
+
 def test_paths_arrays_lists_and_folders(inferencer, folder):
     run = inferencer()
     every = run(folder)

@@ -28,8 +28,8 @@ def a9() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def photos(shared_dir) -> list[tuple[Tensor, Tensor]]:
-    """Three photographs, 160 pixels high and wide, with soft log-probabilities (27, 160, 160) as a model's are."""
-    paths = [*sorted(shared_dir.glob('data/msrc/images/val/*.jpg'))[:2]]
+    """Two photographs, 160 pixels high and wide, with soft log-probabilities (27, 160, 160) as a model's are."""
+    paths = sorted(shared_dir.glob('data/msrc/images/val/*.jpg'))[:1]
     paths += sorted(shared_dir.glob('data/camvid/images/val/*.jpg'))[:1]
     torch.manual_seed(0)
     found = []
