@@ -405,6 +405,12 @@ def _sharded_sample(index: int) -> SegDataSample:
     return make_sample(index, labelled=index != 1, fields=('pred_sem_seg', 'pred_linear', 'pred_level2'))
 
 
+def _classed_sample() -> SegDataSample:
+    sample = make_sample(0)
+    sample.set_metainfo(dict(cluster_classes=dict(pred_sem_seg=[1, 3, 0, 2])))
+    return sample
+
+
 def _evaluate_shard(rank: int, port: int, folder: str) -> None:
     torch.distributed.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
     for round_up in (True, False):
@@ -418,6 +424,11 @@ def _evaluate_shard(rank: int, port: int, folder: str) -> None:
             scores=scores, counts=metric.last_result['probe'].counts, indices=indices, assignment=metric.last_assignment
         )
         torch.save(result, Path(folder) / f'{rank}_{round_up}.pth')
+    # The second process gets no image, and with it no classes.
+    metric = make_metric(assignment='checkpoint')
+    if rank == 0:
+        metric.process(None, [_classed_sample().to_dict()])
+    torch.save(metric.evaluate(1), Path(folder) / f'{rank}_lone.pth')
     torch.distributed.destroy_process_group()
 
 
@@ -449,6 +460,8 @@ def test_two_processes(tmp_path: Path) -> None:
             for field, classes in metric.last_assignment.items():
                 np.testing.assert_array_equal(result['assignment'][field], classes)
             np.testing.assert_array_equal(result['counts'], metric.last_result['probe'].counts)
+    lone = run(make_metric(assignment='checkpoint'), [_classed_sample()])
+    assert torch.load(tmp_path / '0_lone.pth') == torch.load(tmp_path / '1_lone.pth') == lone
 
 
 class _Samples(Dataset):
