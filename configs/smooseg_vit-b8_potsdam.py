@@ -12,4 +12,4 @@ model = dict(
     backbone={{_base_.backbone}},
     smoothness_loss={{_base_.smoothness_loss}},
 )
-train_dataloader = dict(batch_size={{_base_.batch_size}}, dataset={{_base_.train_dataset}})
+train_dataloader = dict(batch_size={{_base_.batch_size}}, drop_last=True, dataset={{_base_.train_dataset}})
