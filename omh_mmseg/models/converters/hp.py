@@ -1,0 +1,123 @@
+"""HP's published checkpoints as checkpoints of our `HiddenPositives` (METHODS.md 2, 2.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omh_mmseg.files import replaced_when_complete
+from omh_mmseg.models.backbones import dino_to_mmpretrain
+from omh_mmseg.models.converters.dino import TransformerShape, listed, transformer_shape
+from omh_mmseg.models.converters.foreign_pickle import read_foreign_checkpoint
+
+NET, LINEAR, CLUSTER = (f'{part}_model_state_dict' for part in ('net', 'linear', 'cluster'))
+BACKBONE = 'model.'
+# The moving average takes one name per layer of the head, in the reference as in ours.
+LAYERS = {
+    'cluster1.0': 'decode_head.linear',
+    'cluster2.0': 'decode_head.nonlinear.0',
+    'cluster2.2': 'decode_head.nonlinear.2',
+    'ema_model1.0': 'ema_head.module.linear',
+    'ema_model2.0': 'ema_head.module.nonlinear.0',
+    'ema_model2.2': 'ema_head.module.nonlinear.2',
+}
+
+
+@dataclass(frozen=True)
+class ConvertedHP:
+    """A converted checkpoint.
+
+    The reference stores neither the project head nor the reference pools: what is converted can be tested, and trained
+    on from new ones, but no run can be resumed from it.
+
+    Attributes:
+        state_dict: Under the names of our `HiddenPositives`.
+        backbone: Sizes of its backbone.
+        channels: D of the code.
+        num_classes: K of both probes.
+    """
+
+    state_dict: dict[str, Tensor]
+    backbone: TransformerShape
+    channels: int
+    num_classes: int
+
+
+def convert_hp_checkpoint(content: Any, source: str) -> ConvertedHP:
+    """Convert the content of a checkpoint of the reference implementation.
+
+    Args:
+        content: From `read_foreign_checkpoint`.
+        source: Name of the file, for messages.
+
+    Raises:
+        ValueError: If it is no checkpoint of HP; entries that are missing, left over or of the wrong shape are named.
+    """
+    groups = (NET, LINEAR, CLUSTER)
+    if not isinstance(content, Mapping) or not all(isinstance(content.get(key), Mapping) for key in groups):
+        found = listed({str(key) for key in content}) if isinstance(content, Mapping) else type(content).__name__
+        raise ValueError(f'{source} is not a checkpoint of HP, with {NET}, {LINEAR} and {CLUSTER}; found: {found}.')
+    net = dict(content[NET])
+    transformer = dino_to_mmpretrain(
+        {key.removeprefix(BACKBONE): net.pop(key) for key in list(net) if key.startswith(BACKBONE)}
+    )
+    shape = transformer_shape(transformer, source)
+    centres = content[CLUSTER].get('clusters')
+    if not isinstance(centres, Tensor) or centres.dim() != 2:
+        raise ValueError(f"{source} has no matrix of clusters at {CLUSTER}['clusters'].")
+    num_classes, channels = centres.shape
+    parts = {ours: (net, theirs) for theirs, ours in LAYERS.items()}
+    parts['linear_probe.classifier'] = dict(content[LINEAR]), ''
+    state = {f'backbone.backbone.{key}': value for key, value in transformer.items()}
+    state['cluster_probe.centres'] = centres
+    problems = []
+    for ours, (group, theirs) in parts.items():
+        width = channels if 'linear_probe' in ours else shape.embed_dims
+        height = num_classes if 'linear_probe' in ours else shape.embed_dims if ours.endswith('.0') else channels
+        for kind, size in (('weight', (height, width, 1, 1)), ('bias', (height,))):
+            name = f'{theirs}.{kind}'.lstrip('.')
+            value = group.pop(name, None)
+            if not isinstance(value, Tensor) or tuple(value.shape) != size:
+                is_ = tuple(value.shape) if isinstance(value, Tensor) else 'missing'
+                problems.append(f'{name or kind} is {is_}, not {size}')
+            else:
+                state[f'{ours}.{kind}'] = value
+    if problems:
+        raise ValueError(
+            f'{source} does not hold the parts of HP with a code of {channels} channels, {num_classes} classes and '
+            f'{shape.embed_dims} features: {"; ".join(problems)}.'
+        )
+    if net:
+        raise ValueError(f'{source} has entries without a counterpart in our HiddenPositives: {listed(set(net))}.')
+    steps = content.get('iter', 0)
+    state['iteration'] = torch.tensor(steps if isinstance(steps, int) else 0, dtype=torch.long)
+    state['ema_head.steps'] = state['iteration'].clone()
+    return ConvertedHP(state, shape, channels, num_classes)
+
+
+def convert_hp(source: str | Path, target: str | Path, trust: bool = False) -> ConvertedHP:
+    """Write HP's checkpoint as one that ``tools/test.py`` loads.
+
+    Args:
+        source: A checkpoint of the reference implementation.
+        target: The file to write: ``state_dict`` and ``meta`` of plain types.
+        trust: See `read_foreign_checkpoint`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        FileNotFoundError: If there is no source.
+        ValueError: See `read_foreign_checkpoint` and `convert_hp_checkpoint`.
+    """
+    converted = convert_hp_checkpoint(read_foreign_checkpoint(source, trust), str(source))
+    meta = dict(source=Path(source).name, iter=int(converted.state_dict['iteration']))
+    state = {key: value.detach().clone() for key, value in converted.state_dict.items()}
+    with replaced_when_complete(target) as file:
+        torch.save(dict(state_dict=state, meta=meta), file)
+    return converted
