@@ -49,9 +49,10 @@ def main() -> None:
             launch.draw_predictions(config, args.show, args.show_dir, args.wait_time)
         if args.protocol:
             launch.use_protocol(config, args.protocol, not args.no_crf, not args.no_flip, args.cfg_options)
+        launch.check_crf(config)
         if args.tta:
             launch.use_test_time_augmentation(config)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         sys.exit(f'test.py: {error}')
     config.load_from = args.checkpoint
     if args.out is not None:

@@ -20,6 +20,7 @@ from mmseg.registry import RUNNERS
 
 from omh_mmseg.datasets.shared_options import apply_shared_options
 from omh_mmseg.evaluation.protocols import Protocol, apply_protocol, resolve
+from omh_mmseg.models.segmentors.prediction_options import PredictionOptions
 
 _PROTOCOL_KEYS = ('model.test_cfg.', 'test_pipeline', 'test_dataloader.dataset.pipeline', 'test_evaluator')
 LATEST = 'last_checkpoint'
@@ -223,6 +224,16 @@ def use_protocol(
         # The scores are not those of the protocol any more, and must not look as if they were.
         config.protocol.update(name=f'{protocol.name}, changed', changed=changed)
     return protocol
+
+
+def check_crf(config: Config) -> None:
+    """Find a wrong or uninstalled CRF of ``model.test_cfg`` before anything is built.
+
+    Raises:
+        ImportError: Its back end is not installed; names the extra.
+        ValueError: An unknown keyword or a number out of range.
+    """
+    PredictionOptions(crf=(config.model.get('test_cfg') or {}).get('crf')).build_crf()
 
 
 def last_checkpoint(work_dir: str) -> str | None:

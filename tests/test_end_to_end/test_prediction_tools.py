@@ -78,6 +78,20 @@ def test_augmentation_is_flip_averaging(trained, checkpoint, command, run, tmp_p
     assert augmented['scores']['probe/mIoU'] == pytest.approx(flipped['scores']['probe/mIoU'], abs=0.2)
 
 
+@pytest.mark.slow
+def test_compare_protocols(trained, checkpoint, command, run, tmp_path):
+    text = run(
+        tmp_path,
+        command('analysis_tools/compare_protocols.py', trained.config, checkpoint, '--protocols', 'mmseg', 'stego-64',
+                '--out', 'table.json', options=trained.options | {'model.test_cfg.levels': '[]'}),
+    )  # fmt: skip
+    rows = json.loads((tmp_path / 'table.json').read_text())
+    assert [row['protocol']['name'] for row in rows] == ['mmseg', 'stego-64']
+    for row in rows:
+        (line,) = (line for line in text.splitlines() if line.startswith(f'{row["protocol"]["name"]} '))
+        assert f'{row["scores"]["probe/mIoU"]:.2f}' in line and 'level1/mIoU' not in row['scores']
+
+
 @pytest.fixture
 def photos(tmp_path) -> Path:
     folder = tmp_path / 'photos'

@@ -118,3 +118,19 @@ class TestInterrupt:
         with pytest.raises(SystemExit), launch.interruptible(str(tmp_path)):
             raise KeyboardInterrupt
         assert 'has no checkpoint yet' in logged[-1]
+
+
+class TestCheckCrf:
+    @pytest.mark.parametrize('test_cfg', [None, dict(mode='whole'), dict(crf=None), dict(crf=dict(iterations=3))])
+    def test_right_ones_pass(self, test_cfg: dict | None) -> None:
+        launch.check_crf(Config(dict(model=dict(type='STEGO', test_cfg=test_cfg))))
+
+    def test_missing_extra_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+        config = Config(dict(model=dict(test_cfg=dict(crf=dict(backend='pydensecrf')))))
+        with pytest.raises(ImportError, match=r'pip install omh-mmseg\[crf\]'):
+            launch.check_crf(config)
+
+    def test_unknown_keywords(self) -> None:
+        with pytest.raises(ValueError, match='test_cfg.crf must be None or keywords of DenseCRF'):
+            launch.check_crf(Config(dict(model=dict(test_cfg=dict(crf=dict(steps=1))))))
