@@ -147,13 +147,49 @@ def test_weights_shipped_with_the_package(load, weights, tmp_path, monkeypatch):
         read_state_dict('omh_mmseg://absent.pth')
 
 
-def test_unreachable_address(monkeypatch):
+def test_unreachable_address(monkeypatch, tmp_path):
     def refuse(*_args, **_options):
         raise OSError('no route to host')
 
-    monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', refuse)
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', refuse)
     with pytest.raises(ConnectionError, match=r'(?s)Cannot download .*no route to host.*model.backbone.checkpoint='):
         read_state_dict('https://example.com/weights.pth')
+
+
+def test_address_is_downloaded_once(monkeypatch, tmp_path, weights):
+    fetched = []
+
+    def download(address: str, target: str) -> None:
+        fetched.append(address)
+        torch.save(weights, target)
+
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    address = 'https://example.com/folder/weights.pth.tar?version=1'
+    for _ in range(2):
+        assert list(read_state_dict(address)) == list(weights)
+    assert fetched == [address] and (tmp_path / 'checkpoints' / 'weights.pth.tar').is_file()
+
+
+def test_safetensors(weights, tmp_path, tiny_vit):
+    library = pytest.importorskip('safetensors.torch')
+    path = tmp_path / 'weights.safetensors'
+    library.save_file(weights, path)
+    backbone = FrozenBackbone(tiny_vit, str(path))
+    backbone.init_weights()
+    assert_loaded(backbone, weights)
+    path.write_bytes(b'nonsense')
+    with pytest.raises(ValueError, match='weights.safetensors is not a readable checkpoint'):
+        read_state_dict(str(path))
+
+
+def test_safetensors_without_the_library(monkeypatch, tmp_path):
+    path = tmp_path / 'weights.safetensors'
+    path.touch()
+    monkeypatch.setattr(checkpoint, 'find_spec', lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match='with the library safetensors, which is not installed: pip install'):
+        read_state_dict(str(path))
 
 
 # ---- what does not fit
@@ -166,8 +202,8 @@ def test_missing_file(tiny_vit, tmp_path):
 
 
 def test_unknown_converter(load, weights):
-    with pytest.raises(ValueError, match=r"key_converter must be None or one of .*'dino'.*; got 'moco'"):
-        load(weights, 'moco')
+    with pytest.raises(ValueError, match=r"key_converter must be None or one of .*'dino'.*; got 'byol'"):
+        load(weights, 'byol')
 
 
 def test_other_architecture(load, weights):
@@ -183,6 +219,20 @@ def test_left_over_and_missing_keys(load, weights):
     weights.pop('pos_embed')
     with pytest.raises(ValueError, match='missing pos_embed; left over none'):
         load(weights)
+
+
+def test_what_may_be_left_over_or_missing(tiny_vit, weights, tmp_path):
+    patterns = dict(allow_left_over=['extra.*'], allow_missing=['ln1.*'])
+    stored = {key: value for key, value in weights.items() if not key.startswith('ln1.')}
+    torch.save(stored | {'extra.bias': torch.zeros(1), 'extra.weight': torch.zeros(1)}, tmp_path / 'weights.pth')
+    backbone = FrozenBackbone(tiny_vit, str(tmp_path / 'weights.pth'), **patterns)
+    backbone.init_weights()
+    unit = {'ln1.weight': torch.ones(24), 'ln1.bias': torch.zeros(24)}
+    assert_loaded(backbone, {key: stored.get(key, unit.get(key)) for key in weights})
+    for allowed in patterns:
+        others = {name: patterns[name] for name in patterns if name != allowed}
+        with pytest.raises(ValueError, match='name what may be so in allow_missing or allow_left_over'):
+            FrozenBackbone(tiny_vit, str(tmp_path / 'weights.pth'), **others).init_weights()
 
 
 def test_dino_names_without_the_converter(load, weights):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.logging import MMLogger
 
-from omh_mmseg.models.backbones import FrozenBackbone
+from omh_mmseg.models.backbones import FrozenBackbone, frozen_backbone
 from omh_mmseg.registry import MODELS
 
 BACKBONES = dict(
@@ -126,6 +126,96 @@ def test_random_weights_are_said_to_be_random(monkeypatch, tmp_path):
     assert len(messages) == 1
 
 
+@pytest.mark.skipif(importlib.util.find_spec('timm') is None, reason='timm is not installed')
+@pytest.mark.parametrize('options', [dict(), dict(reg_tokens=4, patch_size=14, img_size=28)], ids=['CLS', 'registers'])
+def test_transformers_of_timm(options):
+    cfg = dict(
+        type='mmpretrain.TIMMBackbone', model_name='vit_small_patch8_224.dino', dynamic_img_size=True, embed_dim=24,
+        depth=2, num_heads=3, **options,
+    )  # fmt: skip
+    backbone = FrozenBackbone(cfg)
+    patch, extra = options.get('patch_size', 8), 1 + options.get('reg_tokens', 0)
+    assert (backbone.out_channels, backbone.stride, backbone.size_multiple) == (24, patch, patch)
+    assert backbone.has_keys and backbone.num_extra_tokens == extra
+    images, timm_model = torch.randn(2, 3, 2 * patch, 3 * patch), backbone.backbone.timm_model
+    seen = []
+    timm_model.blocks[-1].attn.qkv.register_forward_hook(lambda _m, _i, output: seen.append(output))
+    taps = backbone.taps(images, attention='heads')
+    normalised = timm_model.forward_features(images)[:, extra:].transpose(1, 2).unflatten(2, (2, 3))
+    torch.testing.assert_close(taps.features, normalised)
+    assert torch.equal(taps.keys[:, :, 1, 2], seen[0][:, extra + 5, 24:48])
+    torch.testing.assert_close(taps.attention, plain_attention(seen[0], 3))
+
+
+@pytest.mark.skipif(importlib.util.find_spec('timm') is None, reason='timm is not installed')
+def test_timm_maps_with_channels_last():
+    cfg = dict(
+        type='TIMMBackbone', model_name='swin_tiny_patch4_window7_224', pretrained=False, out_indices=(2, 3),
+        embed_dim=12, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2),
+    )  # fmt: skip
+    backbone = FrozenBackbone(cfg, out_indices=(0, 1))
+    assert (backbone.out_channels, backbone.stride, backbone.size_multiple) == (48 + 96, 16, 32)
+    assert not backbone.has_keys
+
+
+@pytest.mark.skipif(importlib.util.find_spec('timm') is None, reason='timm is not installed')
+def test_weights_of_timm_from_a_file(tmp_path):
+    import timm
+
+    sizes = dict(embed_dim=24, depth=1, num_heads=3)
+    stored = timm.create_model('vit_small_patch8_224', num_classes=5, **sizes).state_dict()
+    torch.save(stored, tmp_path / 'timm.pth')
+    cfg = dict(type='mmpretrain.TIMMBackbone', model_name='vit_small_patch8_224', **sizes)
+    backbone = FrozenBackbone(cfg, str(tmp_path / 'timm.pth'), 'timm')
+    backbone.init_weights()
+    loaded = backbone.backbone.timm_model.state_dict()
+    assert len(loaded) == len(stored) - 2
+    assert all(torch.equal(loaded[key], value) for key, value in stored.items() if not key.startswith('head.'))
+
+
+@pytest.mark.parametrize('kind', ['mmpretrain.TIMMBackbone', 'TIMMBackbone'])
+def test_timm_missing(monkeypatch, kind):
+    monkeypatch.setattr(frozen_backbone, 'find_spec', lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"needs the library timm, .* pip install 'omh-mmseg\[timm\]'"):
+        FrozenBackbone(dict(type=kind, model_name='resnet18'))
+
+
+# ---- sizes of images
+
+
+@pytest.mark.parametrize(
+    ('name', 'size', 'multiple'),
+    [('vit', (32, 44), 8), ('swin_mmseg', (32, 36), 8), ('resnet', (48, 64), 32), ('mobilenet', (64, 90), 32)],
+)
+def test_size_that_does_not_fit(name, size, multiple):
+    backbone, images = build(name), torch.randn(1, 3, *size)
+    assert backbone.size_multiple == multiple
+    reason = f'{size[0]}x{size[1]} pixels do not fit .* multiples of {multiple}. Crop .*divisor={multiple} .*resize'
+    with pytest.raises(ValueError, match=reason):
+        backbone(images)
+    with pytest.raises(ValueError, match=reason):
+        backbone.taps(images, keys=False)
+
+
+def test_sizes_are_multiples_of_the_coarsest_map():
+    backbone = build('swin_mmseg', out_indices=(0, 1))
+    assert (backbone.stride, backbone.size_multiple) == (4, 8)
+    with pytest.raises(ValueError, match='multiples of 8'):
+        backbone(torch.randn(1, 3, 32, 36))
+
+
+@pytest.mark.parametrize(('size', 'fitted'), [((45, 71), (42, 70)), ((3, 21), (14, 28)), ((28, 56), (28, 56))], ids=str)
+def test_images_resized_to_patches(tiny_vit, size, fitted):
+    backbone = FrozenBackbone(tiny_vit | dict(patch_size=14, img_size=28), input_fit='resize')
+    images = torch.randn(2, 3, *size)
+    resized = images if size == fitted else F.interpolate(images, fitted, mode='bilinear', align_corners=False)
+    taps = backbone.taps(images, attention='mean')
+    expected = backbone.taps(resized, attention='mean')
+    assert all(torch.equal(one, other) for one, other in zip(taps, expected))
+    assert taps.features.shape == (2, 24, fitted[0] // 14, fitted[1] // 14) == taps.keys.shape
+    assert torch.equal(backbone(images), expected.features)
+
+
 # ---- wrong configs
 
 
@@ -150,6 +240,25 @@ def test_class_token_output(tiny_vit):
 def test_absent_map(tiny_vit, out_indices):
     with pytest.raises(ValueError, match='VisionTransformer returns 1 outputs, out_indices asks for .*Choose among'):
         FrozenBackbone(tiny_vit, out_indices=out_indices)
+
+
+@pytest.mark.parametrize(
+    ('name', 'stages'), [('resnet', (4,)), ('vit', (2, 3)), ('swin', (5,)), ('mobilenet', (9,))], ids=str
+)
+def test_absent_stage(name, stages):
+    wrapped = copy.deepcopy(BACKBONES[name]) | dict(out_indices=stages)
+    with pytest.raises(ValueError, match=r'refuses its options \{.*out_indices.*counted from 0|must in range'):
+        FrozenBackbone(wrapped)
+
+
+def test_absent_map_is_told_from_those_that_are_there():
+    with pytest.raises(ValueError, match=r'It returns outputs 0: 12 channels, 56x56; 1: 24 channels, 28x28\.'):
+        build('swin_mmseg', out_indices=2)
+
+
+def test_keys_of_a_resnet_are_refused_with_what_there_is():
+    with pytest.raises(ValueError, match=r"feature='keys' needs .* What ResNet offers: outputs 0: 64 channels, 7x7\."):
+        build('resnet', feature='keys')
 
 
 def test_no_map(tiny_vit):
@@ -291,6 +400,8 @@ def test_attention_with_biases_or_rotations_is_not_offered(cfg):
 
 
 def test_unknown_choices(tiny_vit):
+    with pytest.raises(ValueError, match=r"input_fit must be one of \('error', 'resize'\); got 'pad'"):
+        FrozenBackbone(tiny_vit, input_fit='pad')
     with pytest.raises(ValueError, match=r"feature must be one of \('tokens', 'keys'\); got 'KK'"):
         FrozenBackbone(tiny_vit, feature='KK')
     with pytest.raises(ValueError, match=r"attention must be one of \(None, 'mean', 'heads'\); got 'max'"):

@@ -113,7 +113,7 @@ def expected_features(backbone: FrozenBackbone, images: torch.Tensor) -> torch.T
 
 
 @pytest.mark.parametrize('kind', KIN)
-@pytest.mark.parametrize('size', [(48, 48), (32, 64), (16, 64), (64, 16), (24, 40), (30, 44)])
+@pytest.mark.parametrize('size', [(48, 48), (32, 64), (16, 64), (64, 16), (24, 40), (40, 24)])
 def test_features_at_other_sizes(tiny_vit, kind, size):
     backbone = build(tiny_vit | dict(type=f'mmpretrain.{kind}'))
     assert backbone.backbone.pos_embed.shape[1] == 16 + KIN[kind]

@@ -2,74 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
+from omh_mmseg.models.backbones.key_converters import KEY_CONVERTERS
+
 PACKAGE_SCHEME = 'omh_mmseg://'
 ASSETS = Path(__file__).resolve().parents[2] / 'assets'
 WRAPPER_KEYS = ('state_dict', 'model', 'teacher')
+SAFETENSORS = '.safetensors'
 LISTED_KEYS = 6
 
 
-def dino_to_mmpretrain(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the keys of a DINO vision transformer to those of ``mmpretrain.VisionTransformer``.
-
-    Args:
-        state: DINO's own names (``blocks.0.attn.qkv.weight``, ``norm.weight``, ...), with or without the prefixes
-            ``module.`` and ``backbone.``; projection-head entries of full training checkpoints are left out.
-    """
-    replacements = (
-        ('patch_embed.proj.', 'patch_embed.projection.'),
-        ('.norm1.', '.ln1.'),
-        ('.norm2.', '.ln2.'),
-        ('.mlp.fc1.', '.ffn.layers.0.0.'),
-        ('.mlp.fc2.', '.ffn.layers.1.'),
-        ('blocks.', 'layers.'),
-    )
-    converted = {}
-    for key, value in state.items():
-        key = key.removeprefix('module.').removeprefix('backbone.')
-        if key.startswith('head.'):
-            continue
-        for old, new in replacements:
-            key = key.replace(old, new)
-        if key.startswith('norm.'):
-            key = f'ln1.{key.removeprefix("norm.")}'
-        converted[key] = value
-    return converted
-
-
-def dinov2_to_mmpretrain(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the keys of a DINOv2 vision transformer to those of ``mmpretrain.VisionTransformer``.
-
-    The names are DINO's, and two scales of each block beside them (``layer_scale_init_value`` of mmpretrain); the token
-    of masked patches is left out, as only the pretraining uses it. The giant size has another feed-forward layer and
-    is not converted.
-
-    Args:
-        state: DINOv2's own names (``blocks.0.ls1.gamma``, ...), prefixed or not, see `dino_to_mmpretrain`.
-    """
-    converted = {}
-    for key, value in dino_to_mmpretrain(state).items():
-        if key != 'mask_token':
-            key = key.replace('.ls1.gamma', '.attn.gamma1.weight').replace('.ls2.gamma', '.ffn.gamma2.weight')
-            converted[key] = value
-    return converted
-
-
-KEY_CONVERTERS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
-    'dino': dino_to_mmpretrain,
-    'dinov2': dinov2_to_mmpretrain,
-}
-
-
 def read_state_dict(checkpoint: str) -> dict[str, Tensor]:
-    """Tensors of a checkpoint, read with ``weights_only``.
+    """Tensors of a checkpoint, read with ``weights_only`` or, by its ending, as safetensors.
 
     Args:
         checkpoint: Local path, URL, or ``omh_mmseg://NAME`` for weights shipped with the library.
@@ -81,15 +37,10 @@ def read_state_dict(checkpoint: str) -> dict[str, Tensor]:
         FileNotFoundError: If a local file is absent.
         ConnectionError: If a URL cannot be read.
         ValueError: If the file holds no state dict of tensors.
+        ModuleNotFoundError: For a file of safetensors without that library.
     """
     if checkpoint.startswith(('http://', 'https://')):
-        try:
-            content = torch.hub.load_state_dict_from_url(checkpoint, map_location='cpu', weights_only=True)
-        except OSError as error:
-            raise ConnectionError(
-                f'Cannot download the backbone weights {checkpoint}: {error}. Download the file on another machine '
-                'and pass its path: --cfg-options model.backbone.checkpoint=/path/to/file.pth'
-            ) from error
+        path = _downloaded(checkpoint)
     else:
         shipped = checkpoint.startswith(PACKAGE_SCHEME)
         path = ASSETS / checkpoint.removeprefix(PACKAGE_SCHEME) if shipped else Path(checkpoint)
@@ -98,13 +49,40 @@ def read_state_dict(checkpoint: str) -> dict[str, Tensor]:
                 f'No backbone weights at {path.absolute()}. Set model.backbone.checkpoint to a file or URL, '
                 'e.g. --cfg-options model.backbone.checkpoint=/path/to/file.pth'
             )
+    return unwrap_state_dict(_content(path), checkpoint)
+
+
+def _downloaded(address: str) -> Path:
+    """The file of an address in torch's cache of checkpoints."""
+    folder = Path(torch.hub.get_dir()) / 'checkpoints'
+    path = folder / Path(urlparse(address).path).name
+    if not path.is_file():
         try:
-            content = torch.load(path, map_location='cpu', weights_only=True)
-        except Exception as error:
-            raise ValueError(
-                f'{path} is not a readable checkpoint of plain tensors ({type(error).__name__}: {error}).'
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(address, str(path))
+        except OSError as error:
+            raise ConnectionError(
+                f'Cannot download the backbone weights {address}: {error}. Download the file on another machine '
+                'and pass its path: --cfg-options model.backbone.checkpoint=/path/to/file.pth'
             ) from error
-    return unwrap_state_dict(content, checkpoint)
+    return path
+
+
+def _content(path: Path) -> Any:
+    if path.suffix == SAFETENSORS:
+        if find_spec('safetensors') is None:
+            raise ModuleNotFoundError(
+                f'{path} is read with the library safetensors, which is not installed: pip install safetensors'
+            )
+        read = import_module('safetensors.torch').load_file
+    else:
+        read = partial(torch.load, map_location='cpu', weights_only=True)
+    try:
+        return read(path)
+    except Exception as error:
+        raise ValueError(
+            f'{path} is not a readable checkpoint of plain tensors ({type(error).__name__}: {error}).'
+        ) from error
 
 
 def unwrap_state_dict(content: Any, name: str) -> dict[str, Tensor]:
@@ -122,22 +100,30 @@ def unwrap_state_dict(content: Any, name: str) -> dict[str, Tensor]:
 
 
 def load_backbone_weights(
-    backbone: nn.Module, checkpoint: str, key_converter: str | None = None, resize_positions: bool = True
+    backbone: nn.Module,
+    checkpoint: str,
+    key_converter: str | None = None,
+    resize_positions: bool = True,
+    allow_left_over: Sequence[str] = (),
+    allow_missing: Sequence[str] = (),
 ) -> None:
     """Load weights strictly: every key must find its place, and every parameter its key.
 
     Args:
         backbone: Module to fill in place.
         checkpoint: See `read_state_dict`.
-        key_converter: ``'dino'``, ``'dinov2'``, or None if the keys already have the module's names; of the checkpoint
-            of a whole mm model, the entries below ``backbone.`` are then taken.
+        key_converter: A name in `KEY_CONVERTERS`, or None if the keys already have the module's names; of the
+            checkpoint of a whole mm model, the entries below ``backbone.`` are then taken.
         resize_positions: Leave it to the backbone to resize a positional embedding of another native size by its own
             rule, which mmpretrain's do on loading; else such an embedding is an error.
+        allow_left_over: Patterns (``'head.*'``) of keys, after the conversion, that the backbone need not have.
+        allow_missing: Patterns of keys that the checkpoint need not have; those parameters stay as they are.
 
     Raises:
         ValueError: If the converter is unknown, or keys are missing, left over or of another shape.
         FileNotFoundError: See `read_state_dict`.
         ConnectionError: See `read_state_dict`.
+        ModuleNotFoundError: See `read_state_dict`.
     """
     if key_converter is not None and key_converter not in KEY_CONVERTERS:
         raise ValueError(f'key_converter must be None or one of {sorted(KEY_CONVERTERS)}; got {key_converter!r}.')
@@ -154,13 +140,27 @@ def load_backbone_weights(
         raise ValueError(
             f'{checkpoint} holds weights of another architecture than the configured backbone: {error}'
         ) from error
-    if result.missing_keys or result.unexpected_keys:
+    missing, allowed_missing = _split(result.missing_keys, allow_missing)
+    left_over, allowed_left_over = _split(result.unexpected_keys, allow_left_over)
+    if missing or left_over:
         raise ValueError(
-            f'{checkpoint} does not fit {type(backbone).__name__}: missing {_some(result.missing_keys)}; left over '
-            f'{_some(result.unexpected_keys)}. Set key_converter (one of {sorted(KEY_CONVERTERS)}) for another '
-            'layout, or correct the backbone config.'
+            f'{checkpoint} does not fit {type(backbone).__name__}: missing {_some(missing)}; left over '
+            f'{_some(left_over)}. Set key_converter (one of {sorted(KEY_CONVERTERS)}) for another '
+            'layout, correct the backbone config, or name what may be so in allow_missing or allow_left_over, e.g. '
+            "allow_left_over=['head.*']."
         )
-    MMLogger.get_current_instance().info(f'Loaded the frozen backbone from {checkpoint}')
+    logger = MMLogger.get_current_instance()
+    logger.info(f'Loaded the frozen backbone from {checkpoint}')
+    if allowed_missing or allowed_left_over:
+        logger.info(
+            f'As allowed, {_some(allowed_missing)} stayed without weights, and {_some(allowed_left_over)} unused.'
+        )
+
+
+def _split(keys: Sequence[str], allowed: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Keys that match none of the patterns, and those that match one."""
+    matching = [key for key in keys if any(fnmatch(key, pattern) for pattern in allowed)]
+    return [key for key in keys if key not in matching], matching
 
 
 def _check_positions(backbone: nn.Module, state: dict[str, Tensor], checkpoint: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -13,14 +14,24 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from omh_mmseg.models.backbones.checkpoint import load_backbone_weights
-from omh_mmseg.models.backbones.last_block import attention_maps, caught_projection, key_map, last_attention
+from omh_mmseg.models.backbones.last_block import (
+    attention_maps,
+    caught_projection,
+    key_map,
+    last_attention,
+    patch_map,
+)
 from omh_mmseg.models.backbones.position_embedding import dino_positions, require_position_embedding
+from omh_mmseg.models.backbones.token_grid import patch_size, token_grid, token_layout
 from omh_mmseg.registry import MODELS
 
 DRY_RUN_SIZE = 224
 POSITION_INTERPOLATIONS = (None, 'size', 'dino')
 FEATURES = ('tokens', 'keys')
 ATTENTIONS = (None, 'mean', 'heads')
+INPUT_FITS = ('error', 'resize')
+TIMM_TYPE = 'TIMMBackbone'
+CHANNELS_LAST = 'NHWC'
 
 
 class BackboneTaps(NamedTuple):
@@ -47,7 +58,8 @@ class FrozenBackbone(BaseModule):
 
     Args:
         backbone: Config of the wrapped backbone, e.g. ``dict(type='mmpretrain.ResNet', depth=50, ...)``. It must
-            return feature maps (B, C, h, w), alone or in a sequence.
+            return feature maps (B, C, h, w), alone or in a sequence; of a vision transformer of mmpretrain or timm,
+            token sequences (B, e + n, C) will do.
         checkpoint: Weights: a local path, a URL, or ``omh_mmseg://NAME`` for those shipped with the library. None
             leaves the wrapped backbone as its own ``init_cfg`` makes it.
         key_converter: Name of the layout to convert from, see `load_backbone_weights`; None if the keys fit.
@@ -59,18 +71,26 @@ class FrozenBackbone(BaseModule):
             With ``'dino'``, ``img_size`` must be the size of the pretraining.
         feature: What the feature map is: ``'tokens'`` the backbone's own output, ``'keys'`` the keys of its last block
             ("feat" and "KK" of METHODS.md 1.2).
+        input_fit: What becomes of images whose sides are no multiples of ``size_multiple``: ``'error'``, or
+            ``'resize'`` them bilinearly to the nearest multiples. Nothing is padded here, and the features then belong
+            to the whole image all the same.
+        allow_left_over: Patterns of keys in the checkpoint that may stay unused, see `load_backbone_weights`.
+        allow_missing: Patterns of parameters that the checkpoint may lack, see `load_backbone_weights`.
         init_cfg: See mmengine.
 
     Attributes:
         out_channels: C of the result.
         stride: Input pixels per position.
+        size_multiple: What height and width of the images must be multiples of: the patch, or the stride of the
+            coarsest map in use.
         has_keys: Whether the last block's keys can be had.
         has_attention: Whether the last block's attention can be had.
         num_extra_tokens: Tokens before those of the patches, such as CLS; 0 without tokens.
 
     Raises:
-        ValueError: If the type is not registered, the backbone returns no feature map at ``out_indices``, or it lacks
-            what ``position_interpolation`` or ``feature`` want of it.
+        ValueError: If the type is not registered or refuses its options, the backbone returns no feature map at
+            ``out_indices``, or it lacks what ``position_interpolation`` or ``feature`` want of it.
+        ModuleNotFoundError: For a model of timm without that library.
 
     Source: METHODS.md 1.2, 1.3, 1.5.
     """
@@ -85,6 +105,9 @@ class FrozenBackbone(BaseModule):
         stride: int | None = None,
         position_interpolation: str | None = None,
         feature: str = 'tokens',
+        input_fit: str = 'error',
+        allow_left_over: Sequence[str] = (),
+        allow_missing: Sequence[str] = (),
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -95,6 +118,9 @@ class FrozenBackbone(BaseModule):
             raise ValueError("out_indices is empty; name at least one of the backbone's maps, e.g. -1 for the last.")
         _check_choice('position_interpolation', position_interpolation, POSITION_INTERPOLATIONS)
         _check_choice('feature', feature, FEATURES)
+        _check_choice('input_fit', input_fit, INPUT_FITS)
+        self.input_fit = input_fit
+        self.allow_left_over, self.allow_missing = tuple(allow_left_over), tuple(allow_missing)
         self.position_interpolation = position_interpolation
         self.feature = feature
         self.backbone = _build(backbone)
@@ -103,11 +129,15 @@ class FrozenBackbone(BaseModule):
         if feature == 'keys':
             self._last_attention("feature='keys'", "Use feature='tokens'.")
         self.train(self.training)
+        layout = token_layout(self.backbone)
+        multiple = None if layout is None else patch_size(layout.patch_embed)
         if out_channels is None or stride is None:
-            found_channels, found_stride = self._dry_run()
+            found_channels, found_stride, coarsest = self._dry_run()
             out_channels, stride = out_channels or found_channels, stride or found_stride
+            multiple = multiple or coarsest
         self.out_channels = out_channels
         self.stride = stride
+        self.size_multiple = multiple or stride
 
     def train(self, mode: bool = True) -> FrozenBackbone:
         """Set the mode of the adapter; the wrapped backbone always stays frozen in eval mode."""
@@ -129,12 +159,19 @@ class FrozenBackbone(BaseModule):
         if self.checkpoint is not None:
             # Strict loading leaves nothing for the backbone's own initialisation to do.
             load_backbone_weights(
-                self.backbone, self.checkpoint, self.key_converter, self.position_interpolation != 'dino'
+                self.backbone,
+                self.checkpoint,
+                self.key_converter,
+                self.position_interpolation != 'dino',
+                self.allow_left_over,
+                self.allow_missing,
             )
             self._is_init = True
             return
+        # timm's own weights are there as soon as the model is built.
+        loaded = getattr(self.backbone, 'is_init', False)
         super().init_weights()
-        if getattr(self.backbone, 'init_cfg', None) is None:
+        if getattr(self.backbone, 'init_cfg', None) is None and not loaded:
             MMLogger.get_current_instance().warning(
                 'The frozen backbone has random weights: neither model.backbone.checkpoint nor an init_cfg is set.'
             )
@@ -152,10 +189,15 @@ class FrozenBackbone(BaseModule):
     @property
     def num_extra_tokens(self) -> int:
         """Tokens before those of the patches in the attention: 1 with CLS alone, 0 for backbones without tokens."""
-        return getattr(self.backbone, 'num_extra_tokens', 0)
+        layout = token_layout(self.backbone)
+        return 0 if layout is None else layout.extra
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, C, h, w) of normalised images (B, 3, H, W)."""
+        """Features (B, C, h, w) of normalised images (B, 3, H, W).
+
+        Raises:
+            ValueError: If H or W is no multiple of ``size_multiple``, with ``input_fit='error'``.
+        """
         return self.taps(images, keys=False).features
 
     @torch.no_grad()
@@ -171,20 +213,24 @@ class FrozenBackbone(BaseModule):
             attention: ``'heads'`` for the attention of each head, ``'mean'`` for their mean, None for neither.
 
         Raises:
-            ValueError: On another ``attention``, or if the backbone does not have what is asked for.
+            ValueError: On another ``attention``, if the backbone does not have what is asked for, or on images of a
+                size that does not fit, see ``input_fit``.
 
         Source: METHODS.md 1.2, 3B.6.
         """
         _check_choice('attention', attention, ATTENTIONS)
+        return self._taps(self._fitted(images), keys, attention)
+
+    def _taps(self, images: Tensor, keys: bool, attention: str | None) -> BackboneTaps:
         if not (keys or attention or self.feature == 'keys'):
-            return BackboneTaps(self._fuse(self._run(images)), None, None)
+            return BackboneTaps(self._fuse(self._run(images), images), None, None)
         asked = f'attention={attention!r}' if attention else 'keys=True'
         module = self._last_attention(asked, 'Choose affinity from features.')
         with caught_projection(module) as caught:
             outputs = self._run(images)
         (projected,) = caught
         found = key_map(projected, self.backbone, images)
-        features = found if self.feature == 'keys' else self._fuse(outputs)
+        features = found if self.feature == 'keys' else self._fuse(outputs, images)
         maps = None if attention is None else attention_maps(projected, module.num_heads, attention == 'mean')
         return BackboneTaps(features, found if keys else None, maps)
 
@@ -193,31 +239,47 @@ class FrozenBackbone(BaseModule):
         with dino_positions(self.backbone, images) if dino else nullcontext():
             return self.backbone(images)
 
+    def _fitted(self, images: Tensor) -> Tensor:
+        """The images, or resized ones, whose sides are multiples of ``size_multiple``."""
+        sides, multiple = images.shape[-2:], self.size_multiple
+        if all(side % multiple == 0 for side in sides):
+            return images
+        if self.input_fit == 'resize':
+            return _resize(images, torch.Size(max(round(side / multiple), 1) * multiple for side in sides))
+        raise ValueError(
+            f'Images of {sides[0]}x{sides[1]} pixels do not fit {type(self.backbone).__name__}, whose sides must be '
+            f'multiples of {multiple}. Crop to multiples in the pipelines; or pad, with size_divisor={multiple} in '
+            f"model.data_preprocessor and its test_cfg; or resize, with model.backbone.input_fit='resize'."
+        )
+
     def _last_attention(self, option: str, remedy: str) -> Any:
         attention = last_attention(self.backbone)
         if attention is None:
+            name = type(self.backbone).__name__
+            with torch.no_grad():
+                offered = _described(self._run(torch.zeros(1, 3, DRY_RUN_SIZE, DRY_RUN_SIZE)))
             raise ValueError(
                 f'{option} needs a backbone whose last block has plain multi-head attention, such as '
-                f'mmpretrain.VisionTransformer; {type(self.backbone).__name__} has none. {remedy}'
+                f'mmpretrain.VisionTransformer; {name} has none. {remedy} What {name} offers: {offered}.'
             )
         return attention
 
-    def _fuse(self, outputs: Tensor | Sequence[Tensor]) -> Tensor:
-        maps = self._select(outputs)
+    def _fuse(self, outputs: Tensor | Sequence[Tensor], images: Tensor) -> Tensor:
+        maps = self._select(outputs, images)
         if len(maps) == 1:
             return maps[0]
         size = max((item.shape[-2:] for item in maps), key=lambda shape: shape[0] * shape[1])
         return torch.cat([_resize(item, size) for item in maps], dim=1)
 
-    def _select(self, outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    def _select(self, outputs: Tensor | Sequence[Tensor], images: Tensor) -> list[Tensor]:
         outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
         name = type(self.backbone).__name__
         try:
-            selected = [outputs[index] for index in self.out_indices]
+            selected = [self._as_map(outputs[index], images) for index in self.out_indices]
         except IndexError:
             raise ValueError(
                 f'{name} returns {len(outputs)} outputs, out_indices asks for {self.out_indices}. '
-                'Choose among them, or set the out_indices of the wrapped backbone.'
+                f'Choose among them, or set the out_indices of the wrapped backbone. It returns {_described(outputs)}.'
             ) from None
         for index, item in zip(self.out_indices, selected):
             if not isinstance(item, Tensor) or item.dim() != 4:
@@ -228,20 +290,51 @@ class FrozenBackbone(BaseModule):
                 )
         return selected
 
+    def _as_map(self, output: Any, images: Tensor) -> Any:
+        """Token sequences of a transformer, and maps of timm with channels last, as maps; anything else as it is."""
+        timm_model = getattr(self.backbone, 'timm_model', None)
+        if getattr(timm_model, 'output_fmt', None) == CHANNELS_LAST and output.dim() == 4:
+            return output.permute(0, 3, 1, 2)
+        layout = token_layout(self.backbone)
+        if layout is None or not isinstance(output, Tensor) or output.dim() != 3:
+            return output
+        rows, columns = token_grid(layout.patch_embed, images.shape[-2:])
+        fits = output.shape[1] == layout.extra + rows * columns
+        return patch_map(output, self.backbone, images) if fits else output
+
     @torch.no_grad()
-    def _dry_run(self) -> tuple[int, int]:
-        features = self(torch.zeros(1, 3, DRY_RUN_SIZE, DRY_RUN_SIZE))
-        return features.shape[1], round(DRY_RUN_SIZE / features.shape[-1])
+    def _dry_run(self) -> tuple[int, int, int]:
+        """Channels and stride of the features, and the stride of the coarsest map among them."""
+        images = torch.zeros(1, 3, DRY_RUN_SIZE, DRY_RUN_SIZE)
+        if self.feature == 'keys':
+            features = self._taps(images, False, None).features
+            widths = [features.shape[-1]]
+        else:
+            outputs = self._run(images)
+            features = self._fuse(outputs, images)
+            widths = [item.shape[-1] for item in self._select(outputs, images)]
+        return features.shape[1], round(DRY_RUN_SIZE / features.shape[-1]), round(DRY_RUN_SIZE / min(widths))
 
 
 def _build(config: dict[str, Any]) -> torch.nn.Module:
+    kind = config.get('type')
+    if str(kind).rpartition('.')[2] == TIMM_TYPE and find_spec('timm') is None:
+        raise ModuleNotFoundError(
+            f"Backbone type {kind!r} needs the library timm, which is not installed: pip install 'omh-mmseg[timm]'"
+        )
     try:
         return MODELS.build(config)
+    except (AssertionError, IndexError) as error:
+        settings = {name: value for name, value in config.items() if name != 'type'}
+        raise ValueError(
+            f'Backbone type {kind!r} refuses its options {settings} ({str(error) or "it gives no reason"}). '
+            'Where out_indices is among them, every index must be one of its stages, counted from 0.'
+        ) from error
     except KeyError as error:
         if 'registry' not in str(error):
             raise
         raise ValueError(
-            f"Backbone type {config.get('type')!r} is not registered. Use a name of mmseg's registry "
+            f"Backbone type {kind!r} is not registered. Use a name of mmseg's registry "
             "('SwinTransformer', 'ResNetV1c', ...), one of mmpretrain's ('mmpretrain.VisionTransformer', "
             "'mmpretrain.ResNet', ...), or dict(type='mmpretrain.TIMMBackbone', model_name=..., features_only=True) "
             'for a timm model; a backbone of your own needs its module in custom_imports.'
@@ -257,3 +350,15 @@ def _resize(maps: Tensor, size: torch.Size) -> Tensor:
     if maps.shape[-2:] == size:
         return maps
     return F.interpolate(maps, size=size, mode='bilinear', align_corners=False)
+
+
+def _described(outputs: Any) -> str:
+    """What a backbone returned for one image of the dry run, e.g. ``0: 64 channels, 56x56``."""
+    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    parts = []
+    for index, item in enumerate(outputs):
+        if isinstance(item, Tensor) and item.dim() == 4:
+            parts.append(f'{index}: {item.shape[1]} channels, {item.shape[2]}x{item.shape[3]}')
+        else:
+            parts.append(f'{index}: {tuple(item.shape) if isinstance(item, Tensor) else type(item).__name__}')
+    return 'outputs ' + '; '.join(parts)

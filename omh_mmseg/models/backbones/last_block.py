@@ -10,24 +10,40 @@ import torch
 from mmpretrain.models.utils import MultiheadAttention
 from torch import Tensor, nn
 
-from omh_mmseg.models.backbones.token_grid import token_grid
+from omh_mmseg.models.backbones.token_grid import BLOCK_LISTS, token_grid, token_layout
 
 
-def last_attention(backbone: nn.Module) -> MultiheadAttention | None:
+def last_attention(backbone: nn.Module) -> Any:
     """The attention of the last block, where it is a plain softmax of scaled products, whose parts can be caught.
 
     The relatives of mmpretrain's transformer that rotate their queries (EVA-02) or add position biases (BEiT) have
-    attention modules of their own, and so have no plain one.
+    attention modules of their own, and so have no plain one; timm's may also normalise queries and keys.
+
+    Returns:
+        A module with ``qkv`` and ``num_heads``, or None.
     """
-    layers = getattr(backbone, 'layers', None)
-    block = layers[-1] if isinstance(layers, nn.ModuleList | nn.Sequential) and len(layers) else None
+    layout = token_layout(backbone)
+    if layout is None:
+        return None
+    lists = (getattr(layout.transformer, name, None) for name in BLOCK_LISTS)
+    layers = next(blocks for blocks in lists if isinstance(blocks, nn.ModuleList | nn.Sequential))
+    block = layers[-1] if len(layers) else None
     attention = getattr(block, 'attn', None)
-    has_grid = hasattr(getattr(backbone, 'patch_embed', None), 'projection')
-    return attention if isinstance(attention, MultiheadAttention) and has_grid else None
+    return attention if isinstance(attention, MultiheadAttention) or _is_plain_timm(attention) else None
+
+
+def _is_plain_timm(attention: Any) -> bool:
+    try:
+        from timm.layers import Attention
+    except ImportError:
+        return False
+    norms = (getattr(attention, name, None) for name in ('q_norm', 'k_norm'))
+    # Subclasses add rotations or biases.
+    return type(attention) is Attention and all(isinstance(norm, nn.Identity) for norm in norms)
 
 
 @contextmanager
-def caught_projection(attention: MultiheadAttention) -> Iterator[list[Tensor]]:
+def caught_projection(attention: Any) -> Iterator[list[Tensor]]:
     """Collect what the projection to queries, keys and values puts out inside the block, (B, e + n, 3 C) each."""
     caught: list[Tensor] = []
     hook = attention.qkv.register_forward_hook(lambda _module, _inputs, output: caught.append(output.detach()))
@@ -37,11 +53,17 @@ def caught_projection(attention: MultiheadAttention) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def key_map(projected: Tensor, backbone: Any, images: Tensor) -> Tensor:
+def key_map(projected: Tensor, backbone: nn.Module, images: Tensor) -> Tensor:
     """Keys of the patches with the heads concatenated, (B, C, h, w), of the projection (B, e + n, 3 C)."""
-    rows, columns = token_grid(backbone.patch_embed, images.shape[-2:])
-    keys = projected.chunk(3, dim=-1)[1][:, backbone.num_extra_tokens :]
-    return keys.transpose(1, 2).unflatten(2, (rows, columns))
+    return patch_map(projected.chunk(3, dim=-1)[1], backbone, images)
+
+
+def patch_map(tokens: Tensor, backbone: nn.Module, images: Tensor) -> Tensor:
+    """The patches among the tokens (B, e + n, C) of a transformer as a map (B, C, h, w)."""
+    layout = token_layout(backbone)
+    assert layout is not None
+    grid = token_grid(layout.patch_embed, images.shape[-2:])
+    return tokens[:, layout.extra :].transpose(1, 2).unflatten(2, grid)
 
 
 def attention_maps(projected: Tensor, heads: int, mean: bool) -> Tensor:

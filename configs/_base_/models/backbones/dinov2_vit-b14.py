@@ -1,12 +1,12 @@
 # DINOv2 ViT-B/14, frozen. Its positional embedding belongs to 518 x 518 pixels and is resized by DINO's rule. Images
-# whose sides are no multiples of 14 are padded.
+# whose sides are no multiples of 14 are resized to the nearest multiples inside the backbone, and never padded.
 data_preprocessor = dict(
     type='ViewsDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     bgr_to_rgb=True,
-    size_divisor=14,
-    test_cfg=dict(size_divisor=14),
+    size_divisor=1,
+    test_cfg=dict(size_divisor=1),
 )
 backbone = dict(
     type='FrozenBackbone',
@@ -21,4 +21,5 @@ backbone = dict(
     checkpoint='https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/dinov2_vitb14_pretrain.pth',
     key_converter='dinov2',
     position_interpolation='dino',
+    input_fit='resize',
 )

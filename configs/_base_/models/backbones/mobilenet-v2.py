@@ -1,5 +1,5 @@
-# ImageNet MobileNetV2 of mmpretrain, frozen: its two stride-16 maps (64 and 96 channels) side by side. Mean and standard
-# deviation belong to the weights: change them together.
+# ImageNet MobileNetV2 of mmpretrain, frozen: its two stride-16 maps (64 and 96 channels) side by side. Mean and
+# standard deviation belong to the weights: change them together.
 data_preprocessor = dict(
     type='ViewsDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
