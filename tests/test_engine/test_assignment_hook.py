@@ -121,6 +121,16 @@ def test_assignment_reaches_the_checkpoints(tmp_path: Path) -> None:
     assert not list((tmp_path / 'run').glob('.*'))
 
 
+def test_checkpoint_of_an_earlier_iteration_is_left_alone(tmp_path: Path) -> None:
+    """Its clusters may be others than those that were matched."""
+    config = make_config(tmp_path / 'run')
+    config.default_hooks.checkpoint.interval = 3
+    config.train_cfg.update(max_iters=5, val_interval=4)
+    trained(config)
+    assert stored(tmp_path / 'run' / 'iter_3.pth') == [-2, -2, -2, -2]
+    assert stored(tmp_path / 'run' / 'iter_5.pth') == [1, 2, 0, -1]
+
+
 def test_checkpoint_is_read_again(tmp_path: Path) -> None:
     trained(make_config(tmp_path / 'run'))
     config = make_config(
