@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import crf
 import evaluation
+import hidden_positive_loss
 import lean_matching
 import neighbour_search
 import plan_time
@@ -23,6 +24,7 @@ from common import RESULTS, Verdict, show_verdicts
 QUICK = dict(
     crf=['--repeats', '1', '--sizes', '320x320'],
     evaluation=['--repeats', '2', '--sizes', '320x320'],
+    hidden_positive_loss=['--repeats', '1', '--lean-batch-sizes', '16'],
     lean_matching=['--repeats', '2', '--batch-sizes', '16'],
     neighbour_search=['--repeats', '2', '--items', '100000'],
     plan_time=['--repeats', '2', '--gradients', 'detach', '--dtypes', 'float64'],
@@ -43,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     common += ['--threads', args.threads] if args.threads else []
     common += ['--machine', args.machine] if args.machine else []
     verdicts: list[Verdict] = []
-    scripts = (plan_time, lean_matching, step_share, neighbour_search, smoothness_energy, evaluation, crf)
+    hosts = (smoothness_energy, hidden_positive_loss)
+    scripts = (plan_time, lean_matching, step_share, neighbour_search, *hosts, evaluation, crf)
     for script in scripts:
         print(f'== {script.__name__}')
         verdicts += script.main([*(QUICK[script.__name__] if args.quick else []), *common])

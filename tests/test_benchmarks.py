@@ -108,6 +108,29 @@ def test_both_forms_of_the_energy_agree(load) -> None:
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
 
 
+def test_hidden_positive_loss(load, tmp_path: Path) -> None:
+    small = ['--batch-sizes', '4', '--lean-batch-sizes', '5', '--positions', '150']
+    columns, rows, verdicts = run(load('hidden_positive_loss'), tmp_path, *small)
+    measured = ['wall_ms', 'cpu_ms', 'rss_mib', 'tensors_mib']
+    assert columns == ['batch', 'patches', 'form', *measured, *ENVIRONMENT]
+    assert [(row['batch'], row['form']) for row in rows] == [('4', 'lean'), ('4', 'straightforward'), ('5', 'lean')]
+    # The straightforward form holds at least two maps of 600 x 600 float32 numbers, of which some rows are no anchors.
+    assert float(rows[1]['tensors_mib']) > 600 * 600 * 4 / 2**20
+    assert rows[2]['tensors_mib'] == '' and float(rows[2]['rss_mib']) >= 0
+    assert len(verdicts) == 3
+
+
+def test_both_forms_of_the_contrast_agree(load) -> None:
+    module = load('hidden_positive_loss')
+    results = []
+    for form in module.FORMS.values():
+        inputs = module.build_inputs(3, 40)
+        loss = form(inputs[0].requires_grad_(), inputs[1].requires_grad_(), *inputs[2:])
+        loss.backward()
+        results.append(torch.cat([loss.detach()[None], inputs[0].grad.flatten(), inputs[1].grad.flatten()]))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
+
+
 def test_evaluation(load, tmp_path: Path) -> None:
     small = ['--backbone', 'tiny', '--sizes', '32x48', '--crf-repeats', '1', '--large', '64x64']
     columns, rows, verdicts = run(load('evaluation'), tmp_path, *small)
@@ -143,18 +166,19 @@ def test_run_all_reports_what_fails(load, tmp_path: Path, monkeypatch, capsys) -
 
     outcomes = dict(
         plan_time=True, lean_matching=False, step_share=True, neighbour_search=True, smoothness_energy=True,
-        evaluation=True, crf=True,
+        hidden_positive_loss=True, evaluation=True, crf=True,
     )  # fmt: skip
     for name, holds in outcomes.items():
         monkeypatch.setattr(load(name), 'main', stand_in(name, holds))
     assert module.main(['--quick', '--out-dir', str(tmp_path), '--threads', '1']) == 1
     assert seen['step_share'][-4:] == ['--out-dir', str(tmp_path), '--threads', '1']
-    assert capsys.readouterr().out.splitlines()[-7:] == [
+    assert capsys.readouterr().out.splitlines()[-8:] == [
         'holds: plan_time: a figure',
         'FAILS: lean_matching: a figure',
         'holds: step_share: a figure',
         'holds: neighbour_search: a figure',
         'holds: smoothness_energy: a figure',
+        'holds: hidden_positive_loss: a figure',
         'holds: evaluation: a figure',
         'holds: crf: a figure',
     ]

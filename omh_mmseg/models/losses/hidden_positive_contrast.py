@@ -130,8 +130,8 @@ def hidden_positive_contrast(
         fp16_masks: Legacy: round W and its sums to half precision, and on CUDA make similarities and thresholds in
             half precision, too, as the reference does under its autocast (METHODS.md 3B.11). The value moves by about
             5e-5, relatively. A sum that overflows is set to the largest half, 65504.
-        chunk_elements: Elements of each working buffer (rows of an image) x N; by default 2**22 on a CPU and 2**26
-            elsewhere.
+        chunk_elements: Elements of each working buffer (rows of an image) x N; by default 2**21 on a CPU and 2**26
+            elsewhere, or those of 128 rows, if these are more: products of fewer rows are slow.
 
     Returns:
         See `ContrastResult`; ``loss`` has the dtype of ``projected``, at least float32.
@@ -157,7 +157,7 @@ def hidden_positive_contrast(
             f'temperature must be above 0 and specific_weight at least 0; got {temperature} and {specific_weight}.'
         )
     if chunk_elements is None:
-        chunk_elements = 2**22 if projected.device.type == 'cpu' else 2**26
+        chunk_elements = max(2**21 if projected.device.type == 'cpu' else 2**26, 128 * total)
     wide = torch.promote_types(projected.dtype, torch.float32)
     product = wide
     if torch.is_autocast_enabled(projected.device.type):
@@ -284,16 +284,14 @@ class _Contrast(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _View:
-    """One of z and z_mix: its rows, the same divided by the temperature, and the gradient on them."""
+    """One of z and z_mix: its rows, and the gradient on them."""
 
     rows: Tensor
-    scaled: Tensor
     gradient: Tensor | None
 
     @classmethod
     def of(cls, rows: Tensor, task: _Task, differentiate: bool) -> _View:
-        scaled = (rows / task.temperature).to(task.product)
-        return cls(rows.to(task.product), scaled, torch.zeros_like(rows) if differentiate else None)
+        return cls(rows.to(task.product), torch.zeros_like(rows) if differentiate else None)
 
 
 def _image_loss(
@@ -323,7 +321,8 @@ def _image_loss(
         # Below 1 or above it by the rounding of the sum only.
         share = weights.sum(1, keepdim=True) / divisor
         for view in views:
-            _product(view.scaled[start + patches], view.rows.t(), logits)
+            scaled = view.rows[start + patches] / task.temperature
+            _product(scaled, view.rows.t(), logits)
             torch.mul(logits, weights, out=spare)
             agreement = spare.sum(1, keepdim=True) / divisor
             logits += outside
@@ -338,9 +337,9 @@ def _image_loss(
             slope = slope.to(task.product)
             view.gradient.index_add_(0, start + patches, (slope @ view.rows).to(sums.dtype), alpha=1 / task.temperature)
             if slope.dtype == view.gradient.dtype:
-                view.gradient.addmm_(slope.t(), view.scaled[start + patches])
+                view.gradient.addmm_(slope.t(), scaled)
             else:
-                view.gradient.add_(slope.t() @ view.scaled[start + patches])
+                view.gradient.add_(slope.t() @ scaled)
     return loss
 
 
