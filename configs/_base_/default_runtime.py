@@ -23,7 +23,7 @@ vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='UnsupervisedSegVisualizer', vis_backends=vis_backends, name='visualizer')
 
 val_evaluator = dict(type='UnsupervisedIoUMetric')
-test_evaluator = val_evaluator
+test_evaluator = dict(type='UnsupervisedIoUMetric', bootstrap=1000)
 tta_model = dict(type='CodeAveragingTTA')
 
 log_processor = dict(by_epoch=False)
