@@ -263,6 +263,16 @@ def test_under_autocast_masks_stay_exact(dtype):
         assert F.cosine_similarity(one.flatten(), other.flatten(), dim=0) > 0.999
 
 
+def test_small_slopes_survive_half_precision():
+    """With many patches and random negatives most slopes are far below what half precision holds."""
+    arguments = [item.detach().float() for item in inputs(images=2, positions=300, pool=60)]
+    z = arguments[0].requires_grad_()
+    (exact,) = gradients(hidden_positive_contrast(*arguments, 300, 0.05, 0.0).loss, z)
+    with torch.autocast('cpu', dtype=torch.float16):
+        (found,) = gradients(hidden_positive_contrast(*arguments, 300, 0.05, 0.0).loss, z)
+    torch.testing.assert_close(found, exact, rtol=0.02, atol=float(2e-3 * exact.abs().max()))
+
+
 # ---- random negatives
 
 

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 BASE_TEMPERATURE = 0.07
 HALF_MAX = torch.finfo(torch.float16).max
 OUTSIDE = 1e30
+HALF_SLOPE = 16.0
 
 
 class ContrastResult(NamedTuple):
@@ -334,12 +335,16 @@ def _image_loss(
             if view.gradient is None:
                 continue
             slope = probability.mul_(share * factor).addcmul_(weights, factor / divisor, value=-1)
-            slope = slope.to(task.product)
-            view.gradient.index_add_(0, start + patches, (slope @ view.rows).to(sums.dtype), alpha=1 / task.temperature)
-            if slope.dtype == view.gradient.dtype:
+            if task.product == sums.dtype:
+                view.gradient.index_add_(0, start + patches, slope @ view.rows, alpha=1 / task.temperature)
                 view.gradient.addmm_(slope.t(), scaled)
-            else:
-                view.gradient.add_(slope.t() @ scaled)
+                continue
+            # Half precision has no place for slopes as small as these, nor for large sums of larger ones.
+            magnified = (slope * (HALF_SLOPE / factors.max())).to(task.product)
+            shrink = factors.max() / HALF_SLOPE
+            own = (magnified @ view.rows).to(sums.dtype) * (shrink / task.temperature)
+            view.gradient.index_add_(0, start + patches, own)
+            view.gradient.add_((magnified.t() @ scaled).to(sums.dtype) * shrink)
     return loss
 
 
