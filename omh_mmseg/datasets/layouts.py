@@ -170,7 +170,8 @@ class LayoutSegDataset(FileSegDataset):
         expected = ', '.join(layout.folders(self.split).values())
         hint = (
             f"layout='{self.layout}' looks below data_root={self.data_root!r} for {expected} and labels "
-            f'<id>{layout.label_suffix}; set data_root or layout (one of {sorted(self.LAYOUTS)})'
+            f'<id>{layout.label_suffix}; set data_root or layout (one of {sorted(self.LAYOUTS)}), or '
+            'bring your downloads into place with tools/prepare_dataset.py'
         )
         for name, other in self.LAYOUTS.items():
             if name != self.layout and os.path.isdir(os.path.join(self.data_root, other.folders(self.split)['images'])):
