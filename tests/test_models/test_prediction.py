@@ -80,6 +80,26 @@ def test_windows_average_codes(seeded):
     assert model.predict(batch)[0].pred_sem_seg.shape == (32, 48)
 
 
+def as_the_hosts_see_it(pixels: Tensor) -> Tensor:
+    """BGR of RGB bytes: to [0, 1], normalised, back, times 255, truncated, each step in single precision."""
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    image = pixels.float().div(255).sub(mean[:, None, None]).div(std[:, None, None])
+    for channel, centre, spread in zip(image, mean, std):
+        channel.mul_(spread).add_(centre)
+    return image.mul(255).byte().flip(0)
+
+
+def test_image_of_the_crf_is_that_of_the_hosts(seeded):
+    """METHODS.md 6.5: taken back from its normalisation and truncated, every value of every channel."""
+    pixels = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256).contiguous()
+    model = seeded()
+    normalised = model.data_preprocessor(dict(inputs=[pixels.flip(0)]))['inputs'][0]
+    seen = model._bgr_image(normalised)
+    assert torch.equal(seen, as_the_hosts_see_it(pixels))
+    lowered = seen.int() - pixels.flip(0).int()
+    assert set(lowered.unique().tolist()) == {-1, 0} and 0.1 < -lowered.float().mean() < 0.6
+
+
 def crf_by_hand(model: torch.nn.Module, batch: Tensor, size: tuple[int, int], crop: tuple[int, int]) -> dict:
     """Upsample the code, then METHODS.md 6.4 and 6.5."""
     code = F.interpolate(model.encode(batch), size=size, mode='bilinear', align_corners=False)
@@ -92,7 +112,8 @@ def crf_by_hand(model: torch.nn.Module, batch: Tensor, size: tuple[int, int], cr
     }
     scores['pred_linear'] = torch.log_softmax(model.linear_probe(code)[0], 0)
     preprocessor = model.data_preprocessor
-    pixels = (batch[0, :, : crop[0], : crop[1]] * preprocessor.std + preprocessor.mean).round().byte().flip(0)
+    pixels = (batch[0, :, : crop[0], : crop[1]] * preprocessor.std + preprocessor.mean).round().byte()
+    pixels = as_the_hosts_see_it(pixels)
     return {field: DenseCRF()(pixels, maps) for field, maps in scores.items()}
 
 

@@ -233,12 +233,23 @@ class UnsupervisedSegmentor(BaseSegmentor):
             yield self._bgr_image(inputs[index, :, :height, :width]), log_probabilities
 
     def _bgr_image(self, image: Tensor) -> Tensor:
-        """uint8 (3, H, W) of a normalised image."""
+        """uint8 (3, H, W) of a normalised image, as the hosts' code makes it (METHODS.md 6.5).
+
+        They take it back from [0, 1], times 255, and truncate, which in float32 lowers about a third of all values by
+        one, and moves the CRF at one pixel in a thousand. Which third depends on every rounding on the way, so that the
+        way is gone again here, from the exact values.
+        """
         preprocessor = self.data_preprocessor
         if getattr(preprocessor, '_enable_normalize', False):
-            image = image * preprocessor.std + preprocessor.mean
-        # Rounded: truncating, float32 would lower many pixels by one.
-        image = image.round().clamp(0, 255).byte()
+            # Rounded to the decimals of 0.485, ...: 57.12 / 255 is the neighbour of 0.224 in float32.
+            mean, std = (
+                (value.cpu().double() / 255).round(decimals=6).to(image) for value in (preprocessor.mean, preprocessor.std)
+            )
+            exact = (image * preprocessor.std + preprocessor.mean).round().clamp(0, 255)
+            image = ((exact / 255 - mean) / std * std + mean) * 255
+        else:
+            image = image.round()
+        image = image.clamp(0, 255).byte()
         return image.flip(0) if getattr(preprocessor, '_channel_conversion', False) else image
 
     def upsample(self, maps: Tensor, padded: Sequence[int], sample: SegDataSample) -> Tensor:
