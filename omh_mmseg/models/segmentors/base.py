@@ -242,9 +242,8 @@ class UnsupervisedSegmentor(BaseSegmentor):
         preprocessor = self.data_preprocessor
         if getattr(preprocessor, '_enable_normalize', False):
             # Rounded to the decimals of 0.485, ...: 57.12 / 255 is the neighbour of 0.224 in float32.
-            mean, std = (
-                (value.cpu().double() / 255).round(decimals=6).to(image) for value in (preprocessor.mean, preprocessor.std)
-            )
+            statistics = (preprocessor.mean, preprocessor.std)
+            mean, std = ((value.cpu().double() / 255).round(decimals=6).to(image) for value in statistics)
             exact = (image * preprocessor.std + preprocessor.mean).round().clamp(0, 255)
             image = ((exact / 255 - mean) / std * std + mean) * 255
         else:
