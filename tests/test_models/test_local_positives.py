@@ -90,3 +90,10 @@ def test_errors():
         neighbour_weights(torch.zeros(2, 13, 13), (3, 4))
     with pytest.raises(ValueError, match=r'are \(2, 9, 3, 4\); got \(2, 9, 4, 3\)'):
         mix_neighbours(torch.zeros(2, 5, 3, 4), torch.zeros(2, 9, 4, 3))
+
+
+def test_a_weight_that_equals_the_mean_stays():
+    """METHODS.md 3B.6 removes what is below the mean: of an even row, nothing."""
+    weights = neighbour_weights(torch.zeros(1, 16, 16), (4, 4), scale=16.0)
+    _, exists = neighbour_index((4, 4))
+    assert torch.equal(weights[0].flatten(1).t(), exists.float())
