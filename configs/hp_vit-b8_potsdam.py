@@ -17,3 +17,4 @@ model = dict(
     warmup={{_base_.warmup}},
 )
 train_dataloader = dict(batch_size={{_base_.batch_size}}, drop_last=True, dataset={{_base_.train_dataset}})
+default_hooks = dict(visualization=dict(backend_args={{_base_.image_backend}}))

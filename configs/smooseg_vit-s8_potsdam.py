@@ -13,3 +13,4 @@ model = dict(
     smoothness_loss={{_base_.smoothness_loss}},
 )
 train_dataloader = dict(batch_size={{_base_.batch_size}}, drop_last=True, dataset={{_base_.train_dataset}})
+default_hooks = dict(visualization=dict(backend_args={{_base_.image_backend}}))

@@ -8,5 +8,18 @@ test_pipeline = [
     dict(type='CentreCrop', size=224),
     dict(type='PackSegInputs', meta_keys={{_base_.meta_keys}}),
 ]
+tta_pipeline = [
+    dict(type='LoadImageFromFile', imdecode_backend='pillow', backend_args=dict(backend='mat_image')),
+    dict(type='LoadOptionalAnnotations'),
+    dict(type='ResizeShortSide', size=224, interpolation='nearest'),
+    dict(type='CentreCrop', size=224),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0, direction='horizontal')],
+            [dict(type='PackSegInputs', meta_keys={{_base_.meta_keys}})],
+        ],
+    ),
+]
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
