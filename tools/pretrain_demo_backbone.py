@@ -1,4 +1,4 @@
-"""Pre-train the demo backbone without labels on drawn scenes, and export its weights."""
+"""Pre-train the demo backbone without labels, on drawn scenes or a folder of photos, and export its weights."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='pre-training config')
     parser.add_argument('--out', type=Path, required=True, help='where the backbone goes (float16 weights)')
     parser.add_argument('--work-dir', help='folder of logs and checkpoints; default: that of the config')
-    parser.add_argument('--data-root', help='folder of the drawn images; default: that of the config')
+    parser.add_argument('--data-root', help='folder of the images; default: that of the config')
     parser.add_argument('--bf16', action='store_true', help='let the backbone compute in bfloat16')
     parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint of the work directory')
     parser.add_argument('--threads', type=int, default=1, help='threads of torch')
@@ -71,7 +71,7 @@ def export_backbone(state: dict[str, Tensor], grid: int, out: Path) -> None:
 
 
 def main() -> None:
-    """Draw the images, pre-train, export."""
+    """Draw the images where the config says so, pre-train, export."""
     args = parse_args()
     torch.set_num_threads(args.threads)
     cfg = Config.fromfile(args.config)
@@ -82,7 +82,10 @@ def main() -> None:
         cfg.data_root = cfg.train_dataloader.dataset.data_root = args.data_root
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
-    prepare_scenes(cfg.data_root, cfg.scenes.seed, dict(cfg.scenes.counts))
+    if cfg.get('scenes'):
+        prepare_scenes(cfg.data_root, cfg.scenes.seed, dict(cfg.scenes.counts))
+    elif not Path(cfg.data_root).is_dir():
+        sys.exit(f'pretrain_demo_backbone.py: there is no folder {Path(cfg.data_root).absolute()}; set --data-root')
     runner = Runner.from_cfg(cfg)
     if args.bf16:
         run_in_bfloat16(runner.model)

@@ -143,6 +143,13 @@ def fit_sizes(config: Config, multiple: int) -> None:
                     step['divisor'] = multiple
 
 
+def prepare_contender(config: Config, contender: Contender, seed: int) -> None:
+    """Draw random weights where they are asked for, and fit the image sizes to the backbone; see `contender_config`."""
+    if contender.random:
+        _random_weights(config.model.backbone, seed)
+    fit_sizes(config, MODELS.build(config.model.backbone).size_multiple)
+
+
 def compare_backbones(
     host: str,
     contenders: Sequence[Contender],
@@ -200,9 +207,7 @@ def train_and_measure(job: Mapping[str, Any]) -> dict[str, Any]:
     contender = job['contender']
     config = _config(job)
     init_default_scope(config.get('default_scope', 'mmseg'))
-    if contender.random:
-        _random_weights(config.model.backbone, job['seed'])
-    fit_sizes(config, MODELS.build(config.model.backbone).size_multiple)
+    prepare_contender(config, contender, job['seed'])
     if _has_pairs(config):
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
         prepare_neighbours(config, force=True, if_missing=True, device=device, progress=False)

@@ -17,8 +17,11 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 from omh_mmseg.datasets.prepare_neighbours import find_pairs_config  # noqa: E402
 from omh_mmseg.engine import launch  # noqa: E402
+from omh_mmseg.engine.compare_backbones import contender_config, parse_contender, prepare_contender  # noqa: E402
 from omh_mmseg.evaluation.kmeans_baseline import collect_features, fit_centres, score_centres  # noqa: E402
 from omh_mmseg.registry import DATASETS, MODELS  # noqa: E402
+
+BLOCKS = Path(__file__).resolve().parents[2] / 'configs' / '_base_' / 'models' / 'backbones'
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,6 +29,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file of a host')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='seeds of the k-means starts')
+    parser.add_argument(
+        '--backbone',
+        metavar='"BLOCK [random] [KEY=VALUE ...]"',
+        help="another backbone than the config's, as for compare_backbones.py",
+    )
     parser.add_argument('--per-image', type=int, default=100, help='positions drawn from each training image')
     launch.add_run_options(parser)
     return parser
@@ -36,6 +44,11 @@ def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     config = launch.read_config(args.config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmseg'))
+    if args.backbone:
+        contender = parse_contender(args.backbone, BLOCKS)
+        options = args.cfg_options or {}
+        config = contender_config(args.config, contender, 0, 'work_dirs/kmeans_baseline', options)
+        prepare_contender(config, contender, 0)
     model = MODELS.build(config.model)
     model.init_weights()
     model.eval()
