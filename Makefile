@@ -21,6 +21,9 @@ SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_in
 STACK := mmengine mmcv mmseg mmpretrain ot rich torch torchvision
 COMPLETE := import importlib.util, sys; sys.exit(None in map(importlib.util.find_spec, sys.argv[1:]))
 
+# A file's tests stay together: they share what is dear to make.
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile
+
 help:
 	@echo 'make demo       train STEGO and STEGO + OMH on the demo scenes, print the scores, draw the hierarchy'
 	@echo 'make test       the tests without the slow ones'
@@ -35,10 +38,10 @@ demo: $(READY)
 	OMP_WAIT_POLICY=PASSIVE $(PY) tools/demo.py $(ARGS)
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow' tests $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(PARALLEL) -m 'not slow' tests $(ARGS)
 
 test-slow: $(READY)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow tests $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(PARALLEL) -m slow tests $(ARGS)
 
 lint: $(LINT_READY)
 	$(PY) -m ruff check .
@@ -88,7 +91,7 @@ $(READY):
 		echo 'installing what is missing into the active environment $(ENV)'; \
 		$(PIP) install --quiet -r requirements/onedl.txt; \
 	fi; \
-	$(PY) -c 'import pytest, hypothesis' 2>/dev/null || $(PIP) install --quiet -r requirements/test.txt; \
+	$(PY) -c 'import pytest, hypothesis, xdist' 2>/dev/null || $(PIP) install --quiet -r requirements/test.txt; \
 	$(PIP) show --quiet omh-mmseg 2>/dev/null || { $(INSTALL_PACKAGE); }; \
 	touch $@
 

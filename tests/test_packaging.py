@@ -44,11 +44,11 @@ def test_version_has_one_source(project: dict) -> None:
 
 def test_base_install_pulls_no_mm_package(project: dict) -> None:
     names = {Requirement(line).name for line in project['dependencies']}
-    assert names == {'numpy', 'pillow', 'pot', 'rich', 'torch'}
+    assert names == {'numpy', 'pillow', 'pot', 'rich', 'scipy', 'torch'}
 
 
 def test_extras(project: dict) -> None:
-    assert set(project['optional-dependencies']) == {'crf', 'timm', 'test', 'lint'}
+    assert set(project['optional-dependencies']) == {'crf', 'faiss', 'safetensors', 'timm', 'test', 'lint'}
     for lane in ('lint',):
         pinned = {Requirement(line).name: str(Requirement(line).specifier) for line in
                   project['optional-dependencies'][lane]}
