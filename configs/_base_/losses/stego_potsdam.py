@@ -1,4 +1,5 @@
-# METHODS.md 4.3: the setting of the released ViT-S/8 checkpoint, whose rand_shift differs from the row of 4.2 (8, item 2).
+# METHODS.md 4.3: the setting of the released ViT-S/8 checkpoint, whose rand_shift is not that of the row of 4.2 (8,
+# item 2).
 correlation_loss = dict(
     type='STEGOCorrelationLoss',
     self_weight=0.67,
