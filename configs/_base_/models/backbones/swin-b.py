@@ -1,24 +1,7 @@
-# Swin-B of ImageNet-1k as in mmpretrain, frozen: stages 3 and 4 side by side at stride 16. Sizes are multiples of 32,
-# the stride of stage 4. The classifier was trained on the normalised last stage; that of stage 3 has no trained scale.
-data_preprocessor = dict(
-    type='ViewsDataPreprocessor',
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    bgr_to_rgb=True,
-    size_divisor=32,
-    test_cfg=dict(size_divisor=32),
-)
+# Swin-B as in mmpretrain, frozen; everything else as for Swin-T.
+_base_ = ['./swin-t.py']
 backbone = dict(
-    type='FrozenBackbone',
-    backbone=dict(
-        type='mmpretrain.SwinTransformer',
-        arch='base',
-        img_size=224,
-        out_indices=(2, 3),
-        pad_small_map=True,
-    ),
-    out_indices=(0, 1),
+    backbone=dict(arch='base'),
     checkpoint='https://download.openmmlab.com/mmclassification/v0/swin-transformer/'
     'swin_base_224_b16x64_300e_imagenet_20210616_190742-93230b0d.pth',
-    allow_missing=['norm2.*'],
 )
