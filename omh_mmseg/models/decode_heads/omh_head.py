@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from omh_mmseg.models.decode_heads.probes import code_similarity
 from omh_mmseg.models.losses.cluster_loss import ClusterLoss
 from omh_mmseg.models.losses.hierarchy_matching_loss import HierarchyMatchingLoss
+from omh_mmseg.models.step_counter import StepCounter
 from omh_mmseg.registry import MODELS
 from omh_mmseg.transport import (
     PLAN_GRADIENTS,
@@ -165,6 +166,7 @@ class OMHHead(BaseModule):
         self.matching_loss = HierarchyMatchingLoss(direction, conditioning)
         self.centres = nn.ParameterList([torch.randn(size, in_channels) for size in sizes])
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
+        self._step_counter = StepCounter()
         # Zero potentials are the solver's own cold start, so a fresh head needs no flag.
         for level, (rows, columns) in enumerate(zip(sizes, sizes[1:])):
             self.register_buffer(f'row_potential_{level}', torch.zeros(rows, dtype=torch.float64))
@@ -201,7 +203,7 @@ class OMHHead(BaseModule):
             FloatingPointError: If a plan or a loss is not finite, naming the level pair.
         """
         ramp = self.feature_ramp()
-        self.iteration += 1
+        self._step_counter.advance(self.iteration)
         detached = [_flatten(similarity) for similarity in self(code.detach())]
         plans = self.plans(detached)
         losses: dict[str, Tensor] = {}
@@ -219,7 +221,7 @@ class OMHHead(BaseModule):
 
     def feature_ramp(self) -> float:
         """Share of ``cluster_weight`` and ``match_weight`` in force at this iteration, in [0, 1]."""
-        elapsed = int(self.iteration) - self.start_iteration
+        elapsed = self._step_counter.read(self.iteration) - self.start_iteration
         if self.mode == 'literal':
             return 1.0
         if elapsed < 0:

@@ -18,6 +18,7 @@ from omh_mmseg.models.cluster_assignment import ClusterAssignment
 from omh_mmseg.models.code_maps import arg_max, flip_averaged, slide_averaged, upsampled_norm
 from omh_mmseg.models.decode_heads import centre_scores
 from omh_mmseg.models.segmentors.prediction_options import PredictionOptions
+from omh_mmseg.models.step_counter import StepCounter
 from omh_mmseg.registry import MODELS
 
 IGNORED_LABEL = 255
@@ -84,6 +85,12 @@ class UnsupervisedSegmentor(BaseSegmentor):
         fields |= {f'pred_level{level}': size for level, size in enumerate(sizes, 1)}
         self.assignment = ClusterAssignment(fields, self.test_cfg.get('assignment'))
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
+        self._step_counter = StepCounter()
+
+    @property
+    def step(self) -> int:
+        """Training steps made, as in the buffer ``iteration``; reading it does not wait for the device."""
+        return self._step_counter.read(self.iteration)
 
     def use_test_cfg(self, test_cfg: Mapping[str, Any]) -> None:
         """Predict as a ``test_cfg`` says from now on; see `PredictionOptions`.
@@ -125,9 +132,9 @@ class UnsupervisedSegmentor(BaseSegmentor):
         if self.omh_head is not None:
             added = self.omh_head.loss(code)
             losses.update(added)
-            if self.gradient_log_interval and int(self.iteration) % self.gradient_log_interval == 0:
+            if self.gradient_log_interval and self.step % self.gradient_log_interval == 0:
                 losses.update(_gradient_norms(host, added, whole_code))
-        self.iteration += 1
+        self._step_counter.advance(self.iteration)
         return losses
 
     def extract_feat(self, inputs: Tensor) -> Tensor:

@@ -152,7 +152,7 @@ class HiddenPositives(UnsupervisedSegmentor):
         Raises:
             ValueError: If the length is needed and not set, or not longer than the warm-up.
         """
-        step = int(self.iteration)
+        step = self.step
         if step <= self.warmup:
             return 0.0
         if self.total_iterations is None or self.total_iterations <= self.warmup:
