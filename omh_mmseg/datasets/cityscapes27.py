@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from omh_mmseg.datasets.granularity import Granularity
 from omh_mmseg.datasets.layouts import IGNORE, Layout, LayoutSegDataset
 from omh_mmseg.registry import DATASETS
 
@@ -16,6 +19,21 @@ CLASSES = (
     'polegroup', 'traffic light', 'traffic sign', 'vegetation', 'terrain', 'sky', 'person', 'rider', 'car', 'truck',
     'bus', 'caravan', 'trailer', 'train', 'motorcycle', 'bicycle',
 )  # fmt: skip
+# The official categories, without the void one, in their order.
+CATEGORIES = {
+    'flat': ('road', 'sidewalk', 'parking', 'rail track'),
+    'construction': ('building', 'wall', 'fence', 'guard rail', 'bridge', 'tunnel'),
+    'object': ('pole', 'polegroup', 'traffic light', 'traffic sign'),
+    'nature': ('vegetation', 'terrain'),
+    'sky': ('sky',),
+    'human': ('person', 'rider'),
+    'vehicle': ('car', 'truck', 'bus', 'caravan', 'trailer', 'train', 'motorcycle', 'bicycle'),
+}
+_CATEGORY_OF = {name: number for number, names in enumerate(CATEGORIES.values()) for name in names}
+GRANULARITIES = (
+    Granularity('category', tuple(CATEGORIES), np.array([_CATEGORY_OF[name] for name in CLASSES])),
+    Granularity('class', CLASSES, np.arange(len(CLASSES))),
+)
 # The official colours; they give poles and groups of poles the same one.
 PALETTE = [
     [128, 64, 128], [244, 35, 232], [250, 170, 160], [230, 150, 140], [70, 70, 70], [102, 102, 156], [190, 153, 153],
@@ -57,16 +75,18 @@ class Cityscapes27(LayoutSegDataset):
         ann_file: List of ``<city>/<id>``, one per line, in the folder that holds ``leftImg8bit``, or an absolute path.
             Empty: every image of the split, city after city.
         labels: ``'required'``, or ``'none'`` to train without labels (no scores then).
+        level: ``'class'`` for the 27 classes, as None, or ``'category'`` for the official 7 that group them.
         **kwargs: As for :class:`mmseg.datasets.BaseSegDataset` (``pipeline``, ``metainfo``, ``indices``, ...).
 
     Raises:
         FileNotFoundError: A folder, the list, a listed image or its label is missing; the message says what was looked
             for and where.
-        ValueError: Unknown layout, or an empty list.
+        ValueError: Unknown layout or level, or an empty list.
     """
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE)
     LAYOUTS = LAYOUTS
+    GRANULARITIES = GRANULARITIES
 
     def __init__(
         self,
@@ -75,6 +95,7 @@ class Cityscapes27(LayoutSegDataset):
         split: str = 'train',
         ann_file: str = '',
         labels: str = 'required',
+        level: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(data_root, layout, split, ann_file, labels, **kwargs)
+        super().__init__(data_root, layout, split, ann_file, labels, level, **kwargs)

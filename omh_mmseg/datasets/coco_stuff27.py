@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from mmseg.datasets import COCOStuffDataset
+
 from omh_mmseg.datasets.base import numbered_palette
-from omh_mmseg.datasets.layouts import Layout, LayoutSegDataset
+from omh_mmseg.datasets.granularity import Granularity
+from omh_mmseg.datasets.layouts import IGNORE, Layout, LayoutSegDataset
 from omh_mmseg.registry import DATASETS
 
 # Raw value 0..181 of the stuff-thing maps -> class, METHODS.md B.1.
@@ -29,6 +33,11 @@ CLASSES = (
     'wall', 'window', 'building', 'ground', 'plant', 'sky', 'solid', 'structural', 'water',
 )  # fmt: skip
 
+GRANULARITIES = (
+    Granularity('class', CLASSES, np.array([RAW_TO_27[raw] for raw in USED_RAW])),
+    Granularity('leaf', tuple(COCOStuffDataset.METAINFO['classes']), np.arange(len(USED_RAW))),
+)
+
 LAYOUTS = {
     'stego': Layout(
         images='cocostuff/images/{split}',
@@ -37,6 +46,7 @@ LAYOUTS = {
         image_suffix='.jpg',
         label_suffix='.png',
         values=dict(enumerate(RAW_TO_27)),
+        finest=dict.fromkeys(range(len(RAW_TO_27)), IGNORE) | {raw: leaf for leaf, raw in enumerate(USED_RAW)},
     ),
     'mmseg': Layout(
         images='images/{split}',
@@ -45,6 +55,7 @@ LAYOUTS = {
         image_suffix='.jpg',
         label_suffix='_labelTrainIds.png',
         values={train_id: RAW_TO_27[raw] for train_id, raw in enumerate(USED_RAW)},
+        finest={leaf: leaf for leaf in range(len(USED_RAW))},
     ),
 }
 
@@ -71,16 +82,18 @@ class COCOStuff27(LayoutSegDataset):
         ann_file: List of ids, one per line: a name in the layout's folder of lists, or an absolute path. Empty: every
             image of the split.
         labels: ``'required'``, or ``'none'`` to train without labels (no scores then).
+        level: ``'class'`` for the 27 classes, as None, or ``'leaf'`` for the 171 that they merge.
         **kwargs: As for :class:`mmseg.datasets.BaseSegDataset` (``pipeline``, ``metainfo``, ``indices``, ...).
 
     Raises:
         FileNotFoundError: A folder, the list, a listed image or its label is missing; the message says what was looked
             for and where.
-        ValueError: Unknown layout, or an empty list.
+        ValueError: Unknown layout or level, or an empty list.
     """
 
     METAINFO = dict(classes=CLASSES, palette=numbered_palette(len(CLASSES)))
     LAYOUTS = LAYOUTS
+    GRANULARITIES = GRANULARITIES
 
     def __init__(
         self,
@@ -89,6 +102,7 @@ class COCOStuff27(LayoutSegDataset):
         split: str = 'train2017',
         ann_file: str = '',
         labels: str = 'required',
+        level: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(data_root, layout, split, ann_file, labels, **kwargs)
+        super().__init__(data_root, layout, split, ann_file, labels, level, **kwargs)

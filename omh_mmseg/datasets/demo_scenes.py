@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from omh_mmseg.datasets.base import FileSegDataset, data_item
-from omh_mmseg.datasets.scenes import HIERARCHY, SPLITS
+from omh_mmseg.datasets.granularity import Granularity
+from omh_mmseg.datasets.scenes import HIERARCHY, LEVELS, SPLITS
 from omh_mmseg.datasets.scenes.store import prepare_scenes
 from omh_mmseg.registry import DATASETS
 
@@ -44,6 +45,7 @@ class DemoScenes(FileSegDataset):
     """
 
     METAINFO = dict(classes=HIERARCHY.names['group'], palette=[list(c) for c in HIERARCHY.palettes['group']])
+    GRANULARITIES = tuple(Granularity(level, HIERARCHY.names[level], HIERARCHY.part_to(level)) for level in LEVELS)
 
     def __init__(
         self,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from omh_mmseg.datasets.base import FileSegDataset, data_item, first_few
+from omh_mmseg.datasets.base import FileSegDataset, data_item, first_few, numbered_palette
+from omh_mmseg.datasets.granularity import Granularity
 
 IGNORE = 255
 
@@ -26,6 +27,7 @@ class Layout:
         values: Class of each value that a label may hold; 255 stands for no class. 255 itself is always accepted.
         nested: Images lie in sub-folders, which are part of the id.
         list_needed: The layout has no folder per split, so that only a list tells training from validation.
+        finest: Finest label of each value, where the classes of ``values`` merge several; None where they are it.
     """
 
     images: str
@@ -36,6 +38,7 @@ class Layout:
     values: Mapping[int, int]
     nested: bool = False
     list_needed: bool = False
+    finest: Mapping[int, int] | None = None
 
     def folders(self, split: str) -> dict[str, str]:
         """Folders of ``images``, ``labels`` and ``lists`` of one split."""
@@ -52,16 +55,18 @@ class LayoutSegDataset(FileSegDataset):
         ann_file: List of ids, one per line, with or without the ending of the image: a name in the layout's folder of
             lists, or an absolute path. Empty: every image of the split. Images that are not in the list are not opened.
         labels: ``'required'``, or ``'none'`` to train without labels (no scores then).
+        level: Name of one of :attr:`GRANULARITIES` to have labels of another granularity; None for the usual classes.
         reduce_zero_label: Must stay false, the table of the layout already says what each value means.
         **kwargs: As for :class:`mmseg.datasets.BaseSegDataset` (``pipeline``, ``metainfo``, ``indices``, ...).
 
     Raises:
         FileNotFoundError: A folder, the list, a listed image or its label is missing; the message says what was looked
             for and where.
-        ValueError: Unknown layout, an empty list, or none where the layout needs one.
+        ValueError: Unknown layout or level, an empty list, or none where the layout needs one.
     """
 
     LAYOUTS: ClassVar[Mapping[str, Layout]]
+    GRANULARITIES: ClassVar[tuple[Granularity, ...]] = ()
 
     def __init__(
         self,
@@ -70,6 +75,7 @@ class LayoutSegDataset(FileSegDataset):
         split: str,
         ann_file: str = '',
         labels: str = 'required',
+        level: str | None = None,
         reduce_zero_label: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -81,7 +87,9 @@ class LayoutSegDataset(FileSegDataset):
             raise ValueError(
                 f'{type(self).__name__} maps the values of its labels by a table; leave reduce_zero_label out'
             )
-        self.layout, self.split, self.labels = layout, split, labels
+        self.layout, self.split, self.labels, self.level = layout, split, labels, level
+        if level is not None:
+            kwargs['metainfo'] = self._classes_of_level(dict(kwargs.get('metainfo') or {}))
         chosen = self.LAYOUTS[layout]
         folders = chosen.folders(split)
         if ann_file and not os.path.isabs(ann_file):
@@ -121,11 +129,48 @@ class LayoutSegDataset(FileSegDataset):
 
     def _value_map(self) -> dict[int, int]:
         """Value on disk -> class, through the table of the layout and then the classes that the config chose."""
-        table = {IGNORE: IGNORE, **self.LAYOUTS[self.layout].values}
+        table = {IGNORE: IGNORE, **self._values()}
         if self.label_map is None:
             return table
         chosen = {**self.label_map, IGNORE: IGNORE}
         return {value: chosen[target] for value, target in table.items()}
+
+    def get_label_map(self, new_classes: Sequence[str] | None = None) -> dict[int, int] | None:
+        """Map to the classes that the config chose from those of the level (255 for classes left out), if any."""
+        if self.level is None:
+            return super().get_label_map(new_classes)
+        names = self._granularity().classes
+        if new_classes is None or list(new_classes) == list(names):
+            return None
+        chosen = list(new_classes)
+        return {number: chosen.index(name) if name in chosen else IGNORE for number, name in enumerate(names)}
+
+    def _granularity(self) -> Granularity:
+        for one in self.GRANULARITIES:
+            if one.name == self.level:
+                return one
+        names = ' and '.join(repr(one.name) for one in self.GRANULARITIES) or 'no other level than None'
+        raise ValueError(f'level is {self.level!r}, but {type(self).__name__} has {names}')
+
+    def _classes_of_level(self, metainfo: dict[str, Any]) -> dict[str, Any]:
+        names = self._granularity().classes
+        metainfo.setdefault('classes', names)
+        unknown = [name for name in metainfo['classes'] if name not in names]
+        if unknown:
+            raise ValueError(
+                f'classes {first_few(unknown)} are not among the {self.level!r} labels of {type(self).__name__}: '
+                f'{", ".join(names)}'
+            )
+        metainfo.setdefault('palette', numbered_palette(len(metainfo['classes'])))
+        return metainfo
+
+    def _values(self) -> Mapping[int, int]:
+        layout = self.LAYOUTS[self.layout]
+        if self.level is None:
+            return layout.values
+        table = self._granularity().table
+        finest = layout.values if layout.finest is None else layout.finest
+        return {value: label if label == IGNORE else int(table[label]) for value, label in finest.items()}
 
     def _listing(self, prefix: str, suffix: str, what: str) -> dict[str, str]:
         """Paths of a folder by id."""

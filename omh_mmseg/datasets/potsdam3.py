@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from omh_mmseg.datasets.granularity import Granularity
 from omh_mmseg.datasets.layouts import IGNORE, Layout, LayoutSegDataset
 from omh_mmseg.registry import DATASETS
 
@@ -20,6 +23,11 @@ COLOUR_TO_6 = {
     (255, 0, 0): 5,  # clutter
 }
 SIX_TO_3 = (0, 1, 2, 2, 0, 1)
+SURFACES = ('impervious surface', 'building', 'low vegetation', 'tree', 'car', 'clutter')
+GRANULARITIES = (
+    Granularity('class', CLASSES, np.array(SIX_TO_3)),
+    Granularity('surface', SURFACES, np.arange(len(SURFACES))),
+)
 
 LAYOUTS = {
     'stego': Layout(
@@ -29,6 +37,7 @@ LAYOUTS = {
         image_suffix='.mat',
         label_suffix='.mat',
         values=dict(enumerate(SIX_TO_3)),
+        finest={number: number for number in range(len(SIX_TO_3))},
         list_needed=True,
     ),
     # mmseg's converter numbers the colours from 1 in the same order and writes 0 for any other colour.
@@ -39,6 +48,7 @@ LAYOUTS = {
         image_suffix='.png',
         label_suffix='.png',
         values={0: IGNORE} | {number: target for number, target in enumerate(SIX_TO_3, start=1)},
+        finest={0: IGNORE} | {number: number - 1 for number in range(1, len(SIX_TO_3) + 1)},
     ),
 }
 
@@ -68,16 +78,18 @@ class Potsdam3(LayoutSegDataset):
         ann_file: List of patches, one per line: a name in ``potsdam/``, or an absolute path. Layout ``'stego'`` needs
             one. Empty in layout ``'mmseg'``: every patch of the split.
         labels: ``'required'``, or ``'none'`` to train without labels (no scores then).
+        level: ``'class'`` for the three classes, as None, or ``'surface'`` for the six that they merge.
         **kwargs: As for :class:`mmseg.datasets.BaseSegDataset` (``pipeline``, ``metainfo``, ``indices``, ...).
 
     Raises:
         FileNotFoundError: A folder, the list, a listed image or its label is missing; the message says what was looked
             for and where.
-        ValueError: Unknown layout, an empty list, or none in layout ``'stego'``.
+        ValueError: Unknown layout or level, an empty list, or none in layout ``'stego'``.
     """
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE)
     LAYOUTS = LAYOUTS
+    GRANULARITIES = GRANULARITIES
 
     def __init__(
         self,
@@ -86,6 +98,7 @@ class Potsdam3(LayoutSegDataset):
         split: str = 'train',
         ann_file: str = '',
         labels: str = 'required',
+        level: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(data_root, layout, split, ann_file, labels, **kwargs)
+        super().__init__(data_root, layout, split, ann_file, labels, level, **kwargs)

@@ -132,6 +132,13 @@ def test_chosen_classes(cityscapes):
     assert Counter(label.tolist()) == {0: 1, 1: 1, 255: 33}
 
 
+def test_categories(cityscapes):
+    data = build(cityscapes(), level='category')
+    label = data[0]['data_samples'].gt_sem_seg.data[0].numpy().ravel()[:35]
+    assert label.tolist() == [255] * 7 + [0] * 4 + [1] * 6 + [2] * 4 + [3] * 2 + [4] + [5] * 2 + [6] * 8 + [255]
+    assert data.metainfo['classes'][4] == 'sky'
+
+
 def test_config_builds_on_a_fixture(cityscapes, monkeypatch):
     root = cityscapes((128, 256))
     monkeypatch.setenv('OMH_DATA_ROOT', str(root))

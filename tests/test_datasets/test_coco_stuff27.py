@@ -12,7 +12,7 @@ from mmseg.datasets import COCOStuffDataset
 from PIL import Image
 
 from omh_mmseg.datasets import COCOStuff27
-from omh_mmseg.datasets.coco_stuff27 import RAW_TO_27, USED_RAW
+from omh_mmseg.datasets.coco_stuff27 import RAW_TO_27, UNUSED_RAW, USED_RAW
 from omh_mmseg.registry import DATASETS
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / '_base_' / 'datasets' / 'coco-stuff27.py'
@@ -146,6 +146,32 @@ def test_chosen_classes(coco):
     assert [label[105], label[156], label[0]] == [0, 0, 1]
     assert Counter(label.tolist()) == {0: 2, 1: 1, 255: 179}
     assert data.metainfo['classes'] == ['sky', 'person']
+
+
+@pytest.mark.parametrize('layout', ['stego', 'mmseg'])
+def test_leaves(coco, layout):
+    data = build(coco(layout), layout=layout, level='leaf')
+    label = data[0]['data_samples'].gt_sem_seg.data[0].numpy().ravel()
+    if layout == 'stego':
+        assert all(label[raw] == 255 for raw in UNUSED_RAW)
+        label = np.append(label[list(USED_RAW)], label[182])
+    assert label[:172].tolist() == [*range(171), 255]
+    assert data.metainfo['classes'] == tuple(COCOStuffDataset.METAINFO['classes'])
+    assert len({tuple(colour) for colour in data.metainfo['palette']}) == 171
+
+
+def test_the_usual_classes_by_name_and_chosen_leaves(coco):
+    root = coco()
+    label = build(root, level='class')[0]['data_samples'].gt_sem_seg.data[0].numpy().ravel()
+    usual = build(root)[0]['data_samples'].gt_sem_seg.data[0].numpy().ravel()
+    assert (label == usual).sum() == len(label) - Counter(np.isin(np.resize(np.arange(183), 4800), UNUSED_RAW))[True]
+    data = build(root, level='leaf', metainfo=dict(classes=['zebra', 'sea']))
+    label = data[0]['data_samples'].gt_sem_seg.data[0].numpy().ravel()[:182]
+    assert Counter(label.tolist()) == {0: 1, 1: 1, 255: 180}
+    with pytest.raises(ValueError, match="classes sky are not among the 'leaf' labels of COCOStuff27: person, bicycle"):
+        build(root, level='leaf', metainfo=dict(classes=['sky']))
+    with pytest.raises(ValueError, match="level is 'part', but COCOStuff27 has 'class' and 'leaf'"):
+        build(root, level='part')
 
 
 def test_labels_none(coco):

@@ -65,6 +65,15 @@ def test_unknown_values(potsdam, value):
         build(root)[0]
 
 
+def test_six_surfaces(potsdam):
+    root = potsdam()
+    values = np.resize(np.array([0, 1, 2, 3, 4, 5, 255]), (200, 200)).astype(np.int32)
+    scipy.io.savemat(root / 'potsdam' / 'gt' / '2.mat', dict(gt=values))
+    data = build(root, level='surface')
+    np.testing.assert_array_equal(data[0]['data_samples'].gt_sem_seg.data[0].numpy(), values)
+    assert data.metainfo['classes'][4] == 'car'
+
+
 def converted(monkeypatch, colours: list[tuple[int, int, int]]) -> np.ndarray:
     """What mmseg's own converter writes for a label with one pixel per colour."""
     path = Path(mmseg.__file__).parent / '.mim' / 'tools' / 'dataset_converters' / 'potsdam.py'
