@@ -1,21 +1,17 @@
-"""What the benchmarks share: interleaved timing, peak memory, machine information, CSV files and tables."""
+"""What the benchmarks share: options, interleaved timing, machine information, CSV files and tables."""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import datetime
-import json
 import os
 import platform
 import re
-import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -68,6 +64,7 @@ def interleave(
     repeats: int,
     warmup: int = 1,
     progress: str = '',
+    device: torch.device | str = 'cpu',
 ) -> dict[str, Samples]:
     """Time alternatives in turn, so that a disturbance of the machine meets all of them.
 
@@ -76,6 +73,7 @@ def interleave(
         repeats: Measurements of each.
         warmup: Runs of each that do not count.
         progress: Label of the progress line on a terminal; empty for none.
+        device: Whose work to wait for before and after each measurement.
 
     Returns:
         The measurements by name.
@@ -86,8 +84,10 @@ def interleave(
             print(f'{progress}: run {turn + warmup + 1} of {repeats + warmup}', end='\r', file=sys.stderr, flush=True)
         for name, prepare in alternatives.items():
             run = prepare()
+            synchronise(device)
             cpu, wall = time.process_time(), time.perf_counter()
             run()
+            synchronise(device)
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             if turn >= 0:
                 samples[name].wall.append(wall)
@@ -97,84 +97,21 @@ def interleave(
     return samples
 
 
-def peak_rise(run: Callable[[], object]) -> int:
-    """Bytes by which the resident memory of this process rises at its peak while something runs.
-
-    Linux allows the high-water mark to be reset, so that what came before does not hide the rise; elsewhere the rise of
-    ``ru_maxrss`` is taken. Meaningful in a fresh process only.
-    """
-    try:
-        Path('/proc/self/clear_refs').write_text('5')
-        before = _resident('VmRSS')
-        run()
-        return _resident('VmHWM') - before
-    except OSError:
-        unit = 1 if sys.platform == 'darwin' else 1024
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        run()
-        return unit * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+def synchronise(device: torch.device | str) -> None:
+    """Wait until a device has done what it was asked to; processors do it at once."""
+    if torch.device(device).type == 'cuda':
+        torch.cuda.synchronize(device)
 
 
-def tensor_peak(run: Callable[[], object]) -> int:
-    """Bytes that the tensors made by something occupy at its peak, by torch's profiler."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        run()
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / 'trace.json'
-        profile.export_chrome_trace(str(trace))
-        events = [event for event in json.loads(trace.read_text())['traceEvents'] if event.get('name') == '[memory]']
-    held = peak = 0
-    for event in sorted(events, key=lambda event: event['ts']):
-        held += event['args']['Bytes']
-        peak = max(peak, held)
-    return peak
-
-
-def measure_apart(script: str, cases: Sequence[Sequence[Any]]) -> list[dict[str, float]]:
-    """Measure each case in a process of its own, forked from one that has computed nothing.
-
-    Args:
-        script: A benchmark whose option ``--memory-of`` hands its cases to `fork_and_print`.
-        cases: Arguments of the measurement, of types that JSON knows.
-    """
-    # Freed tensors go back to the system at once: the peak is that of live memory, not of the allocator's reserve.
-    allocator = dict(MALLOC_MMAP_THRESHOLD_='65536', MALLOC_TRIM_THRESHOLD_='0')
-    command = [sys.executable, script, '--memory-of', json.dumps(cases)]
-    done = subprocess.run(command, env={**os.environ, **allocator}, capture_output=True, text=True, check=False)
-    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{')]
-    if done.returncode or len(results) != len(cases):
-        raise RuntimeError(f'Measured the memory of {len(results)} of {len(cases)} cases:\n{done.stderr}')
-    return results
-
-
-def fork_and_print(measure: Callable[..., dict[str, float]], cases: Sequence[Sequence[Any]]) -> None:
-    """Print the measurement of each case as one line of JSON."""
-    for case in cases:
-        child = os.fork()
-        if child == 0:
-            try:
-                print(json.dumps(measure(*case)), flush=True)
-            except Exception:
-                traceback.print_exc()
-            os._exit(0)
-        os.waitpid(child, 0)
-
-
-def _resident(key: str) -> int:
-    match = re.search(rf'{key}:\s+(\d+) kB', Path('/proc/self/status').read_text())
-    if match is None:
-        raise OSError(f'/proc/self/status has no {key}')
-    return 1024 * int(match[1])
-
-
-def parser(description: str | None, repeats: int) -> argparse.ArgumentParser:
-    """Options of every benchmark."""
+def parser(description: str | None, repeats: int, device: bool = False) -> argparse.ArgumentParser:
+    """Options of every benchmark; ``--device`` where it makes sense."""
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument('--repeats', type=positive, default=repeats, help='measurements of each; the median counts')
     result.add_argument('--threads', type=positive, help='threads of torch; default: as many as processors')
     result.add_argument('--out-dir', type=Path, default=RESULTS, help='folder of the CSV file')
     result.add_argument('--machine', help='label in the name of the CSV file; default: processor and threads')
+    if device:
+        result.add_argument('--device', default='cpu', help='where to compute: cpu, cuda, cuda:1; default: cpu')
     return result
 
 
@@ -189,12 +126,13 @@ def positive(text: str) -> int:
 def start(args: argparse.Namespace) -> dict[str, Any]:
     """Set the threads and describe machine and versions: the columns that end every row of a CSV file."""
     torch.set_num_threads(args.threads or os.cpu_count() or 1)
-    cpu = _processor()
-    label = re.sub(r'\((r|tm)\)|processor|cpu|@.*', '', cpu.lower())
+    cpu, gpu = _processor(), _gpu(getattr(args, 'device', 'cpu'))
+    label = re.sub(r'\((r|tm)\)|processor|cpu|@.*', '', (gpu or cpu).lower())
     label = re.sub(r'[^a-z0-9]+', '-', label).strip('-') or 'unknown'
     return dict(
-        machine=args.machine or f'{label}-{torch.get_num_threads()}threads',
+        machine=args.machine or (label if gpu else f'{label}-{torch.get_num_threads()}threads'),
         cpu=cpu,
+        gpu=gpu,
         threads=torch.get_num_threads(),
         load=round(os.getloadavg()[0], 1),
         python=platform.python_version(),
@@ -249,6 +187,69 @@ def show_verdicts(verdicts: Sequence[Verdict]) -> None:
     """Print what was required, what was measured and whether it holds."""
     for verdict in verdicts:
         print(f'{"holds" if verdict.holds else "FAILS"}: {verdict.requirement}: {verdict.figure}')
+
+
+def finish(
+    name: str,
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    environment: Mapping[str, Any],
+    args: argparse.Namespace,
+    verdicts: Sequence[Verdict] = (),
+) -> list[Verdict]:
+    """End a benchmark: print its table and what was required, and write the CSV file.
+
+    Args:
+        name: Name of the benchmark.
+        title: Of the printed table.
+        rows: Rows of the same columns.
+        environment: Result of `start`.
+        args: Options, of which ``out_dir`` is the folder of the file.
+        verdicts: What was required of it.
+
+    Returns:
+        The verdicts.
+    """
+    show(title, rows)
+    path = write_csv(name, rows, environment, args.out_dir)
+    show_verdicts(verdicts)
+    print(f'written: {path}')
+    return list(verdicts)
+
+
+def times(samples: Samples) -> dict[str, float]:
+    """The columns ``wall_ms`` and ``cpu_ms``."""
+    return dict(wall_ms=round(samples.wall_ms, 2), cpu_ms=round(samples.cpu_ms, 2))
+
+
+def gains(rows: Sequence[Mapping[str, Any]], forms: int, figures: Sequence[str]) -> dict[str, list[float]]:
+    """By how many times the first form of each case is ahead of the best of the others.
+
+    Args:
+        rows: Rows of the forms of each case, the library's own first.
+        forms: How many forms each case has.
+        figures: Columns, of which less is better.
+    """
+    result: dict[str, list[float]] = {figure: [] for figure in figures}
+    for index in range(0, len(rows), forms):
+        own, *others = rows[index : index + forms]
+        for figure, values in result.items():
+            values.append(min(other[figure] for other in others) / max(own[figure], 1e-3))
+    return result
+
+
+def span(values: Sequence[float]) -> str:
+    """``1.2 to 3.4 times``."""
+    return f'{min(values):.1f} to {max(values):.1f} times'
+
+
+def _gpu(device: str) -> str:
+    """Name of the GPU that a benchmark runs on; empty where it runs on the processor."""
+    if torch.device(device).type != 'cuda':
+        return ''
+    if not torch.cuda.is_available():
+        raise SystemExit(f'--device {device} asks for a GPU, and torch {torch.__version__} sees none.')
+    return torch.cuda.get_device_name(device)
 
 
 def _processor() -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import Verdict, interleave, parser, positive, show, show_verdicts, start, write_csv
+from common import Verdict, finish, interleave, parser, positive, start
 from mmengine.registry import DefaultScope
 from PIL import Image
 from torch import Tensor
@@ -116,8 +116,6 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
                         changed_percent=round(100 * sum(changed) / len(changed), 2),
                     )
                 )
-    show('Dense CRF, per picture', rows)
-    path = write_csv('crf', rows, environment, args.out_dir)
     verdicts = []
     if agreements:
         verdicts.append(
@@ -127,9 +125,7 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
                 min(agreements) >= REQUIRED_AGREEMENT,
             )
         )
-    show_verdicts(verdicts)
-    print(f'written: {path}')
-    return verdicts
+    return finish('crf', 'Dense CRF, per picture', rows, environment, args, verdicts)
 
 
 if __name__ == '__main__':

@@ -10,60 +10,36 @@ Memory is that of predictions and scores from a code of 512 channels for a pictu
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from common import (
-    REPOSITORY,
-    Verdict,
-    interleave,
-    parser,
-    peak_rise,
-    positive,
-    show,
-    show_verdicts,
-    start,
-    write_csv,
-)
-from mmengine.config import Config
+from common import Verdict, finish, interleave, parser, positive, start, times
+from hosts import BACKBONES, build_model, host_config
+from memory import GIB, add_apart_option, measure_apart, measured_apart, peak_rise
 from mmengine.logging import MMLogger
-from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import nn
 
-import omh_mmseg.models  # noqa: F401  registers the parts and makes the stack importable
 from omh_mmseg.evaluation import UnsupervisedIoUMetric
-from omh_mmseg.registry import MODELS
 
 LIMIT = 0.10
 LARGE = (1024, 2048)
 LARGE_CHANNELS = 512
-MEMORY_LIMIT = 2 * 2**30
-TINY = dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48)
+MEMORY_LIMIT = 2 * GIB
 RESAMPLES = 1000
 
 
-def build_model(backbone: str, size: tuple[int, int], channels: int | None = None, crf: bool = False) -> nn.Module:
-    """The config's model with random weights, in evaluation mode."""
-    config = Config.fromfile(REPOSITORY / 'configs' / 'omh_stego_vit-s8_coco.py').model
-    config.backbone.checkpoint = None
-    config.backbone.backbone.img_size = size
-    if backbone == 'tiny':
-        config.backbone.backbone.arch = TINY
+def evaluated(backbone: str, size: tuple[int, int], channels: int | None = None, crf: bool = False) -> nn.Module:
+    """STEGO + OMH with random weights, in evaluation mode."""
+    config = host_config('stego', omh=True, backbone=backbone, image_size=size)
     if channels is not None:
-        config.decode_head.channels = channels
+        config.model.decode_head.channels = channels
     if crf:
-        config.test_cfg.update(crf=dict(), levels=[])
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        return MODELS.build(config).eval()
+        config.model.test_cfg.update(crf=dict(), levels=[])
+    return build_model(config).eval()
 
 
 def build_sample(size: tuple[int, int], classes: int) -> SegDataSample:
@@ -115,9 +91,10 @@ def predict(model: nn.Module, size: tuple[int, int]) -> Callable[[], Callable[[]
 
 
 @torch.no_grad()
-def measure_memory(size: tuple[int, int], channels: int) -> int:
+def measure_memory(height: int, width: int, channels: int) -> dict[str, int]:
     """Bytes that predictions and scores of a large picture need at their peak, in a fresh process."""
-    model = build_model('tiny', (64, 64), channels)
+    size = (height, width)
+    model = evaluated('tiny', (64, 64), channels)
     sample = build_sample(size, model.num_classes)
     code = torch.randn(1, channels, size[0] // 8, size[1] // 8)
     inputs = torch.zeros(1, 3, *size)
@@ -127,32 +104,20 @@ def measure_memory(size: tuple[int, int], channels: int) -> int:
         (predicted,) = model.predict_from_code(code, inputs, [sample])
         metric.process(None, [predicted.to_dict()])
 
-    return peak_rise(run)
-
-
-def measure_memory_apart(size: tuple[int, int], channels: int) -> int:
-    """`measure_memory` in a process of its own, whose freed memory goes back to the system at once."""
-    allocator = dict(MALLOC_MMAP_THRESHOLD_='65536', MALLOC_TRIM_THRESHOLD_='0')
-    command = [sys.executable, __file__, '--memory-of', json.dumps([size, channels])]
-    done = subprocess.run(command, env={**os.environ, **allocator}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f'the memory of a picture of {size} could not be measured:\n{done.stderr}')
-    return int(done.stdout.split()[-1])
+    return dict(bytes=peak_rise(run))
 
 
 def main(argv: Sequence[str] | None = None) -> list[Verdict]:
     """Measure, print the table, write the CSV file."""
     options = parser(__doc__, repeats=5)
     options.add_argument('--sizes', type=_size, nargs='+', default=[(320, 320), (480, 640)], metavar='HxW')
-    options.add_argument('--backbone', choices=('vit-s8', 'tiny'), default='vit-s8', help='tiny: to try the script')
+    options.add_argument('--backbone', choices=BACKBONES, default='vit-s8', help='tiny: to try the script')
     options.add_argument('--crf-repeats', type=positive, default=2, help='measurements of the CRF')
     options.add_argument('--no-crf', action='store_true', help='leave the CRF out')
     options.add_argument('--large', type=_size, default=LARGE, metavar='HxW', help='picture of the memory measurement')
-    options.add_argument('--memory-of', help=argparse.SUPPRESS)
+    add_apart_option(options)
     args = options.parse_args(argv)
-    if args.memory_of:
-        size, channels = json.loads(args.memory_of)
-        print(measure_memory(tuple(size), channels))
+    if measured_apart(args, measure_memory):
         return []
     environment = start(args)
     # The metric's tables would be between those of the benchmark.
@@ -161,11 +126,11 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
     rows: list[dict[str, Any]] = []
     verdicts = []
     for size in args.sizes:
-        model = build_model(args.backbone, size)
+        model = evaluated(args.backbone, size)
         with torch.no_grad():
             taken = interleave(alternatives(model, size), args.repeats, progress=f'{size[0]} x {size[1]}')
             if not args.no_crf:
-                refined = build_model(args.backbone, size, crf=True)
+                refined = evaluated(args.backbone, size, crf=True)
                 with_crf = {'prediction of both probes with CRF': predict(refined, size)}
                 taken |= interleave(with_crf, args.crf_repeats, warmup=0, progress=f'{size[0]} x {size[1]} with CRF')
         reference = taken['prediction']
@@ -175,8 +140,7 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
                     height=size[0],
                     width=size[1],
                     what=name,
-                    wall_ms=round(measured.wall_ms, 2),
-                    cpu_ms=round(measured.cpu_ms, 2),
+                    **times(measured),
                     images_per_s=round(1e3 / measured.wall_ms, 3),
                     percent_of_prediction=round(100 * measured.wall_ms / reference.wall_ms, 2),
                 )
@@ -189,22 +153,19 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
                 share < LIMIT,
             )
         )
-    needed = measure_memory_apart(args.large, LARGE_CHANNELS)
     height, width = args.large
+    needed = measure_apart(__file__, [(height, width, LARGE_CHANNELS)])[0]['bytes']
     verdicts.append(
         Verdict(
             f'predictions and scores from a code of {LARGE_CHANNELS} channels at {height} x {width} need under '
-            f'{MEMORY_LIMIT / 2**30:.0f} GiB',
-            f'{needed / 2**30:.2f} GiB (the code at full size alone would be '
-            f'{4 * LARGE_CHANNELS * height * width / 2**30:.2f} GiB)',
+            f'{MEMORY_LIMIT / GIB:.0f} GiB',
+            f'{needed / GIB:.2f} GiB (the code at full size alone would be '
+            f'{4 * LARGE_CHANNELS * height * width / GIB:.2f} GiB)',
             needed < MEMORY_LIMIT,
         )
     )
-    show(f'prediction and scoring of one image, levels {model.omh_head.level_sizes}', rows)
-    path = write_csv('evaluation', rows, environment, args.out_dir)
-    show_verdicts(verdicts)
-    print(f'written: {path}')
-    return verdicts
+    title = f'prediction and scoring of one image, levels {model.omh_head.level_sizes}'
+    return finish('evaluation', title, rows, environment, args, verdicts)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -13,28 +13,14 @@ batch 8 and 40 GB at batch 64, and is run where ``--batch-sizes`` says so alone.
 from __future__ import annotations
 
 import gc
-import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import (
-    POSITIONS_PER_IMAGE,
-    Verdict,
-    fork_and_print,
-    interleave,
-    measure_apart,
-    parser,
-    peak_rise,
-    positive,
-    show,
-    show_verdicts,
-    start,
-    tensor_peak,
-    write_csv,
-)
+from common import POSITIONS_PER_IMAGE, Verdict, finish, gains, interleave, parser, positive, span, start, times
+from memory import MIB, add_apart_option, measure_apart, measured_apart, peak_rise, tensor_peak
 from torch import Tensor
 
 from omh_mmseg.models.losses import draw_random_negatives, hidden_positive_contrast
@@ -42,7 +28,6 @@ from omh_mmseg.models.losses import draw_random_negatives, hidden_positive_contr
 FEATURES, CODE, POOL = 384, 512, 2048
 TEMPERATURE, SPECIFIC_WEIGHT, RHO = 0.8, 0.5, 0.02
 OBJECTS = 40
-MIB = 2**20
 LIMIT_GIB = 24
 
 
@@ -131,10 +116,9 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
     options.add_argument('--batch-sizes', type=positive, nargs='+', default=[8], help='for both forms')
     options.add_argument('--lean-batch-sizes', type=positive, nargs='*', default=[64], help='for the lean form alone')
     options.add_argument('--positions', type=positive, default=POSITIONS_PER_IMAGE, help='patches per image')
-    options.add_argument('--memory-of', help='internal: cases whose memory to print, as JSON')
+    add_apart_option(options)
     args = options.parse_args(argv)
-    if args.memory_of:
-        fork_and_print(measure_memory, json.loads(args.memory_of))
+    if measured_apart(args, measure_memory):
         return []
     environment = start(args)
     rows: list[dict[str, Any]] = []
@@ -143,29 +127,27 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
         samples = interleave({form: prepare(form, inputs) for form in FORMS}, args.repeats, progress=f'batch {batch}')
         del inputs
         for form in FORMS:
-            rows.append(dict(batch=batch, patches=batch * args.positions, form=form))
-            rows[-1] |= dict(wall_ms=samples[form].wall_ms, cpu_ms=samples[form].cpu_ms)
-            (memory,) = measure_apart(__file__, [(form, batch, args.positions, environment['threads'], True)])
-            rows[-1] |= {key: round(memory[key], 1) for key in ('rss_mib', 'tensors_mib')}
-    for batch in args.lean_batch_sizes:
-        (memory,) = measure_apart(__file__, [('lean', batch, args.positions, environment['threads'], False)])
+            rows.append(dict(batch=batch, patches=batch * args.positions, form=form, **times(samples[form])))
+    cases = [(row['form'], row['batch'], args.positions, environment['threads'], True) for row in rows]
+    cases += [('lean', batch, args.positions, environment['threads'], False) for batch in args.lean_batch_sizes]
+    memories = measure_apart(__file__, cases)
+    for row, memory in zip(rows, memories):
+        row.update({key: round(memory[key], 1) for key in ('rss_mib', 'tensors_mib')})
+    for batch, memory in zip(args.lean_batch_sizes, memories[len(rows) :]):
         rows.append(
             dict(
                 batch=batch,
                 patches=batch * args.positions,
                 form='lean',
-                wall_ms=1e3 * memory['wall_s'],
-                cpu_ms=1e3 * memory['cpu_s'],
+                wall_ms=round(1e3 * memory['wall_s'], 2),
+                cpu_ms=round(1e3 * memory['cpu_s'], 2),
                 rss_mib=round(memory['rss_mib'], 1),
                 tensors_mib='',
             )
         )
-    show('Contrast of hidden positives: forward and backward', rows)
-    path = write_csv('hidden_positive_loss', rows, environment, args.out_dir)
-    verdicts = judge(rows, 2 * len(args.batch_sizes))
-    show_verdicts(verdicts)
-    print(f'written: {path}')
-    return verdicts
+    title = 'Contrast of hidden positives: forward and backward'
+    verdicts = judge(rows, len(FORMS) * len(args.batch_sizes))
+    return finish('hidden_positive_loss', title, rows, environment, args, verdicts)
 
 
 def prepare(form: str, inputs: Sequence[Any]) -> Callable[[], Callable[[], None]]:
@@ -180,22 +162,18 @@ def prepare(form: str, inputs: Sequence[Any]) -> Callable[[], Callable[[], None]
 
 def judge(rows: Sequence[dict[str, Any]], compared: int) -> list[Verdict]:
     """Compare the forms of each batch, and the largest lean run with the memory of a machine."""
-    gains: dict[str, list[float]] = dict(rss_mib=[], tensors_mib=[], wall_ms=[], cpu_ms=[])
-    for one, other in zip(rows[:compared:2], rows[1:compared:2]):
-        for figure, values in gains.items():
-            values.append(other[figure] / max(one[figure], 1e-3))
-    span = {figure: f'{min(values):.1f} to {max(values):.1f} times' for figure, values in gains.items()}
+    gain = gains(rows[:compared], len(FORMS), ('tensors_mib', 'rss_mib', 'wall_ms', 'cpu_ms'))
     largest = max((row for row in rows if row['form'] == 'lean'), key=lambda row: row['batch'])
     return [
         Verdict(
             "the lean contrast takes at most a quarter of the straightforward form's peak memory",
-            f'{span["rss_mib"]} less resident memory, {span["tensors_mib"]} less held by tensors',
-            min(*gains['rss_mib'], *gains['tensors_mib']) >= 4,
+            f'{span(gain["rss_mib"])} less resident memory, {span(gain["tensors_mib"])} less held by tensors',
+            min(*gain['rss_mib'], *gain['tensors_mib']) >= 4,
         ),
         Verdict(
             'the lean contrast is no slower than the straightforward form',
-            f'{span["wall_ms"]} as fast, {span["cpu_ms"]} by processor time',
-            min(*gains['wall_ms'], *gains['cpu_ms']) >= 1,
+            f'{span(gain["wall_ms"])} as fast, {span(gain["cpu_ms"])} by processor time',
+            min(*gain['wall_ms'], *gain['cpu_ms']) >= 1,
         ),
         Verdict(
             f'the lean contrast of the largest batch fits in {LIMIT_GIB} GiB',

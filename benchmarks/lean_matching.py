@@ -10,7 +10,6 @@ Memory: each alternative in a fresh process; the rise of the resident memory ove
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,24 +20,21 @@ from common import (
     LEVEL_SIZES,
     POSITIONS_PER_IMAGE,
     Verdict,
-    fork_and_print,
+    finish,
+    gains,
     interleave,
-    measure_apart,
     parser,
-    peak_rise,
     positive,
-    show,
-    show_verdicts,
+    span,
     start,
-    tensor_peak,
-    write_csv,
+    times,
 )
+from memory import MIB, add_apart_option, measure_apart, measured_apart, peak_rise, tensor_peak
 from torch import Tensor
 
 from omh_mmseg.transport import condition_plan, hierarchy_plans, transport_activations
 
 TEMPERATURE = 0.1
-MIB = 2**20
 
 
 def naive_amax(activations: Tensor, plan: Tensor) -> Tensor:
@@ -108,10 +104,9 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
     options.add_argument('--levels', type=positive, nargs='+', default=list(LEVEL_SIZES), help='K_1 .. K_N')
     options.add_argument('--directions', choices=DIRECTIONS, nargs='+', default=list(DIRECTIONS))
     options.add_argument('--naive', choices=NAIVE, nargs='+', default=list(NAIVE), help='forms to compare with')
-    options.add_argument('--memory-of', help='internal: cases whose memory to print, as JSON')
+    add_apart_option(options)
     args = options.parse_args(argv)
-    if args.memory_of:
-        fork_and_print(measure_memory, json.loads(args.memory_of))
+    if measured_apart(args, measure_memory):
         return []
     environment = start(args)
     forms = ['lean', *args.naive]
@@ -134,38 +129,27 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
                             fine=fine,
                             direction=direction,
                             form=form,
-                            wall_ms=round(samples[form].wall_ms, 2),
-                            cpu_ms=round(samples[form].cpu_ms, 2),
+                            **times(samples[form]),
                         )
                     )
     for row, memory in zip(rows, measure_apart(__file__, cases)):
         row.update({key: round(value, 2) for key, value in memory.items()})
-    show('Matching: forward and backward', rows)
-    path = write_csv('lean_matching', rows, environment, args.out_dir)
-    verdicts = judge(rows, len(forms))
-    show_verdicts(verdicts)
-    print(f'written: {path}')
-    return verdicts
+    return finish('lean_matching', 'Matching: forward and backward', rows, environment, args, judge(rows, len(forms)))
 
 
 def judge(rows: Sequence[dict[str, Any]], forms: int) -> list[Verdict]:
     """Compare each lean row with the better naive one of its case."""
-    gains: dict[str, list[float]] = dict(tensors_mib=[], rss_mib=[], wall_ms=[], cpu_ms=[])
-    for index in range(0, len(rows), forms):
-        lean, *naive = rows[index : index + forms]
-        for figure, values in gains.items():
-            values.append(min(row[figure] for row in naive) / max(lean[figure], 1e-3))
-    span = {figure: f'{min(values):.1f} to {max(values):.1f} times' for figure, values in gains.items()}
+    gain = gains(rows, forms, ('tensors_mib', 'rss_mib', 'wall_ms', 'cpu_ms'))
     return [
         Verdict(
             "lean matching takes at most a tenth of the leaner naive form's peak memory",
-            f'{span["rss_mib"]} less resident memory, {span["tensors_mib"]} less held by tensors',
-            min(*gains['rss_mib'], *gains['tensors_mib']) >= 10,
+            f'{span(gain["rss_mib"])} less resident memory, {span(gain["tensors_mib"])} less held by tensors',
+            min(*gain['rss_mib'], *gain['tensors_mib']) >= 10,
         ),
         Verdict(
             'lean matching is no slower than the faster naive form',
-            f'{span["wall_ms"]} as fast, {span["cpu_ms"]} by processor time',
-            min(*gains['wall_ms'], *gains['cpu_ms']) >= 1,
+            f'{span(gain["wall_ms"])} as fast, {span(gain["cpu_ms"])} by processor time',
+            min(*gain['wall_ms'], *gain['cpu_ms']) >= 1,
         ),
     ]
 

@@ -11,14 +11,10 @@ block of them that is read does. The neighbours found are written to a file, too
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import Verdict, parser, peak_rise, positive, show, show_verdicts, start, write_csv
+from common import Verdict, finish, parser, positive, start
+from memory import GIB, MIB, add_apart_option, measure_apart, measured_apart, peak_rise
 
 from omh_mmseg.datasets.neighbour_search import TILE_COLUMNS, neighbour_blocks
 from omh_mmseg.datasets.neighbour_store import RowFile
@@ -36,8 +33,6 @@ SPREAD = 0.7
 WRITTEN_ROWS = 10000
 COMPARED_ROWS = 64
 ROUNDING = 1e-6
-GIB = 2**30
-MIB = 2**20
 REQUIRED_GIB = 2
 
 
@@ -100,29 +95,6 @@ def measure(path: str, case: dict[str, Any]) -> dict[str, Any]:
     return dict(seconds=seconds, rss=rise, similarity=similarity.tolist())
 
 
-def measure_apart(path: Path, cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`measure` of each case in a process of its own, forked from one that has computed nothing."""
-    command = [sys.executable, __file__, '--measure', json.dumps([str(path), cases])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{')]
-    if done.returncode or len(results) != len(cases):
-        raise RuntimeError(f'measured {len(results)} of {len(cases)} cases:\n{done.stderr}')
-    return results
-
-
-def fork_and_measure(path: str, cases: Sequence[dict[str, Any]]) -> None:
-    """Print the figures of each case as one line of JSON."""
-    for case in cases:
-        child = os.fork()
-        if child == 0:
-            try:
-                print(json.dumps(measure(path, case)), flush=True)
-            except Exception:
-                traceback.print_exc()
-            os._exit(0)
-        os.waitpid(child, 0)
-
-
 def main(argv: Sequence[str] | None = None) -> list[Verdict]:
     """Measure, print the table, write the CSV file."""
     options = parser(__doc__, repeats=3)
@@ -137,10 +109,9 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
         default=['topk'],
         help='searches to compare with',
     )
-    options.add_argument('--measure', help='internal: a file of features and a case, as JSON')
+    add_apart_option(options)
     args = options.parse_args(argv)
-    if args.measure:
-        fork_and_measure(*json.loads(args.measure))
+    if measured_apart(args, measure):
         return []
     environment = start(args)
     cases = [
@@ -160,17 +131,14 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
         path = Path(folder) / 'features.f32'
         print(f'writing {args.items} x {args.channels} features, then searching', file=sys.stderr)
         write_features(path, args.items, args.channels)
-        results = measure_apart(path, cases)
+        results = measure_apart(__file__, [(str(path), case) for case in cases], hold=True)
     rows = [describe(case, result) for case, result in zip(cases, results)]
-    show('Neighbour search; times of all rows are extrapolated', rows)
-    path = write_csv('neighbour_search', rows, environment, args.out_dir)
     # Not by number: of two neighbours that are equally similar up to rounding, one search may name the other first.
     compared = min(COMPARED_ROWS, *args.chunk_sizes, args.items)
     similarity = [np.asarray(result['similarity'])[:compared] for result in results]
     verdicts = judge(rows, all(np.allclose(other, similarity[0], rtol=0, atol=ROUNDING) for other in similarity))
-    show_verdicts(verdicts)
-    print(f'written: {path}')
-    return verdicts
+    title = 'Neighbour search; times of all rows are extrapolated'
+    return finish('neighbour_search', title, rows, environment, args, verdicts)
 
 
 def describe(case: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:

@@ -10,32 +10,18 @@ beside it the peak of what the tensors occupy by torch's profiler (``tensors_mib
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import (
-    Verdict,
-    fork_and_print,
-    interleave,
-    measure_apart,
-    parser,
-    peak_rise,
-    positive,
-    show,
-    show_verdicts,
-    start,
-    tensor_peak,
-    write_csv,
-)
+from common import Verdict, finish, gains, interleave, parser, positive, span, start, times
+from memory import MIB, add_apart_option, measure_apart, measured_apart, peak_rise, tensor_peak
 from torch import Tensor
 
 from omh_mmseg.models.losses import SmoothnessEnergyLoss
 
 SHIFTS = (-0.02, 0.5)
-MIB = 2**20
 
 
 def moments(features: Tensor, assignments: Tensor, permutation: Tensor) -> Tensor:
@@ -102,10 +88,9 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
     options.add_argument('--sides', type=positive, nargs='+', default=[28, 40], help='positions along a side')
     options.add_argument('--channels', type=positive, nargs='+', default=[384, 768])
     options.add_argument('--classes', type=positive, nargs='+', default=[27, 3])
-    options.add_argument('--memory-of', help='internal: cases whose memory to print, as JSON')
+    add_apart_option(options)
     args = options.parse_args(argv)
-    if args.memory_of:
-        fork_and_print(measure_memory, json.loads(args.memory_of))
+    if measured_apart(args, measure_memory):
         return []
     environment = start(args)
     names = ('batch', 'side', 'channels', 'classes')
@@ -123,36 +108,27 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
         label = ', '.join(f'{name} {value}' for name, value in described.items())
         samples = interleave({form: prepare(form, inputs) for form in FORMS}, args.repeats, progress=label)
         for form, sample in samples.items():
-            times = dict(wall_ms=round(sample.wall_ms, 2), cpu_ms=round(sample.cpu_ms, 2))
-            rows.append(dict(**described, form=form, **times))
+            rows.append(dict(**described, form=form, **times(sample)))
     cases = [(row['form'], *(row[name] for name in names), environment['threads']) for row in rows]
     for row, memory in zip(rows, measure_apart(__file__, cases)):
         row.update({key: round(value, 2) for key, value in memory.items()})
-    show('Smoothness energy: forward and backward', rows)
-    path = write_csv('smoothness_energy', rows, environment, args.out_dir)
-    verdicts = judge(rows)
-    show_verdicts(verdicts)
-    print(f'written: {path}')
-    return verdicts
+    title = 'Smoothness energy: forward and backward'
+    return finish('smoothness_energy', title, rows, environment, args, judge(rows))
 
 
 def judge(rows: Sequence[dict[str, Any]]) -> list[Verdict]:
     """Compare each row of the library's form with the one of all pairs."""
-    gains: dict[str, list[float]] = dict(tensors_mib=[], rss_mib=[], wall_ms=[], cpu_ms=[])
-    for ours, theirs in zip(rows[::2], rows[1::2]):
-        for figure, values in gains.items():
-            values.append(theirs[figure] / max(ours[figure], 1e-3))
-    span = {figure: f'{min(values):.1f} to {max(values):.1f} times' for figure, values in gains.items()}
+    gain = gains(rows, len(FORMS), ('tensors_mib', 'rss_mib', 'wall_ms', 'cpu_ms'))
     return [
         Verdict(
             "the energy takes at most a quarter of the all-pairs form's peak memory",
-            f'{span["rss_mib"]} less resident memory, {span["tensors_mib"]} less held by tensors',
-            min(*gains['rss_mib'], *gains['tensors_mib']) >= 4,
+            f'{span(gain["rss_mib"])} less resident memory, {span(gain["tensors_mib"])} less held by tensors',
+            min(*gain['rss_mib'], *gain['tensors_mib']) >= 4,
         ),
         Verdict(
             'the energy is no slower than the all-pairs form',
-            f'{span["wall_ms"]} as fast, {span["cpu_ms"]} by processor time',
-            min(*gains['wall_ms'], *gains['cpu_ms']) >= 1,
+            f'{span(gain["wall_ms"])} as fast, {span(gain["cpu_ms"])} by processor time',
+            min(*gain['wall_ms'], *gain['cpu_ms']) >= 1,
         ),
     ]
 

@@ -4,8 +4,8 @@
 
 The model is that of configs/omh_stego_vit-s8_coco.py with random weights: 224 px, 28 x 28 positions, D = 70, levels 27,
 54 and 108, past ``start_iteration``, so that the matching loss is on. A step is forward, backward and Adam, without
-data loading. OMH's part is forward and backward of ``OMHHead.loss`` on the code of such a batch, measured by itself:
-the difference of two steps of many seconds would drown in their noise, and is given beside it.
+data loading. OMH's part is forward and backward of ``OMHHead.loss`` on the code of such a batch, measured alone: the
+difference of two steps of many seconds would drown in their noise, and is given beside it.
 """
 
 from __future__ import annotations
@@ -15,32 +15,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from common import (
-    ADAM_STEP,
-    CODE_CHANNELS,
-    REPOSITORY,
-    Verdict,
-    interleave,
-    parser,
-    positive,
-    show,
-    show_verdicts,
-    start,
-    write_csv,
-)
-from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from mmengine.structures import PixelData
-from mmseg.structures import SegDataSample
+from common import ADAM_STEP, CODE_CHANNELS, Verdict, finish, interleave, parser, positive, start, times
+from hosts import BACKBONES, build_batch, build_model, host_config
 from torch import Tensor, nn
 
-import omh_mmseg.models  # noqa: F401  registers the parts and makes the stack importable
 from omh_mmseg.models.decode_heads import code_similarity
 from omh_mmseg.models.decode_heads.omh_head import _flatten
 from omh_mmseg.registry import MODELS
 
 LIMIT = 0.10
-TINY = dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48)
 # The default and what costs most: every loss on, both directions, gradients through the solver, a small lambda.
 VARIANTS: dict[str, dict[str, Any]] = {
     'default': dict(),
@@ -50,29 +33,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     'solver gradient': dict(plan_gradient='solver'),
     'all of these': dict(entropy_weight=0.01, cluster_weight=0.03, direction='both', plan_gradient='solver'),
 }
-
-
-def build_model(backbone: str, image_size: int) -> nn.Module:
-    """The config's model with random weights in training mode."""
-    config = Config.fromfile(REPOSITORY / 'configs' / 'omh_stego_vit-s8_coco.py').model
-    config.backbone.checkpoint = None
-    config.backbone.backbone.img_size = image_size
-    if backbone == 'tiny':
-        config.backbone.backbone.arch = TINY
-    # The norms logged every 50th step are watched, not needed: they are no part of the step here.
-    config.gradient_log_interval = 0
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        return MODELS.build(config).train()
-
-
-def build_batch(batch: int, image_size: int, classes: int) -> tuple[dict[str, Tensor], list[SegDataSample]]:
-    """Random pairs and labels."""
-    inputs = {name: torch.randn(batch, 3, image_size, image_size) for name in ('anchor', 'neighbour')}
-    samples = []
-    for _ in range(batch):
-        labels = PixelData(data=torch.randint(0, classes, (1, image_size, image_size)))
-        samples.append(SegDataSample(gt_sem_seg=labels))
-    return inputs, samples
 
 
 def total(losses: dict[str, Tensor]) -> Tensor:
@@ -88,25 +48,21 @@ def move(head: nn.Module) -> None:
             centres.grad = None
 
 
-def head_of(model: nn.Module, variant: dict[str, Any]) -> nn.Module:
-    """A copy of the model's OMH head with other options, past its start."""
-    config = dict(Config.fromfile(REPOSITORY / 'configs' / 'omh_stego_vit-s8_coco.py').model.omh_head)
-    config.update(variant, in_channels=CODE_CHANNELS, num_classes=model.num_classes)
-    head = MODELS.build(config).train()
-    head.iteration.fill_(head.start_iteration + head.ramp_iterations + 1)
-    return head
+def head_of(model: nn.Module, config: dict[str, Any], variant: dict[str, Any]) -> nn.Module:
+    """An OMH head of the model's config with other options."""
+    sizes = dict(in_channels=CODE_CHANNELS, num_classes=model.num_classes)
+    return MODELS.build({**config, **variant, **sizes}).train()
 
 
-def steps(model: nn.Module, inputs: dict[str, Tensor], samples: list[SegDataSample]) -> dict[str, Any]:
-    """The step without and with OMH."""
+def steps(model: nn.Module, batch: dict[str, Any]) -> dict[str, Any]:
+    """The step without and with OMH on a normalised batch."""
     optimizer = torch.optim.Adam([item for item in model.parameters() if item.requires_grad], lr=5e-4)
     head = model.omh_head
-    head.iteration.fill_(head.start_iteration + head.ramp_iterations + 1)
 
     def step(omh: nn.Module | None) -> None:
         model.omh_head = omh
         optimizer.zero_grad()
-        total(model.loss(inputs, samples)).backward()
+        total(model.loss(**batch)).backward()
         optimizer.step()
 
     return {'step without OMH': lambda: lambda: step(None), 'step with OMH': lambda: lambda: step(head)}
@@ -131,7 +87,7 @@ def parts(head: nn.Module, code: Tensor) -> dict[str, Callable[[], Callable[[], 
 
     def similarities() -> Callable[[], None]:
         leaf = code.clone().requires_grad_()
-        gradients = [torch.rand(code.shape[0], size, *code.shape[2:]) for size in head.level_sizes]
+        gradients = [torch.rand(code.shape[0], size, *code.shape[2:], device=code.device) for size in head.level_sizes]
 
         def run() -> None:
             detached = head(code)
@@ -163,36 +119,41 @@ def parts(head: nn.Module, code: Tensor) -> dict[str, Callable[[], Callable[[], 
 
 def main(argv: Sequence[str] | None = None) -> list[Verdict]:
     """Measure, print the table, write the CSV file."""
-    options = parser(__doc__, repeats=3)
+    options = parser(__doc__, repeats=3, device=True)
     options.add_argument('--batch-sizes', type=positive, nargs='+', default=[16, 32])
     options.add_argument('--image-size', type=positive, default=224)
-    options.add_argument('--backbone', choices=('vit-s8', 'tiny'), default='vit-s8', help='tiny: to try the script')
+    options.add_argument('--backbone', choices=BACKBONES, default='vit-s8', help='tiny: to try the script')
     options.add_argument('--part-repeats', type=positive, default=10, help="measurements of OMH's own parts")
     options.add_argument('--variants', choices=VARIANTS, nargs='+', default=list(VARIANTS))
     args = options.parse_args(argv)
     environment = start(args)
     torch.manual_seed(0)
-    model = build_model(args.backbone, args.image_size)
+    device = args.device
+    config = host_config('stego', omh=True, backbone=args.backbone, image_size=args.image_size)
+    # The norms logged every 50th step are watched, not needed: they are no part of the step here.
+    config.model.gradient_log_interval = 0
+    model = build_model(config, device)
     rows: list[dict[str, Any]] = []
     verdicts = []
     for batch in args.batch_sizes:
-        inputs, samples = build_batch(batch, args.image_size, model.num_classes)
+        inputs = build_batch('stego', batch, args.image_size, model.num_classes, device)
+        inputs = model.data_preprocessor(inputs, training=True)
         with torch.no_grad():
-            code = model.encode(inputs['anchor'])
-        variants = {name: head_of(model, VARIANTS[name]) for name in dict.fromkeys(['default', *args.variants])}
+            code = model.encode(inputs['inputs']['anchor'])
+        names = dict.fromkeys(['default', *args.variants])
+        variants = {name: head_of(model, config.model.omh_head, VARIANTS[name]).to(device) for name in names}
         own: dict[str, Any] = {f'OMH, {name}': whole(head, code) for name, head in variants.items()}
         own.update(parts(copy.deepcopy(variants['default']), code))
-        taken = interleave(own, args.part_repeats, progress=f'OMH alone, batch {batch}')
-        alternatives = steps(model, inputs, samples)
-        taken.update(interleave(alternatives, args.repeats, warmup=0, progress=f'whole steps, batch {batch}'))
+        taken = interleave(own, args.part_repeats, progress=f'OMH alone, batch {batch}', device=device)
+        label = f'whole steps, batch {batch}'
+        taken.update(interleave(steps(model, inputs), args.repeats, warmup=0, progress=label, device=device))
         reference = taken['step with OMH']
         for name, measured in taken.items():
             rows.append(
                 dict(
                     batch=batch,
                     what=name,
-                    wall_ms=round(measured.wall_ms, 2),
-                    cpu_ms=round(measured.cpu_ms, 2),
+                    **times(measured),
                     wall_percent=round(100 * measured.wall_ms / reference.wall_ms, 2),
                     cpu_percent=round(100 * measured.cpu_ms / reference.cpu_ms, 2),
                 )
@@ -208,11 +169,8 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
                 max(shares) < LIMIT,
             )
         )
-    show(f"OMH's share of a STEGO step, levels {model.omh_head.level_sizes}", rows)
-    path = write_csv('step_share', rows, environment, args.out_dir)
-    show_verdicts(verdicts)
-    print(f'written: {path}')
-    return verdicts
+    title = f"OMH's share of a STEGO step, levels {model.omh_head.level_sizes}"
+    return finish('step_share', title, rows, environment, args, verdicts)
 
 
 if __name__ == '__main__':
