@@ -22,6 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 import torch  # noqa: E402
+from mmengine.logging import MMLogger  # noqa: E402
 
 import omh_mmseg  # noqa: E402, F401  its workarounds go before any import of an mm package
 
@@ -126,6 +127,8 @@ def positive(text: str) -> int:
 def start(args: argparse.Namespace) -> dict[str, Any]:
     """Set the threads and describe machine and versions: the columns that end every row of a CSV file."""
     torch.set_num_threads(args.threads or os.cpu_count() or 1)
+    # What the library logs would stand between the lines of the table.
+    MMLogger.get_current_instance().setLevel('ERROR')
     cpu, gpu = _processor(), _gpu(getattr(args, 'device', 'cpu'))
     label = re.sub(r'\((r|tm)\)|processor|cpu|@.*', '', (gpu or cpu).lower())
     label = re.sub(r'[^a-z0-9]+', '-', label).strip('-') or 'unknown'

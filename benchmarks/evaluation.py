@@ -18,7 +18,6 @@ import torch
 from common import Verdict, finish, interleave, parser, positive, start, times
 from hosts import BACKBONES, build_model, host_config
 from memory import GIB, add_apart_option, measure_apart, measured_apart, peak_rise
-from mmengine.logging import MMLogger
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import nn
@@ -120,8 +119,6 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
     if measured_apart(args, measure_memory):
         return []
     environment = start(args)
-    # The metric's tables would be between those of the benchmark.
-    MMLogger.get_current_instance().setLevel('ERROR')
     torch.manual_seed(0)
     rows: list[dict[str, Any]] = []
     verdicts = []

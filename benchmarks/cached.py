@@ -1,0 +1,94 @@
+"""A small data set on disk and its feature cache, for the benchmarks that read from one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import common  # noqa: F401  makes the package importable
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler, pseudo_collate
+from mmengine.registry import DefaultScope
+from photos import write_photos
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
+
+from omh_mmseg.datasets import NeighbourPairs
+from omh_mmseg.datasets.neighbour_index import NeighbourIndex, dataset_fingerprint
+from omh_mmseg.engine.hooks.feature_cache_hook import frozen_part
+from omh_mmseg.feature_cache import CachedFeatures, FeatureCache
+from omh_mmseg.files import replaced_when_complete
+from omh_mmseg.registry import DATASETS
+
+CACHED_DTYPES = ('float32', 'float16')
+NEIGHBOURS = 7
+
+
+def write_items(folder: Path, count: int, size: int, classes: int) -> Path:
+    """Square pictures and labels, in the layout of `FolderSegDataset`; returns the folder."""
+    write_photos(folder / 'images', count, size, size)
+    (folder / 'labels').mkdir()
+    random = np.random.default_rng(0)
+    for number in range(count):
+        label = random.integers(0, classes, (size, size), dtype=np.uint8)
+        Image.fromarray(label).save(folder / 'labels' / f'{number:06d}.png')
+    return folder
+
+
+def build_dataset(folder: Path, classes: int) -> Any:
+    """The data set of such a folder; nothing is resized."""
+    pipeline = [
+        dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+        dict(type='LoadOptionalAnnotations'),
+        dict(type='PackSegInputs', meta_keys=('img_path', 'ori_shape', 'img_shape')),
+    ]
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        return DATASETS.build(
+            dict(type='FolderSegDataset', data_root=str(folder), num_classes=classes, pipeline=pipeline)
+        )
+
+
+def build_cache(model: nn.Module, config: Config, folder: Path, root: Path, dtype: str) -> FeatureCache:
+    """The cache of a folder's items under a model; nothing is computed yet."""
+    return FeatureCache(
+        root,
+        build_dataset(folder, model.num_classes),
+        frozen_part(model, config, 'train'),
+        training=True,
+        fields=list(model.frozen_fields),
+        images=model.trains_on_images,
+        dtype=dtype,
+    )
+
+
+def paired(dataset: CachedFeatures, folder: Path) -> NeighbourPairs:
+    """Pairs of cached items, with neighbours drawn by chance."""
+    images = dataset.dataset
+    items = np.arange(len(images), dtype=np.int32)[:, None]
+    ranks = np.arange(min(NEIGHBOURS + 1, len(images)), dtype=np.int32)
+    path = folder / 'neighbours.npz'
+    with replaced_when_complete(path) as file:
+        NeighbourIndex((items + ranks) % len(images), dataset_fingerprint(images)).write(file)
+    pairs = NeighbourPairs(images, path, num_neighbours=min(NEIGHBOURS, len(images) - 1))
+    # As the hook of a training does it, once the index is known to belong to the images.
+    pairs.dataset = dataset
+    return pairs
+
+
+def cached_batches(
+    model: nn.Module, config: Config, folder: Path, root: Path, dtype: str, batch: int, pairs: bool
+) -> Iterator[dict[str, Any]]:
+    """Batches of a training from its cache, without end, loaded in this process when they are asked for."""
+    dataset: Any = build_cache(model, config, folder, root, dtype).complete(batch, progress=False)
+    if pairs:
+        dataset = paired(dataset, folder)
+    return iter(build_loader(dataset, batch, InfiniteSampler(dataset, shuffle=True)))
+
+
+def build_loader(dataset: Any, batch: int, sampler: Any, workers: int = 0) -> DataLoader:
+    """A loader of a built data set, as a run has it."""
+    options = dict(num_workers=workers, persistent_workers=workers > 0, collate_fn=pseudo_collate)
+    return DataLoader(dataset, batch, sampler=sampler, **options)
