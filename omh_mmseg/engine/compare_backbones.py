@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import ast
 import difflib
-import hashlib
-import json
 import multiprocessing
 import os
 import re
 import shlex
 import statistics
-import sys
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,15 +24,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from omh_mmseg.datasets.prepare_neighbours import find_pairs_config, prepare_neighbours
 from omh_mmseg.engine import launch
 from omh_mmseg.engine.backbone_table import write_comparison
+from omh_mmseg.engine.run_process import ProcessRun, peak_memory, settings_key, told
 from omh_mmseg.files import replaced_when_complete
 from omh_mmseg.registry import DATASETS, MODELS
 
 RANDOM = 'random'
 BLOCK_PARTS = ('backbone.', 'data_preprocessor.')
 SIZED_STEPS = ('ResizeToCover', 'CentreCrop', 'ResizeShortSide')
-RESULT, CONSOLE = 'result.json', 'console.log'
 WARM_UP = 2
-ERROR_LINES = 3
 
 
 @dataclass(frozen=True)
@@ -196,7 +191,7 @@ def compare_backbones(
         task = bar.add_task('runs', total=len(jobs))
         for job in jobs:
             bar.update(task, description=f'{job["contender"].name}, seed {job["seed"]}')
-            runs.append(_finished(job) or _run(job))
+            runs.append(_carry_out(job))
             write_comparison(runs, work_dir)
             bar.advance(task)
     return runs
@@ -225,7 +220,7 @@ def train_and_measure(job: Mapping[str, Any]) -> dict[str, Any]:
     for head, found in metric.last_result.items():
         scores |= {f'{head}/mIoU': float(found.mean_iou), f'{head}/aAcc': float(found.pixel_accuracy)}
     parameters = list(runner.model.named_parameters())
-    memory_of, memory = _peak_memory()
+    memory_of, memory = peak_memory()
     return dict(
         scores=scores,
         backbone_parameters=sum(part.numel() for name, part in parameters if name.startswith('backbone.')),
@@ -241,86 +236,37 @@ def _config(job: Mapping[str, Any]) -> Config:
     return contender_config(job['host'], job['contender'], job['seed'], job['work_dir'], job['options'])
 
 
-def _key(job: Mapping[str, Any]) -> str:
-    """What tells runs of other settings apart."""
-    text = json.dumps(_config(job).to_dict(), sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _folder(job: Mapping[str, Any]) -> Path:
-    return Path(job['work_dir']) / job['contender'].slug / f'seed{job["seed"]}'
-
-
-def _identity(job: Mapping[str, Any]) -> dict[str, Any]:
+def _process_run(job: Mapping[str, Any]) -> ProcessRun:
     contender = job['contender']
-    return dict(backbone=contender.name, seed=job['seed'], random=contender.random)
+    return ProcessRun(
+        identity=dict(backbone=contender.name, seed=job['seed'], random=contender.random),
+        folder=Path(job['work_dir']) / contender.slug / f'seed{job["seed"]}',
+        key=settings_key(_config(job).to_dict()),
+        work=train_and_measure,
+        argument=dict(job),
+        stale=('random_weights.pth',),
+    )
 
 
-def _finished(job: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The stored result of a run with these settings that did not fail."""
-    path = _folder(job) / RESULT
+def _carry_out(job: Mapping[str, Any]) -> dict[str, Any]:
+    """The stored result of a job, else that of a process of its own, which its failure or memory cannot outlive."""
     try:
-        stored = json.loads(path.read_text(encoding='utf-8'))
-        return stored['run'] if stored['key'] == _key(job) and not stored['run'].get('error') else None
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """One run in a process of its own, which its failure or its memory cannot outlive."""
-    folder = _folder(job)
-    try:
-        key = _key(job)
+        run = _process_run(job)
     except Exception as error:  # a config that cannot be made is a row like any other failure
-        return _identity(job) | dict(error=_told(error))
-    _forget_other_settings(folder, key)
-    process = multiprocessing.get_context('spawn').Process(target=_work, args=(dict(job), key))
-    process.start()
+        contender = job['contender']
+        return dict(backbone=contender.name, seed=job['seed'], random=contender.random, error=told(error))
+    return run.finished() or _run(run)
+
+
+def _run(run: ProcessRun) -> dict[str, Any]:
+    process = run.start(multiprocessing.get_context('spawn'))
     try:
         process.join()
     except BaseException:
         process.terminate()
         process.join()
         raise
-    path = folder / RESULT
-    if path.is_file():
-        return json.loads(path.read_text(encoding='utf-8'))['run']
-    return _identity(job) | dict(
-        error=f'the process ended with status {process.exitcode}, by lack of memory perhaps; see {folder / CONSOLE}'
-    )
-
-
-def _forget_other_settings(folder: Path, key: str) -> None:
-    """Keep checkpoints of runs with other settings from being continued, and stored results from being taken."""
-    folder.mkdir(parents=True, exist_ok=True)
-    note = folder / 'settings.sha256'
-    if not note.is_file() or note.read_text() != key:
-        for name in (launch.LATEST, 'random_weights.pth'):
-            (folder / name).unlink(missing_ok=True)
-    (folder / RESULT).unlink(missing_ok=True)
-    _write(note, key)
-
-
-def _work(job: dict[str, Any], key: str) -> None:
-    """The other process: train, and leave the result or the error in a file."""
-    import omh_mmseg  # noqa: F401  registers everything
-
-    folder = _folder(job)
-    with open(folder / CONSOLE, 'a', encoding='utf-8') as console:
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(console.fileno(), stream.fileno())
-        run = _identity(job)
-        try:
-            run |= train_and_measure(job)
-        except Exception as error:
-            traceback.print_exc()
-            run['error'] = _told(error)
-        _write(folder / RESULT, json.dumps(dict(key=key, run=run), indent=1))
-
-
-def _told(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f'{type(error).__name__}: {" ".join(lines[:ERROR_LINES])}'
+    return run.result(process)
 
 
 def _random_weights(frozen: Any, seed: int) -> None:
@@ -351,21 +297,6 @@ def _milliseconds(model: Any, config: Config, count: int) -> float:
     return round(statistics.median(times[WARM_UP:] or times), 2)
 
 
-def _peak_memory() -> tuple[str, float]:
-    """Whose memory, and its peak in MiB: the GPU's allocations where there is one, else this process's."""
-    if torch.cuda.is_available():
-        return 'GPU', round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    try:
-        # Unlike getrusage, this does not count what the parent had before this process was started.
-        status = Path('/proc/self/status').read_text()
-        return 'process', round(int(re.search(r'VmHWM:\s*(\d+)', status)[1]) / 2**10, 1)  # type: ignore[index]
-    except (OSError, TypeError):
-        import resource
-
-        unit = 2**20 if sys.platform == 'darwin' else 2**10
-        return 'process', round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
-
-
 def _has_pairs(config: Config) -> bool:
     try:
         find_pairs_config(config)
@@ -379,9 +310,3 @@ def _parsed(value: str) -> Any:
         return ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return value
-
-
-def _write(path: Path, text: str) -> Path:
-    with replaced_when_complete(path) as file:
-        file.write(text.encode())
-    return path

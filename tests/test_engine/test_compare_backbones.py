@@ -25,6 +25,7 @@ from omh_mmseg.engine.compare_backbones import (
     parse_contender,
     train_and_measure,
 )
+from omh_mmseg.engine.run_process import RESULT, forget_other_settings, write_text
 from omh_mmseg.visualization.comparison import draw_comparison
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -183,20 +184,19 @@ def counted(monkeypatch) -> list[str]:
     """Runs are made up in this process; the list has the name and seed of each."""
     made: list[str] = []
 
-    def run(job):
-        identity = module._identity(job)
+    def carry_out(run):
+        identity = dict(run.identity)
         made.append(f'{identity["backbone"]} {identity["seed"]}')
-        key, folder = module._key(job), module._folder(job)
-        module._forget_other_settings(folder, key)
+        forget_other_settings(run.folder, run.key)
         found = identity | (
             dict(error='ValueError: no') if 'fails' in identity['backbone'] else
             dict(scores={'probe/mIoU': 10.0 + identity['seed']}, backbone_parameters=1, trained_parameters=2,
                  milliseconds=3.0, memory=4.0, memory_of='process', seconds=5.0)
         )  # fmt: skip
-        module._write(folder / module.RESULT, json.dumps(dict(key=key, run=found)))
+        write_text(run.folder / RESULT, json.dumps(dict(key=run.key, run=found)))
         return found
 
-    monkeypatch.setattr(module, '_run', run)
+    monkeypatch.setattr(module, '_run', carry_out)
     return made
 
 
@@ -210,16 +210,6 @@ def test_finished_runs_are_kept_and_failed_ones_tried_again(tmp_path, counted):
     counted.clear()
     compare_backbones(STEGO, contenders[:1], [0], tmp_path, {'train_cfg.max_iters': 7}, progress=False)
     assert counted == ['good 0']
-
-
-def test_other_settings_are_not_continued(tmp_path):
-    for name in (launch.LATEST, 'random_weights.pth', module.RESULT):
-        (tmp_path / name).touch()
-    module._forget_other_settings(tmp_path, 'key')
-    assert [path.name for path in tmp_path.iterdir()] == ['settings.sha256']
-    (tmp_path / launch.LATEST).touch()
-    module._forget_other_settings(tmp_path, 'key')
-    assert (tmp_path / launch.LATEST).is_file()
 
 
 def test_config_that_cannot_be_made_is_a_row(tmp_path):

@@ -1,0 +1,42 @@
+"""Which state of the package's own source a result was made with."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+from omh_mmseg.version import __version__
+
+PACKAGE = Path(__file__).resolve().parents[1]
+WITHOUT_EFFECT = ('visualization', 'apis', 'assets')
+"""Rooms that act on no training and no score."""
+
+
+def source_commit() -> str:
+    """The git commit, with ``+`` where the package or the configs differ from it; else the version."""
+    root = PACKAGE.parent
+    try:
+        commit = _git('rev-parse', '--short=10', 'HEAD', folder=root)
+        changed = _git('status', '--porcelain', '--', str(PACKAGE), str(root / 'configs'), folder=root)
+    except (OSError, subprocess.SubprocessError):
+        return f'version {__version__}'
+    return commit + ('+' if changed else '')
+
+
+def source_key() -> str:
+    """A hash of the source that acts on trainings and scores: the package without pictures, apis and commands."""
+    content = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob('*.py')):
+        parts = path.relative_to(PACKAGE).parts
+        # Modules right in engine/ are what the commands are made of, apart from the optimiser's constructor.
+        command = parts[0] == 'engine' and len(parts) == 2 and path.stem != 'optim_wrapper_constructor'
+        if parts[0] in WITHOUT_EFFECT or parts[0].startswith('.') or command:
+            continue
+        content.update('/'.join(parts).encode() + b'\0' + path.read_bytes() + b'\0')
+    return content.hexdigest()
+
+
+def _git(*words: str, folder: Path) -> str:
+    done = subprocess.run(['git', *words], cwd=folder, capture_output=True, text=True, check=True, timeout=20)
+    return done.stdout.strip()
