@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from omh_mmseg.datasets.neighbour_search import Rows
 from omh_mmseg.datasets.wrappers.base import DatasetWrapper
 
-BACKBONE_KEYS_OUTSIDE = ('checkpoint', 'init_cfg', 'pretrained')
+BACKBONE_KEYS_OUTSIDE = ('checkpoint', 'init_cfg', 'pretrained', 'channels_last')
 TRANSFORMS_OUTSIDE = ('PackSegInputs', 'LoadAnnotations', 'LoadOptionalAnnotations')
 SAMPLED_SIZES = 64
 WRITTEN_ROWS = 65536
@@ -140,7 +140,8 @@ def model_fingerprint(backbone: nn.Module, backbone_cfg: dict, preprocessor_cfg:
 
     Args:
         backbone: The built backbone with its weights loaded.
-        backbone_cfg: Its config; where the weights come from does not count, their digest does.
+        backbone_cfg: Its config; where the weights come from does not count, their digest does, nor does
+            the order of the values in memory.
         preprocessor_cfg: Config of the data preprocessor.
 
     Returns:

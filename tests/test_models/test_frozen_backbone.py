@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.logging import MMLogger
 
+from omh_mmseg.datasets.neighbour_index import model_fingerprint
 from omh_mmseg.models.backbones import FrozenBackbone, frozen_backbone
 from omh_mmseg.registry import MODELS
 
@@ -216,6 +217,82 @@ def test_images_resized_to_patches(tiny_vit, size, fitted):
     assert torch.equal(backbone(images), expected.features)
 
 
+# ---- precision and memory
+
+
+@pytest.mark.parametrize('outside', [None, torch.bfloat16], ids=['float32 heads', 'bfloat16 heads'])
+@pytest.mark.parametrize('precision', ['float32', 'bfloat16', 'float16'])
+def test_precision_of_the_backbone_alone(tiny_vit, precision, outside):
+    backbone = FrozenBackbone(tiny_vit, precision=precision)
+    before = copy.deepcopy(backbone.state_dict())
+    images, dtype = torch.randn(2, 3, 32, 40), getattr(torch, precision)
+    with torch.autocast('cpu', None if dtype == torch.float32 else dtype, enabled=dtype != torch.float32):
+        expected = _copied(backbone, precision=None).taps(images, attention='mean')
+    assert expected.keys.dtype == dtype
+    with torch.autocast('cpu', outside, enabled=outside is not None):
+        taps = backbone.taps(images, attention='mean')
+        code = torch.nn.Conv2d(24, 2, 1)(taps.features)
+    assert code.dtype == (outside or torch.float32)
+    for found, wanted in zip(taps, expected):
+        assert found.dtype == torch.float32
+        assert torch.equal(found, wanted.float())
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+
+
+def test_precision_of_the_caller(tiny_vit):
+    backbone = FrozenBackbone(tiny_vit)
+    assert backbone.precision is None and backbone(torch.randn(1, 3, 32, 32)).dtype == torch.float32
+    with torch.autocast('cpu', torch.bfloat16):
+        assert backbone.taps(torch.randn(1, 3, 32, 32)).keys.dtype == torch.bfloat16
+
+
+def test_double_features_stay_double(tiny_vit):
+    backbone = FrozenBackbone(tiny_vit, precision='float32').double()
+    assert backbone(torch.randn(1, 3, 32, 32, dtype=torch.float64)).dtype == torch.float64
+
+
+def _copied(backbone: FrozenBackbone, **attributes) -> FrozenBackbone:
+    other = copy.deepcopy(backbone)
+    for name, value in attributes.items():
+        setattr(other, name, value)
+    return other
+
+
+CONVOLUTIONAL = ('resnet', 'resnet_v1c', 'mobilenet')
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_channels_last_in_convolutional_nets(name):
+    automatic = build(name)
+    assert automatic.channels_last == (name in CONVOLUTIONAL)
+    last, first = build(name, channels_last=True), build(name, channels_last=False)
+    for backbone in (automatic, last):
+        backbone.load_state_dict(first.state_dict())
+    kernels = [item.weight for item in last.modules() if isinstance(item, torch.nn.Conv2d)]
+    assert all(item.is_contiguous(memory_format=torch.channels_last) for item in kernels)
+    seen = []
+    last.backbone.register_forward_pre_hook(lambda _module, given: seen.append(given[0]))
+    images = torch.randn(2, 3, 64, 96)
+    torch.testing.assert_close(last(images), first(images), rtol=1e-4, atol=1e-5)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(automatic(images), (last if automatic.channels_last else first)(images))
+    assert all(torch.equal(value, first.state_dict()[key]) for key, value in last.state_dict().items())
+
+
+def test_fingerprint_knows_the_precision_and_not_the_layout(tiny_vit):
+    built = FrozenBackbone(tiny_vit)
+
+    def fingerprint(**options) -> dict:
+        return model_fingerprint(built, dict(type='FrozenBackbone', backbone=tiny_vit, **options), {})
+
+    prints = [fingerprint(precision=precision) for precision in ('float32', 'bfloat16', 'float16')]
+    assert len({item['backbone'] for item in [fingerprint(), *prints]}) == 4
+    assert fingerprint(channels_last=True) == fingerprint(channels_last=False) == fingerprint()
+    last, first = build('resnet', channels_last=True), build('resnet', channels_last=False)
+    last.load_state_dict(first.state_dict())
+    assert model_fingerprint(last, {}, {}) == model_fingerprint(first, {}, {})
+
+
 # ---- wrong configs
 
 
@@ -402,6 +479,8 @@ def test_attention_with_biases_or_rotations_is_not_offered(cfg):
 def test_unknown_choices(tiny_vit):
     with pytest.raises(ValueError, match=r"input_fit must be one of \('error', 'resize'\); got 'pad'"):
         FrozenBackbone(tiny_vit, input_fit='pad')
+    with pytest.raises(ValueError, match=r"precision must be one of \(None, 'float32', .*\); got 'fp16'"):
+        FrozenBackbone(tiny_vit, precision='fp16')
     with pytest.raises(ValueError, match=r"feature must be one of \('tokens', 'keys'\); got 'KK'"):
         FrozenBackbone(tiny_vit, feature='KK')
     with pytest.raises(ValueError, match=r"attention must be one of \(None, 'mean', 'heads'\); got 'max'"):

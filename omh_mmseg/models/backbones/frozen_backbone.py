@@ -30,8 +30,9 @@ POSITION_INTERPOLATIONS = (None, 'size', 'dino')
 FEATURES = ('tokens', 'keys')
 ATTENTIONS = (None, 'mean', 'heads')
 INPUT_FITS = ('error', 'resize')
+PRECISIONS = (None, 'float32', 'bfloat16', 'float16')
 TIMM_TYPE = 'TIMMBackbone'
-CHANNELS_LAST = 'NHWC'
+TIMM_CHANNELS_LAST = 'NHWC'
 
 
 class BackboneTaps(NamedTuple):
@@ -74,6 +75,11 @@ class FrozenBackbone(BaseModule):
         input_fit: What becomes of images whose sides are no multiples of ``size_multiple``: ``'error'``, or
             ``'resize'`` them bilinearly to the nearest multiples. Nothing is padded here, and the features then belong
             to the whole image all the same.
+        precision: What the wrapped backbone computes in, whatever the heads do: ``'bfloat16'`` or ``'float16'`` under
+            an autocast of its own, ``'float32'`` without any. The weights stay as they are, and features, keys and
+            attention come out in float32. None: as the caller has it (``--amp`` or not), whose dtype comes out.
+        channels_last: Whether images and convolutions are kept in memory with the channels last. None does so where it
+            pays, in convolutional nets: those with most of their weights in convolutions.
         allow_left_over: Patterns of keys in the checkpoint that may stay unused, see `load_backbone_weights`.
         allow_missing: Patterns of parameters that the checkpoint may lack, see `load_backbone_weights`.
         init_cfg: See mmengine.
@@ -86,6 +92,7 @@ class FrozenBackbone(BaseModule):
         has_keys: Whether the last block's keys can be had.
         has_attention: Whether the last block's attention can be had.
         num_extra_tokens: Tokens before those of the patches, such as CLS; 0 without tokens.
+        channels_last: Whether the channels are kept last in memory.
 
     Raises:
         ValueError: If the type is not registered or refuses its options, the backbone returns no feature map at
@@ -106,6 +113,8 @@ class FrozenBackbone(BaseModule):
         position_interpolation: str | None = None,
         feature: str = 'tokens',
         input_fit: str = 'error',
+        precision: str | None = None,
+        channels_last: bool | None = None,
         allow_left_over: Sequence[str] = (),
         allow_missing: Sequence[str] = (),
         init_cfg: dict[str, Any] | None = None,
@@ -119,11 +128,16 @@ class FrozenBackbone(BaseModule):
         _check_choice('position_interpolation', position_interpolation, POSITION_INTERPOLATIONS)
         _check_choice('feature', feature, FEATURES)
         _check_choice('input_fit', input_fit, INPUT_FITS)
+        _check_choice('precision', precision, PRECISIONS)
         self.input_fit = input_fit
+        self.precision = precision
         self.allow_left_over, self.allow_missing = tuple(allow_left_over), tuple(allow_missing)
         self.position_interpolation = position_interpolation
         self.feature = feature
         self.backbone = _build(backbone)
+        self.channels_last = _is_convolutional(self.backbone) if channels_last is None else channels_last
+        if self.channels_last:
+            self.backbone.to(memory_format=torch.channels_last)
         if position_interpolation == 'dino':
             require_position_embedding(self.backbone)
         if feature == 'keys':
@@ -219,7 +233,15 @@ class FrozenBackbone(BaseModule):
         Source: METHODS.md 1.2, 3B.6.
         """
         _check_choice('attention', attention, ATTENTIONS)
-        return self._taps(self._fitted(images), keys, attention)
+        images = self._fitted(images)
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        if self.precision is None:
+            return self._taps(images, keys, attention)
+        dtype = None if self.precision == 'float32' else getattr(torch, self.precision)
+        with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
+            found = self._taps(images, keys, attention)
+        return BackboneTaps(*(None if item is None else item.to(_at_least_float32(item)) for item in found))
 
     def _taps(self, images: Tensor, keys: bool, attention: str | None) -> BackboneTaps:
         if not (keys or attention or self.feature == 'keys'):
@@ -293,7 +315,7 @@ class FrozenBackbone(BaseModule):
     def _as_map(self, output: Any, images: Tensor) -> Any:
         """Token sequences of a transformer, and maps of timm with channels last, as maps; anything else as it is."""
         timm_model = getattr(self.backbone, 'timm_model', None)
-        if getattr(timm_model, 'output_fmt', None) == CHANNELS_LAST and output.dim() == 4:
+        if getattr(timm_model, 'output_fmt', None) == TIMM_CHANNELS_LAST and output.dim() == 4:
             return output.permute(0, 3, 1, 2)
         layout = token_layout(self.backbone)
         if layout is None or not isinstance(output, Tensor) or output.dim() != 3:
@@ -339,6 +361,16 @@ def _build(config: dict[str, Any]) -> torch.nn.Module:
             "'mmpretrain.ResNet', ...), or dict(type='mmpretrain.TIMMBackbone', model_name=..., features_only=True) "
             'for a timm model; a backbone of your own needs its module in custom_imports.'
         ) from error
+
+
+def _is_convolutional(backbone: torch.nn.Module) -> bool:
+    convolutions = [item for item in backbone.modules() if isinstance(item, torch.nn.Conv2d)]
+    weights = sum(item.weight.numel() for item in convolutions)
+    return 2 * weights > sum(item.numel() for item in backbone.parameters())
+
+
+def _at_least_float32(values: Tensor) -> torch.dtype:
+    return torch.promote_types(values.dtype, torch.float32)
 
 
 def _check_choice(name: str, value: str | None, choices: Sequence[str | None]) -> None:
