@@ -38,7 +38,7 @@ def test_parents_are_those_of_the_tree():
     np.testing.assert_array_equal(part.parents_in(thing), HIERARCHY.object_of_part)
     np.testing.assert_array_equal(thing.parents_in(group), HIERARCHY.group_of_object)
     np.testing.assert_array_equal(thing.parents_in(thing), np.arange(12))
-    with pytest.raises(ValueError, match=r"'air' of 'object' lies in 1|'house' of 'object' lies in 3 classes of 'part'"):
+    with pytest.raises(ValueError, match="'house' of 'object' lies in 3 classes of 'part'"):
         thing.parents_in(part)
     with pytest.raises(ValueError, match="'b' of 'finest' lies in 0 classes of 'coarse'"):
         Granularity('finest', ('a', 'b'), np.arange(2)).parents_in(Granularity('coarse', ('x',), np.array([0, 255])))
