@@ -7,8 +7,8 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from omh_mmseg.engine import sweep_run
@@ -26,6 +27,7 @@ from omh_mmseg.engine.sweep_run import SweepJob, job_config, make_neighbours, pa
 from omh_mmseg.engine.sweep_table import write_sweep
 
 PREPARATION = '.preparation'
+SETTINGS_LETTERS = 16
 _DEVICE = re.compile(r'cpu|cuda:(\d+)')
 
 
@@ -54,7 +56,8 @@ class Resources:
             there = torch.cuda.device_count() if match[1] else 0
             if match[1] and int(match[1]) >= there:
                 raise ValueError(f'there is no device {device}: torch sees {there} GPUs here')
-        if not self.devices or min(self.jobs or 1, self.threads or 1) < 1:
+        counts = [len(self.devices), *(count for count in (self.jobs, self.threads) if count is not None)]
+        if min(counts) < 1:
             raise ValueError(f'devices, jobs and threads must be at least 1; got {self}')
 
     def slots(self) -> list[str]:
@@ -85,6 +88,7 @@ def run_sweep(
     only: Sequence[str] = (),
     any_source: bool = False,
     train: bool = True,
+    runs_dir: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Train and score every run of a plan with every seed; needed neighbour indices are made first.
@@ -103,6 +107,8 @@ def run_sweep(
             empty.
         any_source: Keep finished runs of other source, too.
         train: False makes table and figures of what is there and carries out nothing.
+        runs_dir: Where to keep the runs by their settings, for several sweeps to share; in ``work_dir`` by their names
+            if None.
         progress: Draw a progress bar on stderr.
 
     Returns:
@@ -110,15 +116,16 @@ def run_sweep(
         ``commit``, ``status`` (``'finished'`` or ``'failed'``), and either ``error`` or what `train_and_score` returns.
 
     Raises:
-        BlockingIOError: Another sweep is at work in ``work_dir``.
+        BlockingIOError: Another sweep is at work in ``work_dir`` or ``runs_dir``.
         ValueError: ``only`` matches no run.
     """
     resources = resources or Resources(default_devices())
     chosen = {run.name for run in plan.runs if not only or any(fnmatch.fnmatchcase(run.name, item) for item in only)}
     if not chosen:
         raise ValueError(f'no run is named like {list(only)}; the plan has {", ".join(run.name for run in plan.runs)}')
-    with locked(Path(work_dir), wait=False):
-        sweep = _Sweep(plan, Path(work_dir), {**plan.options, **(options or {})}, resources, any_source)
+    shared = None if runs_dir is None else Path(runs_dir)
+    with locked(Path(work_dir), wait=False), locked(shared, wait=False) if shared else nullcontext():
+        sweep = _Sweep(plan, Path(work_dir), shared, {**plan.options, **(options or {})}, resources, any_source)
         sweep.write()
         if train:
             sweep.carry_out(chosen, progress)
@@ -130,20 +137,29 @@ class _Sweep:
     """The state of a sweep: what is known of each run, by name and seed."""
 
     def __init__(
-        self, plan: SweepPlan, work_dir: Path, options: Mapping[str, Any], resources: Resources, any_source: bool
+        self,
+        plan: SweepPlan,
+        work_dir: Path,
+        shared: Path | None,
+        options: Mapping[str, Any],
+        resources: Resources,
+        any_source: bool,
     ) -> None:
         self.plan = plan
         self.work_dir = work_dir
+        self.shared = shared
         self.resources = resources
         self.found: dict[tuple[str, int], dict[str, Any]] = {}
         self.pending: dict[tuple[str, int], ProcessRun] = {}
+        self.identities: dict[tuple[str, int], dict[str, Any]] = {}
         self.pairs: dict[tuple[str, int], str] = {}
         self.commit, self.source = source_commit(), source_key()
         files: dict[str, Config] = {}
         # Seeds are the outer loop, so that a sweep that is cut off has compared everything at least once.
         for seed in plan.seeds:
             for run in plan.runs:
-                job = SweepJob(run, seed, str(work_dir), options, plan.protocols, resources.threads_each())
+                folder = str(work_dir / run.slug / f'seed{seed}')
+                job = SweepJob(run, seed, folder, options, plan.protocols, resources.threads_each())
                 self._look_up(job, files, any_source)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -170,14 +186,23 @@ class _Sweep:
             free = self.resources.slots()
             running: dict[int, tuple[tuple[str, int], ProcessRun, str, BaseProcess]] = {}
             while waiting or running:
-                while waiting and free:
-                    which, run = waiting.pop(0)
+                while free:
+                    busy = {run.folder for _, run, *_ in running.values()}
+                    place = next((i for i, (_, run) in enumerate(waiting) if run.folder not in busy), None)
+                    if place is None:
+                        break
+                    which, run = waiting.pop(place)
+                    kept = run.finished()  # by a run of the same settings and another name
+                    if kept is not None:
+                        self._settle(which, kept)
+                        bar.advance(task)
+                        continue
                     device = free.pop(0)
                     process = start(run, device)
                     running[process.sentinel] = (which, run, device, process)
                 told_names = ', '.join(f'{name}, seed {seed}' for (name, seed), *_ in running.values())
                 bar.update(task, description=told_names)
-                for sentinel in wait(list(running)):
+                for sentinel in wait(list(running)) if running else ():
                     which, run, device, process = running.pop(cast(int, sentinel))
                     process.join()
                     free.append(device)
@@ -188,32 +213,41 @@ class _Sweep:
         which = (job.run.name, job.seed)
         identity = dict(
             name=job.run.name, seed=job.seed, config=job.run.config, curve=job.run.curve, x=job.run.x,
-            overrides=json.dumps({**job.options, **job.run.options}, default=str), commit=self.commit,
-            threads=job.threads,
+            overrides=json.dumps({**job.options, **job.run.options}, default=str),
         )  # fmt: skip
         try:
             config = job_config(job, files)
             key = f'{settings_key(settings(config), job.protocols)} {self.source}'
+            if self.shared is not None:
+                job = replace(job, folder=str(self.shared / key[:SETTINGS_LETTERS]))
             pairs = pairs_settings(config)
         except Exception as error:  # a config that cannot be made is a row like any other failure
-            self._settle(which, identity | dict(error=told(error)), write=False)
+            self._settle(which, identity | dict(commit=self.commit, error=told(error)), write=False)
             return
         if any_source:
-            key = _stored_key(job.folder, key)
-        run = ProcessRun(identity, job.folder, key, train_and_score, job)
+            key = _stored_key(Path(job.folder), key)
+        run = ProcessRun(
+            identity | dict(folder=job.folder, commit=self.commit, threads=job.threads), Path(job.folder), key,
+            train_and_score, job,
+        )  # fmt: skip
+        self.identities[which] = identity
         kept = run.finished()
         if kept is None:
             self.pending[which] = run
         else:
-            # The plan may have given the run another place on its curves meanwhile.
-            self._settle(which, kept | dict(curve=job.run.curve, x=job.run.x), write=False)
+            self._settle(which, kept, write=False)
         if pairs is not None:
             self.pairs[which] = settings_key(pairs)
 
     def _settle(self, which: tuple[str, int], row: dict[str, Any], write: bool = True) -> None:
+        # What was made for another plan, or an earlier version of this one, had other names.
+        row = {**row, **self.identities.get(which, {})}
         self.found[which] = row | dict(status='failed' if row.get('error') else 'finished')
-        if write:
-            self.write()
+        if not write:
+            return
+        self.write()
+        end = row.get('error') or f'finished, {row["seconds"]:g} s of training'
+        MMLogger.get_current_instance().info(f'{which[0]}, seed {which[1]}: {end}')
 
     def _prepare(
         self, todo: Mapping[tuple[str, int], ProcessRun], start: Callable[[ProcessRun, str], BaseProcess]

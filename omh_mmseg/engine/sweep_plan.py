@@ -19,7 +19,8 @@ from omh_mmseg.evaluation.protocols import resolve
 PLAN_KEYS = (
     'title', 'config', 'options', 'placeholders', 'seeds', 'references', 'protocols', 'columns', 'runs', 'figures',
 )  # fmt: skip
-RUN_KEYS = ('name', 'config', 'options', 'vary')
+RUN_KEYS = ('name', 'config', 'options', 'vary', 'references')
+OWN_REFERENCE = '*'
 FIGURE_KEYS = {
     'curves': {'kind', 'file', 'curves', 'x_label', 'log_x', 'panels', 'references', 'title'},
     'effects': {'kind', 'file', 'metrics', 'reference', 'title'},
@@ -37,6 +38,7 @@ class SweepRun:
         options: Settings of its own that replace those of the file.
         curve: Name of the entry of the plan that it came from, and of the curve that it is a point of.
         x: Where on that curve: the value of the first setting that the entry varies.
+        references: Names of the runs that it is compared with; those of the plan if None.
     """
 
     name: str
@@ -44,6 +46,7 @@ class SweepRun:
     options: dict[str, Any] = field(default_factory=dict)
     curve: str = ''
     x: float | None = None
+    references: tuple[str, ...] | None = None
 
     @property
     def slug(self) -> str:
@@ -60,7 +63,7 @@ class SweepPlan:
         seeds: Of every run.
         title: Of the table.
         options: Settings that replace those of all config files, before the runs' own.
-        references: Names of runs that the others are compared with, seed by seed.
+        references: Names of the runs that the others are compared with, seed by seed.
         protocols: Names of evaluation protocols that every trained model is scored by, beside its validation.
         columns: Metrics of the table; all mIoU and aAcc if empty.
         figures: Pictures, see `omh_mmseg.visualization.sweep_curves`.
@@ -83,7 +86,7 @@ class SweepPlan:
         if len(set(slugs)) < len(slugs) or not all(slugs):
             double = sorted({name for name, slug in zip(names, slugs) if slugs.count(slug) > 1 or not slug})
             raise ValueError(f'the names of the runs must differ, also as folder names; got {", ".join(double)}')
-        for name in self.references:
+        for name in self.all_references():
             if name not in names:
                 raise ValueError(f'references has {name!r}, which is no run; the runs are {", ".join(names)}')
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -94,13 +97,23 @@ class SweepPlan:
         for figure in self.figures:
             _check_figure(figure, curves, names)
 
+    def references_of(self, name: str) -> tuple[str, ...]:
+        """What a run is compared with: its own references or those of the plan, without itself."""
+        own = next((run.references for run in self.runs if run.name == name), None)
+        return tuple(other for other in (self.references if own is None else own) if other != name)
+
+    def all_references(self) -> list[str]:
+        """Every run that another one is compared with."""
+        return list(dict.fromkeys([*self.references, *(name for run in self.runs for name in run.references or ())]))
+
 
 def read_plan(path: str, placeholders: Mapping[str, Any] | None = None) -> SweepPlan:
     """Read a plan file: Python, YAML or JSON as of a config file.
 
-    It has ``runs``, a list of ``dict(name, config, options, vary)``, and the other fields of `SweepPlan`. ``config``
-    may be given once for all runs. ``vary`` maps settings to lists of values and makes one run of each combination.
-    ``{word}`` in a config file's name, a title or an option is replaced by the value of the placeholder of that name.
+    It has ``runs``, a list of ``dict(name, config, options, vary, references)``, and the other fields of `SweepPlan`.
+    ``config`` may be given once for all runs. ``vary`` maps settings to lists of values and makes one run of each
+    combination. ``{word}`` in a config file's name, a title or an option is replaced by the value of the placeholder of
+    that name. Variables that start with an underscore are the plan's own.
 
     Args:
         path: The plan file.
@@ -111,7 +124,7 @@ def read_plan(path: str, placeholders: Mapping[str, Any] | None = None) -> Sweep
         ValueError: An unknown key, placeholder or run; two runs of one name; no runs.
     """
     launch.check_config(path)
-    plan = Config.fromfile(path).to_dict()
+    plan = {key: value for key, value in Config.fromfile(path).to_dict().items() if not key.startswith('_')}
     _check_keys(path, plan, PLAN_KEYS)
     words = dict(plan.get('placeholders') or {})
     unknown = sorted(set(placeholders or {}) - set(words))
@@ -127,7 +140,9 @@ def read_plan(path: str, placeholders: Mapping[str, Any] | None = None) -> Sweep
         config = entry.get('config', plan.get('config'))
         if not entry.get('name') or not config:
             raise ValueError(f"{path}: a run needs a name and a config file, its own or the plan's; got {entry!r}")
-        one = SweepRun(str(entry['name']), str(config), dict(entry.get('options') or {}), str(entry['name']))
+        name, references = str(entry['name']), entry.get('references')
+        own = None if references is None else tuple(references)
+        one = SweepRun(name, str(config), dict(entry.get('options') or {}), name, references=own)
         runs += _varied(one, entry.get('vary') or {})
     return SweepPlan(
         tuple(runs),
@@ -226,7 +241,7 @@ def _check_figure(figure: Mapping[str, Any], curves: set[str], names: Sequence[s
     references = [*figure.get('references', ()), *filter(None, [figure.get('reference')])]
     wanted += [('reference', name, set(names)) for name in references]
     for what, name, known in wanted:
-        if name not in known:
+        if name not in known and (what, name) != ('reference', OWN_REFERENCE):
             raise ValueError(f'figure {figure["file"]!r} has the {what} {name!r}; there are {", ".join(sorted(known))}')
     required = 'panels' if kind == 'curves' else 'metrics'
     if not figure.get(required):

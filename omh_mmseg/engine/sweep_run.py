@@ -36,7 +36,7 @@ class SweepJob:
     Attributes:
         run: Which.
         seed: Of its training.
-        work_dir: Folder of the whole sweep.
+        folder: Of the run.
         options: Settings of all runs.
         protocols: See `SweepPlan`.
         threads: Of torch in this process; None leaves them.
@@ -44,15 +44,10 @@ class SweepJob:
 
     run: SweepRun
     seed: int
-    work_dir: str
+    folder: str
     options: Mapping[str, Any]
     protocols: tuple[str, ...] = ()
     threads: int | None = None
-
-    @property
-    def folder(self) -> Path:
-        """Of the run."""
-        return Path(self.work_dir) / self.run.slug / f'seed{self.seed}'
 
 
 def job_config(job: SweepJob, files: dict[str, Config] | None = None) -> Config:
@@ -80,7 +75,7 @@ def job_config(job: SweepJob, files: dict[str, Config] | None = None) -> Config:
         if options:
             config.merge_from_dict(options)
             apply_shared_options(config, options)
-    config.work_dir = str(job.folder)
+    config.work_dir = job.folder
     config.randomness = {**config.get('randomness', {}), 'seed': job.seed}
     return config
 

@@ -18,7 +18,7 @@ SHOWN = ('/mIoU', '/aAcc')
 HEAD_OF_HOSTS = 'probe'
 MEASURES = ('ms_per_step', 'seconds', 'memory')
 IDENTITY = ('name', 'config', 'overrides', 'seed', 'commit', 'status', 'error', 'seconds', 'ms_per_step', 'memory',
-            'memory_of', 'threads')  # fmt: skip
+            'memory_of', 'threads', 'folder')  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,9 @@ def summarise(rows: Sequence[Mapping[str, Any]], plan: SweepPlan) -> list[dict[s
             if values:
                 summary[metric] = statistics.mean(values.values())
                 summary[f'{metric} spread'] = statistics.stdev(values.values()) if len(values) > 1 else None
-            for reference in plan.references:
+            for reference in plan.references_of(name):
                 compared = _difference(rows, name, reference, metric)
-                if compared is not None and (metric not in MEASURES):
+                if compared is not None and metric not in MEASURES:
                     key = f'{metric} - {reference}'
                     summary |= {key: compared.mean, f'{key} spread': compared.spread, f'{key} seeds': compared.seeds,
                                 f'{key} in spreads': compared.spreads, f'{key} mark': compared.mark}  # fmt: skip
@@ -131,16 +131,17 @@ def sweep_table(rows: Sequence[Mapping[str, Any]], plan: SweepPlan) -> str:
         cells = [summary['name'], str(summary['seeds']), *(_mean(summary, metric) for metric in metrics)]
         cells += [_number(summary.get('ms_per_step'), 1), _number(summary.get('memory'), 0)]
         body.append([*cells, summary['error']] if failing else cells)
-    parts = [f'# {plan.title}\n' if plan.title else '', _markdown([*heads, 'error'] if failing else heads, body)]
-    for reference in plan.references:
+    parts = [f'# {plan.title}\n\n' if plan.title else '', _markdown([*heads, 'error'] if failing else heads, body)]
+    references = plan.all_references()
+    for reference in references:
         body = []
         for name in names:
             found = [_difference(rows, name, reference, metric) for metric in metrics]
-            if name != reference and any(found):
+            if reference in plan.references_of(name) and any(found):
                 body.append([name, *map(_told_difference, found)])
         if body:
             parts.append(f'\nDifference to {reference}, by seed\n\n' + _markdown(['', *map(_head, metrics)], body))
-    if plan.references:
+    if references:
         parts.append(f'\n{_NOTE}\n')
     commits = list(dict.fromkeys(row['commit'] for row in rows if row['status'] == 'finished'))
     if commits:
@@ -169,7 +170,7 @@ def write_sweep(
     if figures:
         from omh_mmseg.visualization.sweep_curves import draw_figure  # drawing is dear to import, and not always asked
 
-        drawn = (draw_figure(folder / figure['file'], figure, rows) for figure in plan.figures)
+        drawn = (draw_figure(folder / figure['file'], figure, rows, plan) for figure in plan.figures)
         paths += [path for path in drawn if path is not None]
     return paths
 

@@ -12,6 +12,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from omh_mmseg.engine.sweep_plan import OWN_REFERENCE, SweepPlan
 from omh_mmseg.engine.sweep_table import by_seed, compare, reference_values
 from omh_mmseg.visualization.figures import NOTE_COLOUR, TEXT_COLOUR, TEXT_SIZE, TITLE_SIZE, new_figure, save_figure
 
@@ -25,7 +26,7 @@ _NOTE_HEIGHT = 0.18
 
 
 def draw_figure(
-    path: str | os.PathLike[str], figure: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+    path: str | os.PathLike[str], figure: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], plan: SweepPlan
 ) -> Path | None:
     """Draw a figure that a plan asks for, from the runs that finished.
 
@@ -34,14 +35,17 @@ def draw_figure(
         figure: ``kind='curves'``: ``curves`` (entries of the plan with ``vary``), ``x_label``, ``log_x``, ``panels``
             (dicts with ``label`` and ``metrics``) and ``references`` (names of runs, drawn as bands). Colours tell
             metrics apart, lines and markers curves. ``kind='effects'``: ``metrics`` and ``reference``, a run whose
-            scores are subtracted seed by seed; without it the scores themselves. Either may have a ``title``.
+            scores are subtracted seed by seed (``'*'``: each run's first reference); without it the scores
+            themselves. Either may have a ``title``.
         rows: Of `omh_mmseg.engine.sweep.run_sweep`.
+        plan: Says what is compared with what.
 
     Returns:
         ``path``, or None if no run has a value of what is to be drawn.
     """
-    draw = {'curves': _draw_curves, 'effects': _draw_effects}[figure['kind']]
-    return draw(path, figure, rows)
+    if figure['kind'] == 'curves':
+        return _draw_curves(path, figure, rows)
+    return _draw_effects(path, figure, rows, plan)
 
 
 def _draw_curves(
@@ -109,11 +113,14 @@ def _draw_panel(
 
 
 def _draw_effects(
-    path: str | os.PathLike[str], figure: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+    path: str | os.PathLike[str], figure: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], plan: SweepPlan
 ) -> Path | None:
     reference, metrics = figure.get('reference'), figure['metrics']
-    names = [name for name in dict.fromkeys(row['name'] for row in rows) if name != reference]
-    found = {(name, metric): _effects(rows, name, reference, metric) for name in names for metric in metrics}
+    bases: dict[str, str | None] = {name: reference for name in dict.fromkeys(row['name'] for row in rows)}
+    if reference == OWN_REFERENCE:
+        bases = {name: next(iter(plan.references_of(name)), name) for name in bases}
+    names = [name for name, base in bases.items() if name != base]
+    found = {(name, metric): _effects(rows, name, bases[name], metric) for name in names for metric in metrics}
     names = [name for name in names if any(found[name, metric] for metric in metrics)]
     if not names:
         return None
@@ -143,7 +150,8 @@ def _draw_effects(
     axes.set_yticks(range(len(names)), labels, fontsize=TEXT_SIZE, color=TEXT_COLOUR)
     axes.set_ylim(len(names) - 0.5, -0.5)
     kinds = ' and '.join(dict.fromkeys(metric.rpartition('/')[2] for metric in metrics))
-    label = f'{kinds} minus that of {reference}' if reference else kinds
+    told = 'its reference' if reference == OWN_REFERENCE else reference
+    label = f'{kinds} minus that of {told}' if reference else kinds
     axes.set_xlabel(label, fontsize=TEXT_SIZE, color=TEXT_COLOUR)
     axes.tick_params(axis='x', labelsize=TEXT_SIZE - 1, length=2)
     axes.tick_params(axis='y', length=0)

@@ -38,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument('--reference', nargs='+', metavar='NAME', help='runs that the others are compared with')
     source.add_argument('--protocols', nargs='+', metavar='NAME', help='score every model by these, too (test.py)')
     parser.add_argument('--work-dir', required=True, help='folder of runs, tables and pictures')
+    parser.add_argument('--runs-dir', help='keep the runs here by their settings, so that sweeps share equal ones')
     parser.add_argument('--devices', nargs='+', metavar='DEVICE', help='cpu or cuda:0 cuda:1 ... (default: the first)')
     parser.add_argument('--jobs', type=int, help='runs at a time (default: one per device)')
     parser.add_argument('--threads', type=int, help='threads of each run (default: OMP_NUM_THREADS, or cores / jobs)')
@@ -70,8 +71,9 @@ def main() -> None:
             tuple(args.devices or default_devices()), args.jobs, args.threads, not args.new_interpreters
         )
         rows = run_sweep(
-            plan, args.work_dir, args.cfg_options, resources, args.only, args.any_source, not args.tables_only
-        )
+            plan, args.work_dir, args.cfg_options, resources, args.only, args.any_source, not args.tables_only,
+            args.runs_dir,
+        )  # fmt: skip
     except KeyboardInterrupt:
         sys.exit('interrupted; run the same command again to continue')
     except (OSError, ValueError) as error:

@@ -1,0 +1,31 @@
+# How much of OMH reaches the features; the control is a weight of 0.
+title = 'Weights of OMH on {host}, {images}'
+placeholders = dict(host='stego', data='vit-t8_demo', images='the demo scenes')
+config = 'configs/omh_{host}_{data}.py'
+seeds = [0, 1, 2]
+references = ['host', 'control']
+runs = [
+    dict(name='host', config='configs/{host}_{data}.py', references=[]),
+    dict(name='control', options={'model.omh_head.match_weight': 0, 'model.omh_head.cluster_weight': 0}),
+    dict(name='matching', vary={'model.omh_head.match_weight': [0.001, 0.003, 0.01, 0.03, 0.1, 0.3]}),
+    dict(
+        name='cluster loss',
+        options={'model.omh_head.match_weight': 0},
+        vary={'model.omh_head.cluster_weight': [0.001, 0.003, 0.01, 0.03, 0.1, 0.3]},
+    ),
+]
+columns = [
+    'probe/mIoU', 'probe/aAcc', 'level1/mIoU', 'level1/aAcc', 'linear/mIoU', 'train/omh_used_1', 'train/omh_used_2',
+    'train/omh_used_3',
+]  # fmt: skip
+figures = [
+    dict(
+        kind='curves', file='weights.png', curves=['matching', 'cluster loss'], x_label='weight', log_x=True,
+        references=['host', 'control'], title='Weights of OMH on {host}, {images}',
+        panels=[
+            dict(label='mIoU of level 1', metrics=['level1/mIoU']),
+            dict(label='mIoU of the probe', metrics=['probe/mIoU']),
+            dict(label='clusters in use, level 3', metrics=['train/omh_used_3']),
+        ],
+    ),
+]  # fmt: skip
