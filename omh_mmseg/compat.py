@@ -47,7 +47,7 @@ FAMILIES: dict[str, tuple[Release, ...]] = {
     ),
 }
 STACK = ('mmengine', 'mmcv', 'mmseg', 'mmpretrain')
-STACK_ROOMS = ('apis', 'datasets', 'engine', 'evaluation', 'models', 'registry', 'visualization')
+STACK_ROOMS = ('apis', 'datasets', 'engine', 'evaluation', 'feature_cache', 'models', 'registry', 'visualization')
 
 
 class StackError(ImportError):

@@ -18,6 +18,10 @@ default_hooks = dict(
     assignment=dict(type='AssignmentHook'),
     score_report=dict(type='ScoreReportHook'),
     protocol=dict(type='ProtocolHook'),
+    # A folder, e.g. data/feature_cache, switches on the cache of frozen features there.
+    feature_cache=dict(
+        type='FeatureCacheHook', folder=None, dtype='float32', splits=['train', 'val', 'test'], verify=True
+    ),
 )
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='UnsupervisedSegVisualizer', vis_backends=vis_backends, name='visualizer')

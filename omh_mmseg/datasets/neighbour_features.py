@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from omh_mmseg.models.frozen_inputs import Inputs
+
 
 @torch.no_grad()
 def pooled_features(
-    backbone: Callable[[Tensor], Tensor],
-    batches: Iterable[Tensor],
+    backbone: Callable[[Inputs], Tensor],
+    batches: Iterable[Inputs],
     first_item: int = 0,
     train_mode_dropout: float = 0.0,
     seed: int = 0,
@@ -21,7 +23,7 @@ def pooled_features(
 
     Args:
         backbone: From images (B, 3, H, W) to features (B, C, h, w), in eval mode.
-        batches: Normalised images (B, 3, H, W) on the backbone's device.
+        batches: Normalised images (B, 3, H, W) on the backbone's device, or what is frozen of them.
         first_item: Number of the first image; an interrupted computation goes on from there.
         train_mode_dropout: Channel dropout of the features, as the reference's index has it with 0.1 because its
             featurizer is left in train mode (METHODS.md 1.6, 5.7); 0 for none. See :func:`channel_masks`.

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Subset
 from torch.utils.data import Dataset as TorchDataset
 
@@ -39,6 +39,7 @@ from omh_mmseg.datasets.neighbour_store import (
     partial_progress,
 )
 from omh_mmseg.files import replaced_when_complete
+from omh_mmseg.models.frozen_inputs import FrozenInputs, Inputs
 from omh_mmseg.registry import DATASETS, MODELS
 
 
@@ -72,7 +73,8 @@ def prepare_neighbours(
 
     The features are the frozen backbone's in eval mode, averaged over the map. They and the neighbours found so far are
     kept in the folder ``<index>.partial``: an interrupted call is continued by the next one, and the memory does not
-    grow with the number of images. The index appears only when complete; the folder is deleted then.
+    grow with the number of images. The index appears only when complete; the folder is deleted then. Where the config
+    has its `FeatureCacheHook` switched on, the features are those of the cache, which is filled first.
 
     Args:
         cfg: With ``model.backbone``, ``model.data_preprocessor`` and a ``NeighbourPairs`` data set.
@@ -220,9 +222,11 @@ def _complete_features(job: _Job, partial: PartialIndex, cfg: Config, progress: 
         MMLogger.get_current_instance().info(f'continuing {partial.folder} after the features of {done} items')
     dropout = job.fingerprint.get(DROPOUT_PART) or dict(probability=0.0, seed=0)
     preprocessor = MODELS.build(job.preprocessor_cfg).to(job.device)
+    backbone = job.backbone.to(job.device)
+    dataset = _cached(job, preprocessor, cfg, progress) or job.dataset
     blocks = pooled_features(
-        job.backbone.to(job.device),
-        _batches(Subset(job.dataset, range(done, job.items)), preprocessor, cfg.train_dataloader),
+        lambda inputs: inputs.features if isinstance(inputs, FrozenInputs) else backbone(inputs),
+        _batches(Subset(dataset, range(done, job.items)), preprocessor, cfg.train_dataloader),
         done,
         dropout['probability'],
         dropout['seed'],
@@ -241,6 +245,27 @@ def _complete_features(job: _Job, partial: PartialIndex, cfg: Config, progress: 
         raise ValueError('there are no images to compute features of')
     partial.commit()
     return features
+
+
+def _cached(job: _Job, preprocessor: nn.Module, cfg: Config, progress: bool) -> Any:
+    """The data set behind the feature cache of the config's training; None where there is none."""
+    # The room of the cache needs this one.
+    from omh_mmseg.feature_cache.build import FeatureCache, FrozenPart, features_alone
+    from omh_mmseg.feature_cache.fingerprint import preprocessing
+    from omh_mmseg.feature_cache.of_model import hook_options
+
+    options = hook_options(cfg) or {}
+    if options.get('folder') is None or 'train' not in options.get('splits', ['train']):
+        return None
+    if preprocessing(preprocessor, True) != preprocessing(preprocessor, False):
+        MMLogger.get_current_instance().info('no feature cache for the index: training pads images otherwise')
+        return None
+    part = FrozenPart(job.backbone, cfg.model.backbone, preprocessor, features_alone(job.backbone))
+    cache = FeatureCache(options['folder'], job.dataset, part, True, dtype=options.get('dtype', 'float32'))
+    loader = cfg.train_dataloader
+    return cache.complete(
+        loader.get('batch_size', 16), loader.get('num_workers', 0), progress, options.get('verify', True)
+    )
 
 
 def _complete_neighbours(job: _Job, partial: PartialIndex, features: RowFile, progress: bool) -> RowFile:
@@ -293,7 +318,7 @@ def _is_current(job: _Job, force: bool) -> bool:
     return not problems
 
 
-def _batches(dataset: TorchDataset, preprocessor: nn.Module, loader_cfg: dict) -> Iterator[Tensor]:
+def _batches(dataset: TorchDataset, preprocessor: nn.Module, loader_cfg: dict) -> Iterator[Inputs]:
     loader = DataLoader(
         dataset,
         batch_size=loader_cfg.get('batch_size', 16),

@@ -9,16 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from omh_mmseg.models.frozen_inputs import Inputs
+
 MAX_VALUES = 1 << 26
 """Numbers that an upsampled map may hold at once: a quarter of a gigabyte in float32."""
 
 
-def flip_averaged(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def flip_averaged(encode: Callable[[Inputs], Tensor], images: Inputs) -> Tensor:
     """``(code(x) + flip(code(flip(x)))) / 2`` with the horizontal flip, on the grid of the code.
 
     Args:
         encode: Images (B, 3, H, W) -> code (B, D, h, w).
-        images: (B, 3, H, W).
+        images: (B, 3, H, W), or what is frozen of them.
 
     Source: METHODS.md 6.3.
     """

@@ -10,6 +10,7 @@ from mmseg.models import SegDataPreProcessor
 from mmseg.utils import SampleList, stack_batch
 from torch import Tensor
 
+from omh_mmseg.models.frozen_inputs import FrozenInputs, FrozenItem
 from omh_mmseg.registry import MODELS
 
 
@@ -20,6 +21,8 @@ class ViewsDataPreprocessor(SegDataPreProcessor):
     ``inputs`` is mmseg's list of tensors (3, H, W), or a dict of such lists, one per view. The result has ``inputs`` as
     a tensor (B, 3, H, W), or as a dict of them. All views get the same normalisation. Labels belong to the first view
     and are padded with it; samples without labels are fine.
+
+    Views of `FrozenItem`, from a feature cache, become `FrozenInputs` in place of tensors.
 
     Args:
         mean: Per channel, in the units of the input (0..255).
@@ -53,24 +56,61 @@ class ViewsDataPreprocessor(SegDataPreProcessor):
             ``dict(inputs=..., data_samples=...)``.
 
         Raises:
-            ValueError: Images of different sizes outside training, views of different batch sizes, or no images.
+            ValueError: Images of different sizes outside training, cached ones in a batch that pads them further, views
+                of different batch sizes, or no images.
         """
         data = self.cast_data(data)
         inputs, samples = data['inputs'], data.get('data_samples')
         if not isinstance(inputs, Mapping):
-            stacked, samples = self._stack(self._normalised(inputs), samples, training)
+            stacked, samples = self._view(inputs, samples, training)
             if training and self.batch_augments is not None:
                 stacked, samples = self.batch_augments(stacked, samples)
             return dict(inputs=stacked, data_samples=samples)
         lengths = {name: len(view) for name, view in inputs.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f'the views must have equally many images, got {lengths}')
-        views: dict[str, Tensor] = {}
+        views: dict[str, Tensor | FrozenInputs] = {}
         for position, (name, view) in enumerate(inputs.items()):
             labelled = samples if position == 0 else None
-            views[name], labelled = self._stack(self._normalised(view), labelled, training)
+            views[name], labelled = self._view(view, labelled, training)
             samples = labelled if position == 0 else samples
         return dict(inputs=views, data_samples=samples)
+
+    def _view(
+        self, view: Sequence[Tensor] | Sequence[FrozenItem], samples: SampleList | None, training: bool
+    ) -> tuple[Tensor | FrozenInputs, SampleList | None]:
+        items = [item for item in view if isinstance(item, FrozenItem)]
+        if items:
+            return self._frozen(items, samples, training)
+        return self._stack(self._normalised([item for item in view if isinstance(item, Tensor)]), samples, training)
+
+    def _frozen(
+        self, items: list[FrozenItem], samples: SampleList | None, training: bool
+    ) -> tuple[FrozenInputs, SampleList | None]:
+        # The padding of samples is that of the images, for which pictures of one channel stand.
+        blanks = [torch.zeros((1, 1, 1), dtype=torch.uint8).expand(1, *item.size) for item in items]
+        stacked, samples = self._stack(blanks, samples, training)
+        size = (stacked.shape[-2], stacked.shape[-1])
+        for blank in {tuple(blank.shape): blank for blank in blanks}.values():
+            alone = tuple(self._stack([blank], None, training)[0].shape[-2:])
+            if alone != size:
+                raise ValueError(
+                    f'cached features are of images padded on their own, and one of {alone} pixels is in a batch '
+                    f'padded to {size}; crop to one size in the pipeline, or use batch_size=1 or no feature cache'
+                )
+
+        def together(name: str) -> Tensor | None:
+            values = [getattr(item, name) for item in items]
+            if any(value is None for value in values):
+                return None
+            batch = torch.stack(values).to(self.device, non_blocking=self._non_blocking)
+            return batch.to(torch.promote_types(batch.dtype, torch.float32))
+
+        features = together('features')
+        assert features is not None
+        images = [item.image.to(self.device) for item in items if item.image is not None]
+        whole = self._stack(self._normalised(images), None, training)[0] if images else None
+        return FrozenInputs(features, size, together('weights'), together('mirrored'), whole), samples
 
     def _normalised(self, images: Sequence[Tensor]) -> list[Tensor]:
         if len(images) == 0:

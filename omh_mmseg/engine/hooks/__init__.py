@@ -1,6 +1,7 @@
 """Hooks."""
 
 from omh_mmseg.engine.hooks.assignment_hook import AssignmentHook
+from omh_mmseg.engine.hooks.feature_cache_hook import FeatureCacheHook
 from omh_mmseg.engine.hooks.hierarchy_hook import HierarchyHook
 from omh_mmseg.engine.hooks.neighbour_index_check_hook import NeighbourIndexCheckHook
 from omh_mmseg.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
@@ -12,6 +13,7 @@ from omh_mmseg.engine.hooks.submodule_gradient_clip_hook import SubmoduleGradien
 
 __all__ = [
     'AssignmentHook',
+    'FeatureCacheHook',
     'HierarchyHook',
     'NeighbourIndexCheckHook',
     'NonFiniteLossHook',

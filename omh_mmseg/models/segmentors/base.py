@@ -17,6 +17,7 @@ from torch import Tensor
 from omh_mmseg.models.cluster_assignment import ClusterAssignment
 from omh_mmseg.models.code_maps import arg_max, flip_averaged, slide_averaged, upsampled_norm
 from omh_mmseg.models.decode_heads import centre_scores
+from omh_mmseg.models.frozen_inputs import FrozenInputs, Inputs, pixels
 from omh_mmseg.models.segmentors.prediction_options import PredictionOptions
 from omh_mmseg.models.step_counter import StepCounter
 from omh_mmseg.registry import MODELS
@@ -105,18 +106,18 @@ class UnsupervisedSegmentor(BaseSegmentor):
         self.test_cfg, self.options = dict(test_cfg), options
 
     @abstractmethod
-    def host_losses(self, inputs: Tensor | dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    def host_losses(self, inputs: Inputs | dict[str, Inputs]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """The host's own losses of one batch.
 
         Args:
-            inputs: Normalised views (B, 3, H, W), by name where there are several.
+            inputs: Normalised views (B, 3, H, W), by name where there are several, or what is frozen of them.
 
         Returns:
             The named losses; the whole code they were computed on; and the part of it (B, D, h, w) that belongs to
             the labelled images.
         """
 
-    def loss(self, inputs: Tensor | dict[str, Tensor], data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
+    def loss(self, inputs: Inputs | dict[str, Inputs], data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
         """Named losses and figures of one training step.
 
         Args:
@@ -137,24 +138,38 @@ class UnsupervisedSegmentor(BaseSegmentor):
         self._step_counter.advance(self.iteration)
         return losses
 
-    def extract_feat(self, inputs: Tensor) -> Tensor:
-        """Frozen features (B, C, h, w) of normalised images (B, 3, H, W)."""
-        return self.backbone(inputs)
+    @property
+    def frozen_fields(self) -> dict[str, str]:
+        """What training needs of the frozen part, each with the settings that it depends on beside the backbone."""
+        return dict(features='')
 
-    def encode(self, inputs: Tensor) -> Tensor:
+    @property
+    def trains_on_images(self) -> bool:
+        """Whether a training step needs the images beside what is frozen of them."""
+        return False
+
+    def freeze(self, images: Tensor) -> FrozenInputs:
+        """The `frozen_fields` of normalised images (B, 3, H, W), which stand for them from then on."""
+        return FrozenInputs(self.backbone(images), size=(images.shape[-2], images.shape[-1]))
+
+    def extract_feat(self, inputs: Inputs) -> Tensor:
+        """Frozen features (B, C, h, w) of normalised images (B, 3, H, W)."""
+        return inputs.features if isinstance(inputs, FrozenInputs) else self.backbone(inputs)
+
+    def encode(self, inputs: Inputs) -> Tensor:
         """Code (B, D, h, w) of normalised images (B, 3, H, W)."""
         return self.decode_head(self.extract_feat(inputs))
 
-    def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
+    def encode_decode(self, inputs: Inputs, batch_data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
         """Scores of the cluster probe at the size of the input, (B, K, H, W)."""
         code = F.interpolate(self.encode(inputs), size=inputs.shape[-2:], mode='bilinear', align_corners=False)
         return self.cluster_probe(code)
 
-    def _forward(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
+    def _forward(self, inputs: Inputs, data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
         """Scores of the cluster probe on the code's grid, (B, K, h, w)."""
         return self.cluster_probe(self.encode(inputs))
 
-    def predict(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> list[SegDataSample]:
+    def predict(self, inputs: Inputs, data_samples: Sequence[SegDataSample] | None = None) -> list[SegDataSample]:
         """Segment a batch.
 
         The result is that of upsampling the code and comparing each pixel with the centres (METHODS.md 6.1), reached
@@ -163,7 +178,7 @@ class UnsupervisedSegmentor(BaseSegmentor):
         it runs at the size of the input, where the image is, and its result is upsampled.
 
         Args:
-            inputs: Normalised images (B, 3, H, W), possibly padded at the right and bottom.
+            inputs: Normalised images (B, 3, H, W), possibly padded at the right and bottom, or what is frozen of them.
             data_samples: Their metadata and, where present, labels.
 
         Returns:
@@ -171,30 +186,30 @@ class UnsupervisedSegmentor(BaseSegmentor):
             and, with OMH, ``pred_level1``, ``pred_level2``, ...; once matched, with the classes of the clusters in
             their metadata, see `ClusterAssignment.annotate`.
         """
-        samples = [SegDataSample() for _ in inputs] if data_samples is None else list(data_samples)
+        samples = [SegDataSample() for _ in range(len(inputs))] if data_samples is None else list(data_samples)
         return self.predict_from_code(self.prediction_code(inputs), inputs, samples)
 
-    def prediction_code(self, inputs: Tensor) -> Tensor:
+    def prediction_code(self, inputs: Inputs) -> Tensor:
         """Code (B, D, h, w) that predictions start from: with windows and flip averaging where ``test_cfg`` says so."""
 
-        def encode(images: Tensor) -> Tensor:
+        def encode(images: Inputs) -> Tensor:
             if self.options.mode == 'whole':
                 code = self.encode(images)
             else:
                 crop, step = self.options.crop_size, self.options.stride
-                code = slide_averaged(self.encode, images, crop, step, self.backbone.stride)
+                code = slide_averaged(self.encode, pixels(images), crop, step, self.backbone.stride)
             return code.to(torch.promote_types(code.dtype, torch.float32))
 
         return flip_averaged(encode, inputs) if self.options.flip else encode(inputs)
 
-    def predict_from_code(self, code: Tensor, inputs: Tensor, samples: list[SegDataSample]) -> list[SegDataSample]:
+    def predict_from_code(self, code: Tensor, inputs: Inputs, samples: list[SegDataSample]) -> list[SegDataSample]:
         """`predict`, given the code (B, D, h, w) of the inputs."""
         scores = self._score_maps(code)
         # One image at a time: at the size of a photo the scores of a batch would take gigabytes.
         if self.crf is None:
             per_image = ({name: maps[i : i + 1] for name, maps in scores.items()} for i in range(len(samples)))
         else:
-            refined = self.crf.refine(self._crf_jobs(code, scores, inputs, samples))
+            refined = self.crf.refine(self._crf_jobs(code, scores, pixels(inputs), samples))
             per_image = ({name: maps[None] for name, maps in one.items()} for one in refined)
         for sample, fields in zip(samples, per_image):
             size = self._image_size(sample, inputs.shape[-2:])

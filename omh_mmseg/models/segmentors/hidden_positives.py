@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
 
+from omh_mmseg.models.frozen_inputs import FrozenInputs, Inputs, pixels
 from omh_mmseg.models.losses.local_positives import (
     ATTENTION_SCALE,
     feature_affinity,
@@ -109,7 +110,7 @@ class HiddenPositives(UnsupervisedSegmentor):
         if int(self.ema_head.steps) == 0:
             self.ema_head.module.load_state_dict(self.decode_head.state_dict())
 
-    def host_losses(self, inputs: Tensor | dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    def host_losses(self, inputs: Inputs | dict[str, Inputs]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Losses of images (B, 3, H, W).
 
         Raises:
@@ -120,8 +121,8 @@ class HiddenPositives(UnsupervisedSegmentor):
         self._require_pools()
         features, weights = self._features_and_weights(images)
         views = [features]
-        if self.hidden_positive_loss.consistency_weight > 0:
-            views.append(self.extract_feat(self._other_light(images)))
+        if self.trains_on_images:
+            views.append(self.extract_feat(self._other_light(pixels(images))))
         codes = self.decode_head(torch.cat(views))
         code, *augmented = codes.split(len(images))
         mixed = self.decode_head.drop(mix_neighbours(code, weights))
@@ -164,7 +165,7 @@ class HiddenPositives(UnsupervisedSegmentor):
         return min(1.0, (step - self.warmup) / (self.total_iterations - self.warmup))
 
     @torch.no_grad()
-    def pool_vectors(self, inputs: Tensor | dict[str, Tensor], names: Sequence[str] = POOLS) -> dict[str, Tensor]:
+    def pool_vectors(self, inputs: Inputs | dict[str, Inputs], names: Sequence[str] = POOLS) -> dict[str, Tensor]:
         """Rows for reference pools: one random patch of each image, with the dropouts of the present mode.
 
         Args:
@@ -197,7 +198,7 @@ class HiddenPositives(UnsupervisedSegmentor):
                 'custom_hooks, which fills them before training.'
             )
 
-    def _single_images(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
+    def _single_images(self, inputs: Inputs | dict[str, Inputs]) -> Inputs:
         if isinstance(inputs, dict):
             raise ValueError(
                 f'HP trains on single images and got the views {sorted(inputs)}. '
@@ -205,8 +206,27 @@ class HiddenPositives(UnsupervisedSegmentor):
             )
         return inputs
 
-    def _features_and_weights(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def frozen_fields(self) -> dict[str, str]:
+        """Features and weights of local positives."""
+        return dict(features='', weights=f'{self.local_affinity}-{self.local_scale:g}')
+
+    @property
+    def trains_on_images(self) -> bool:
+        """For the view in another light, where there is one."""
+        return self.hidden_positive_loss.consistency_weight > 0
+
+    def freeze(self, images: Tensor) -> FrozenInputs:
+        """Features and weights of local positives."""
+        features, weights = self._features_and_weights(images)
+        return FrozenInputs(features, size=(images.shape[-2], images.shape[-1]), weights=weights)
+
+    def _features_and_weights(self, images: Inputs) -> tuple[Tensor, Tensor]:
         """Frozen features and the weights of local positives."""
+        if isinstance(images, FrozenInputs):
+            if images.weights is None:
+                raise ValueError('HP trains on cached features with the weights of local positives; cache them as well')
+            return images.features, images.weights
         if self.local_affinity == 'attention':
             features, _, attention = self.backbone.taps(images, keys=False, attention='mean')
             extra = self.backbone.num_extra_tokens

@@ -9,6 +9,7 @@ import torch
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from omh_mmseg.models.frozen_inputs import Inputs
 from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
 from omh_mmseg.registry import MODELS
 
@@ -46,7 +47,7 @@ class SmooSeg(UnsupervisedSegmentor):
         self.share_prototypes = share_prototypes
         self._hand_over_prototypes()
 
-    def loss(self, inputs: Tensor | dict[str, Tensor], data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
+    def loss(self, inputs: Inputs | dict[str, Inputs], data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
         """Losses of one step, all against the teacher as it was before; then the teacher follows the student.
 
         It thus takes in the student that the optimiser left in the step before (METHODS.md 3C.6). Gradients of the
@@ -57,7 +58,7 @@ class SmooSeg(UnsupervisedSegmentor):
         self._hand_over_prototypes()
         return losses
 
-    def host_losses(self, inputs: Tensor | dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    def host_losses(self, inputs: Inputs | dict[str, Inputs]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Smoothness energies of images (B, 3, H, W), B at least 2.
 
         Raises:

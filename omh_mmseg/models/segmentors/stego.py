@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from omh_mmseg.models.frozen_inputs import Inputs, joined
 from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
 from omh_mmseg.registry import MODELS
 
@@ -27,7 +27,7 @@ class STEGO(UnsupervisedSegmentor):
         super().__init__(**kwargs)
         self.correlation_loss = MODELS.build(correlation_loss)
 
-    def host_losses(self, inputs: Tensor | dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    def host_losses(self, inputs: Inputs | dict[str, Inputs]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Correlation losses of images ``anchor`` and their nearest neighbours ``neighbour``, each (B, 3, H, W).
 
         Raises:
@@ -39,7 +39,7 @@ class STEGO(UnsupervisedSegmentor):
                 f"{sorted(inputs) if isinstance(inputs, dict) else 'single images'}. "
                 "Wrap the train data set in dict(type='NeighbourPairs', ...)."
             )
-        features = self.extract_feat(torch.cat([inputs['anchor'], inputs['neighbour']]))
+        features = self.extract_feat(joined([inputs['anchor'], inputs['neighbour']]))
         both_codes = self.decode_head(features)
         code, neighbour_code = both_codes.chunk(2)
         # METHODS.md 2.2: the correspondences come from features with a channel dropout of their own.

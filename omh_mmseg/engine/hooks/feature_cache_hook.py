@@ -1,0 +1,164 @@
+"""Lets a run read frozen features from disk instead of computing them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import DATA_SAMPLERS
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from omh_mmseg.datasets.wrappers import NeighbourPairs
+from omh_mmseg.engine.hooks.random_state_hook import generator_states, restore_generators
+from omh_mmseg.feature_cache.build import FeatureCache
+from omh_mmseg.feature_cache.cached_features import SAMPLE, CachedFeatures
+from omh_mmseg.feature_cache.of_model import SPLITS, frozen_part, needs, why_live
+from omh_mmseg.registry import HOOKS
+
+
+@HOOKS.register_module()
+class FeatureCacheHook(Hook):
+    """Puts the data sets of a run behind a cache of the frozen backbone's features, and fills it first.
+
+    Channel dropout and projection come after the features, so that training from a cache in float32 is training. Below
+    ``folder`` each cache has a folder of its own, named by all that it depends on: backbone, weights, preprocessing,
+    pipeline, and the list of files with sizes and times. A change of anything makes another cache; the old one stays
+    until it is deleted.
+
+    What cannot come from a cache goes through the backbone as ever: the jittered view of `HiddenPositives`, sliding
+    windows and the views of ``--tta``.
+
+    Args:
+        folder: Of all caches. None switches the hook off.
+        dtype: ``'float32'`` is exact; ``'float16'`` and ``'bfloat16'`` take half the space.
+        splits: The loops that read from a cache, among ``'train'``, ``'val'`` and ``'test'``.
+        verify: Compare the check sums of a whole cache before it is used, and make damaged items anew; otherwise each
+            item is checked when it is read first, and a damaged one stops the run.
+
+    Raises:
+        ValueError: If an option is unknown; before a loop, if its pipeline draws at random or its items cannot be kept.
+        OSError: Before a loop, if the disk has no room for the cache.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(
+        self,
+        folder: str | None = None,
+        dtype: str = 'float32',
+        splits: Sequence[str] = SPLITS,
+        verify: bool = True,
+    ) -> None:
+        if not set(splits) <= set(SPLITS):
+            raise ValueError(f'splits of the feature cache must be among {SPLITS}; got {tuple(splits)}.')
+        self.folder, self.dtype, self.splits, self.verify = folder, dtype, tuple(splits), verify
+
+    def before_train(self, runner: Runner) -> None:
+        """Fill and use the cache of the train set, once weights and checkpoint are loaded."""
+        self._use(runner, runner.train_loop, 'train')
+
+    def before_val(self, runner: Runner) -> None:
+        """Fill and use the cache of the validation set."""
+        self._use(runner, runner.val_loop, 'val')
+
+    def before_test(self, runner: Runner) -> None:
+        """Fill and use the cache of the test set."""
+        self._use(runner, runner.test_loop, 'test')
+
+    def _use(self, runner: Runner, loop: Any, split: str) -> None:
+        if self.folder is None or split not in self.splits:
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        pairs, dataset = innermost(loop.dataloader.dataset)
+        reason = why_live(model, split)
+        if reason:
+            runner.logger.info(f'no feature cache for {split}: {reason}')
+            if isinstance(dataset, CachedFeatures):
+                self._place(runner, loop, split, pairs, dataset.dataset)
+            return
+        fields, images = needs(model, split)
+        if isinstance(dataset, CachedFeatures):
+            if set(dataset.fields) - {SAMPLE} == set(fields) and dataset.images == images:
+                return
+            dataset = dataset.dataset
+        part = frozen_part(model, backbone_config(runner.cfg), split)
+        states = generator_states()
+        cache = FeatureCache(self.folder, dataset, part, split == 'train', fields, images, self.dtype)
+        _announce(runner, cache, loop, split, 1 if pairs is None else 2)
+        cached = cache.complete(
+            loop.dataloader.batch_size or 1, loop.dataloader.num_workers, is_main_process(), self.verify
+        )
+        self._place(runner, loop, split, pairs, cached)
+        restore_generators(states)
+
+    def _place(self, runner: Runner, loop: Any, split: str, pairs: NeighbourPairs | None, dataset: Any) -> None:
+        """Let a loop load from another data set of the same items."""
+        if pairs is not None:
+            pairs.dataset = dataset
+            dataset = pairs
+        iterator = getattr(loop, 'dataloader_iterator', None)
+        sampler = loop.dataloader.sampler
+        # Earlier versions of mmengine draw the first batches as soon as the loop is built.
+        if getattr(iterator, '_iterator', None) is not None:
+            sampler = DATA_SAMPLERS.build(
+                runner.cfg[f'{split}_dataloader'].sampler, default_args=dict(dataset=dataset, seed=runner.seed)
+            )
+        loop.dataloader = reloaded(loop.dataloader, dataset, sampler)
+        if iterator is not None:
+            loop.dataloader_iterator = type(iterator)(loop.dataloader)
+
+
+def innermost(dataset: Any) -> tuple[NeighbourPairs | None, Any]:
+    """The `NeighbourPairs` of a data set, if any, and what lies below it."""
+    if isinstance(dataset, NeighbourPairs):
+        return dataset, dataset.dataset
+    return None, dataset
+
+
+def backbone_config(cfg: Any) -> Any:
+    """Config of the backbone of a run.
+
+    Raises:
+        ValueError: It is not known.
+    """
+    backbone_cfg = (cfg.get('model') or {}).get('backbone') if hasattr(cfg, 'get') else None
+    if backbone_cfg is None:
+        raise ValueError(
+            'the feature cache belongs to a config of the backbone, and this run has none; build the runner by '
+            'Runner.from_cfg, or set default_hooks.feature_cache.folder=None'
+        )
+    return backbone_cfg
+
+
+def reloaded(loader: DataLoader, dataset: Any, sampler: Any) -> DataLoader:
+    """A loader like another one, of another data set; what was drawn from the sampler stays drawn."""
+    options: dict[str, Any] = dict(
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=loader.generator,
+        prefetch_factor=loader.prefetch_factor,
+        persistent_workers=loader.persistent_workers,
+    )
+    if loader.batch_size is None:
+        return DataLoader(dataset, batch_sampler=loader.batch_sampler, **options)
+    return DataLoader(dataset, loader.batch_size, sampler=sampler, drop_last=loader.drop_last, **options)
+
+
+def _announce(runner: Runner, cache: FeatureCache, loop: Any, split: str, views: int) -> None:
+    missing = cache.missing()
+    if split == 'train':
+        steps = loop.max_iters - loop.iter
+        needed = steps * (loop.dataloader.batch_size or 1) * views * get_world_size()
+        run = f'its {steps} steps take {needed} of them without a cache'
+    else:
+        run = f'each evaluation takes {len(cache)} of them without a cache'
+    state = f'filled by {missing} forward passes of an image' if missing else 'complete'
+    runner.logger.info(f'feature cache of {split}, {cache.folder}: {state}; {run}')

@@ -1,0 +1,71 @@
+"""The data set wrapper that delivers cached features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omh_mmseg.datasets.wrappers.base import DatasetWrapper, positive_index
+from omh_mmseg.feature_cache.items import unpacked
+from omh_mmseg.feature_cache.store import FieldFile
+from omh_mmseg.models.frozen_inputs import FrozenItem
+from omh_mmseg.registry import DATASETS
+
+SAMPLE = 'sample'
+DTYPES = dict(float32=torch.float32, float16=torch.float16, bfloat16=torch.bfloat16)
+
+
+@DATASETS.register_module()
+class CachedFeatures(DatasetWrapper):
+    """A data set whose items hold cached features in place of images, as `FrozenItem`.
+
+    `FeatureCacheHook` puts it around the data set of a run. Nothing is decoded, unless the images are needed as well:
+    then the wrapped pipeline makes image, label and metadata as ever, and the features come with them.
+
+    Args:
+        dataset: The wrapped data set, built.
+        fields: Files by the attribute of `FrozenItem` that they hold, and ``'sample'``. All items are complete.
+        dtypes: Types of the values, by attribute.
+        images: Whether the images are needed as well; ``'sample'`` is then not.
+
+    Raises:
+        DamagedItemError: At the access, where an item has been damaged since.
+    """
+
+    def __init__(
+        self, dataset: Any, fields: Mapping[str, FieldFile], dtypes: Mapping[str, torch.dtype], images: bool = False
+    ) -> None:
+        self.fields, self.dtypes, self.images = dict(fields), dict(dtypes), images
+        super().__init__(dataset)
+
+    def get_data_info(self, idx: int) -> dict:
+        """Description of the item before its pipeline."""
+        return self.dataset.get_data_info(idx)
+
+    def __getitem__(self, idx: int) -> dict:
+        idx = positive_index(idx, len(self))
+        if self.images:
+            item = self.dataset[idx]
+            size = (item['inputs'].shape[-2], item['inputs'].shape[-1])
+        else:
+            sample, size = unpacked(self.fields[SAMPLE].get(idx)[0], self.dataset.get_data_info(idx))
+            item = dict(inputs=None, data_samples=sample)
+        values = {name: self.value(name, idx) for name in self.fields if name != SAMPLE}
+        return dict(item, inputs=FrozenItem(size=size, image=item['inputs'], **values))
+
+    def value(self, name: str, idx: int) -> Tensor:
+        """Features, say, of an item, in the type that they are stored in."""
+        content, shape = self.fields[name].get(idx)
+        return content.view(self.dtypes[name]).view(shape)
+
+    def __getattr__(self, name: str) -> Any:
+        # What tools look for on a data set, such as METAINFO, is there still.
+        if name.startswith('__') or 'dataset' not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({", ".join(sorted(self.fields))}, images={self.images})'

@@ -1,0 +1,164 @@
+"""What cached features belong to, completely: a change of anything gives another key."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from omh_mmseg.datasets.neighbour_index import model_fingerprint
+
+FORMAT = 1
+RANDOM_NAMES = ('Random', 'PhotoMetric', 'AutoAugment', 'TrivialAugment', 'AugMix', 'MixUp', 'Mosaic', 'GenerateEdge')
+PATH_SUFFIX = '_path'
+
+
+def cache_fingerprint(
+    dataset: Any, backbone: nn.Module, backbone_cfg: Mapping[str, Any], preprocessor: nn.Module, training: bool
+) -> dict[str, Any]:
+    """What identifies the cached items of a data set under a model.
+
+    Args:
+        dataset: The data set that is cached, completely initialised.
+        backbone: Built, with its weights.
+        backbone_cfg: Its config.
+        preprocessor: The model's data preprocessor; images are padded as it pads them.
+        training: Whether they are padded as in training.
+
+    Returns:
+        Readable parts: ``backbone``, ``weights`` (digest), ``preprocessing``, ``pipeline`` (all transforms with their
+        settings and a digest of their code), ``dataset``, ``items`` and ``files`` (digest of the paths below the root,
+        sizes and times of all images and labels and of what the loading is told of each).
+    """
+    parts = model_fingerprint(backbone, dict(backbone_cfg), {})
+    del parts['normalisation']
+    return dict(
+        format=FORMAT,
+        **parts,
+        preprocessing=preprocessing(preprocessor, training),
+        pipeline=[_described(transform) for transform in transforms_of(dataset)],
+        dataset=_chain(dataset),
+        items=len(dataset),
+        files=_files_digest(dataset),
+    )
+
+
+def fingerprint_key(fingerprint: Mapping[str, Any], dtype: str) -> str:
+    """Name of the cache's folder."""
+    text = json.dumps([fingerprint, dtype], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def preprocessing(preprocessor: Any, training: bool) -> dict[str, Any]:
+    """Normalisation and padding of images; paddings that come to the same read the same."""
+    told = preprocessor if training else preprocessor.test_cfg or {}
+    size, divisor = (_option(told, name) for name in ('size', 'size_divisor'))
+    pads = size is not None or (divisor or 1) > 1
+    padding = dict(size=None if size is None else list(size), divisor=divisor or 1)
+    normalises = bool(getattr(preprocessor, '_enable_normalize', False))
+    return dict(
+        mean=preprocessor.mean.flatten().tolist() if normalises else None,
+        std=preprocessor.std.flatten().tolist() if normalises else None,
+        swaps_channels=bool(getattr(preprocessor, '_channel_conversion', False)),
+        padding=padding | dict(image=preprocessor.pad_val, label=preprocessor.seg_pad_val) if pads else None,
+    )
+
+
+def transforms_of(dataset: Any) -> list[Any]:
+    """All transforms of a data set and of those inside it."""
+    found = list(getattr(getattr(dataset, 'pipeline', None), 'transforms', []))
+    inner = [getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or [])]
+    for one in inner:
+        if one is not None:
+            found += transforms_of(one)
+    return found
+
+
+def random_transforms(transforms: Sequence[Any]) -> list[str]:
+    """Names of transforms, also of nested ones, that are known to draw at random."""
+    names = []
+    for transform in _nested(transforms):
+        name = type(transform).__name__
+        if name.startswith(RANDOM_NAMES) and name not in names:
+            names.append(name)
+    return names
+
+
+def _nested(value: Any, depth: int = 4) -> Iterator[Any]:
+    if isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _nested(one, depth)
+    elif depth and hasattr(value, '__dict__') and not inspect.ismodule(value) and not inspect.isclass(value):
+        yield value
+        for one in vars(value).values():
+            if isinstance(one, (list, tuple)) or callable(one):
+                yield from _nested(one, depth - 1)
+
+
+def _described(transform: Any) -> str:
+    """Settings of a transform, from its attributes as well as from its text, and a digest of its code."""
+    try:
+        code = inspect.getsource(type(transform))
+    except (OSError, TypeError):
+        code = type(transform).__module__
+    settings = {
+        name: sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
+        for name, value in sorted(vars(transform).items())
+        if not callable(value)
+    }
+    text = re.sub(r' at 0x[0-9a-f]+', '', f'{transform!r} {settings!r}')
+    nested = [_described(one) for one in _nested(list(vars(transform).values())) if hasattr(one, 'transform')]
+    return ' '.join([text, hashlib.sha256(code.encode()).hexdigest()[:8], *nested])
+
+
+def _chain(dataset: Any) -> str:
+    """Classes of a data set and those inside it, wrappers with their settings."""
+    inner = getattr(dataset, 'dataset', None)
+    name = type(dataset).__qualname__
+    if inner is None:
+        return name
+    text = re.sub(r' at 0x[0-9a-f]+', '', repr(dataset))
+    return f'{text if len(text) < 200 else name} of {_chain(inner)}'
+
+
+def _files_digest(dataset: Any) -> str:
+    root = _root(dataset)
+    digest = hashlib.sha256()
+    known: dict[str, str] = {}
+    for item in range(len(dataset)):
+        info = dataset.get_data_info(item)
+        for name, value in sorted(info.items()):
+            if name.endswith(PATH_SUFFIX) and isinstance(value, str):
+                if value not in known:
+                    known[value] = _file(value, root)
+                value = known[value]
+            digest.update(f'{name}={value!r}\n'.encode())
+    return digest.hexdigest()[:16]
+
+
+def _file(path: str, root: str | None) -> str:
+    name = (os.path.relpath(path, root) if root else path).replace(os.sep, '/')
+    try:
+        state = os.stat(path)
+    except OSError:
+        return f'{name} absent'
+    return f'{name} {state.st_size} {state.st_mtime_ns}'
+
+
+def _root(dataset: Any) -> str | None:
+    while dataset is not None:
+        root = getattr(dataset, 'data_root', None)
+        if root:
+            return str(root)
+        dataset = getattr(dataset, 'dataset', None)
+    return None
+
+
+def _option(holder: Any, name: str) -> Any:
+    return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)

@@ -1,0 +1,113 @@
+"""What a model takes in place of images whose frozen features are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class FrozenItem:
+    """One image of a cached data set, as its ``inputs``.
+
+    Attributes:
+        features: Frozen features (C, h, w) of the image, padded as in a batch of its own.
+        size: Height and width of the image in pixels, without padding.
+        weights: Neighbourhood weights (9, h, w), where the host has some, see `HiddenPositives`.
+        mirrored: Features (C, h, w) of the mirrored image, where asked for.
+        image: The image itself, uint8 (3, H, W), where a step needs it as well.
+    """
+
+    features: Tensor
+    size: tuple[int, int]
+    weights: Tensor | None = None
+    mirrored: Tensor | None = None
+    image: Tensor | None = None
+
+    def pin_memory(self) -> FrozenItem:
+        """The same in pinned memory; torch's loaders call this."""
+        pinned: dict[str, Any] = {
+            name: value.pin_memory() for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **pinned)
+
+
+@dataclass
+class FrozenInputs:
+    """A batch of images, of which the backbone's part is done; stands wherever a segmentor takes images.
+
+    Attributes:
+        features: (B, C, h, w).
+        size: H and W of the batch in pixels, padding included.
+        weights: (B, 9, h, w), see `FrozenItem`.
+        mirrored: (B, C, h, w), features of the mirrored and padded images, not turned back.
+        images: Normalised and padded images (B, 3, H, W), where a step needs them as well.
+    """
+
+    features: Tensor
+    size: tuple[int, int]
+    weights: Tensor | None = None
+    mirrored: Tensor | None = None
+    images: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def shape(self) -> torch.Size:
+        """That of the images, (B, 3, H, W)."""
+        return torch.Size((len(self.features), 3, *self.size))
+
+    def flip(self, dims: int | Sequence[int]) -> FrozenInputs:
+        """The mirrored images.
+
+        Raises:
+            ValueError: The features of that flip are not there.
+        """
+        dims = (dims,) if isinstance(dims, int) else tuple(dims)
+        if self.mirrored is None or dims != (-1,):
+            raise ValueError(
+                f'the features of images flipped along {dims} are not cached; predict with test_cfg.flip=False, or '
+                'without the feature cache'
+            )
+        images = None if self.images is None else self.images.flip(-1)
+        return FrozenInputs(self.mirrored, self.size, mirrored=self.features, images=images)
+
+
+Inputs: TypeAlias = Tensor | FrozenInputs
+
+
+def joined(views: Sequence[Inputs]) -> Inputs:
+    """Batches (B, 3, H, W) one after the other, images or frozen inputs."""
+    frozen = [view for view in views if isinstance(view, FrozenInputs)]
+    images = [view for view in views if isinstance(view, Tensor)]
+    if not frozen:
+        return torch.cat(images)
+    if images or len({view.size for view in frozen}) > 1:
+        raise ValueError(f'views of several kinds or sizes cannot be joined: {[tuple(view.shape) for view in views]}')
+    parts: dict[str, Tensor] = {}
+    for field in fields(FrozenInputs):
+        values = [getattr(view, field.name) for view in frozen]
+        if all(isinstance(value, Tensor) for value in values):
+            parts[field.name] = torch.cat(values)
+    return FrozenInputs(size=frozen[0].size, **parts)
+
+
+def pixels(inputs: Inputs) -> Tensor:
+    """The normalised images (B, 3, H, W) of a batch.
+
+    Raises:
+        ValueError: Only their features are there.
+    """
+    if isinstance(inputs, Tensor):
+        return inputs
+    if inputs.images is None:
+        raise ValueError(
+            'this step needs the images themselves, and only their cached features are there; run it without the '
+            'feature cache, or set what needs them (CRF, photometric view) before the run starts'
+        )
+    return inputs.images
