@@ -26,8 +26,9 @@ figures = [
         panels=[
             dict(label='mIoU of level 1', metrics=['level1/mIoU']),
             dict(label='share of entries above 1 % of the row',
-                 metrics=['train/omh_sparsity_12', 'train/omh_sparsity_23']),
-            dict(label='effective parents', metrics=['train/omh_parents_mean_12', 'train/omh_parents_mean_23']),
+                 metrics=['train/omh_sparsity_12', 'train/omh_sparsity_23'], references=[]),
+            dict(label='effective parents', metrics=['train/omh_parents_mean_12', 'train/omh_parents_mean_23'],
+                 references=[]),
         ],
     ),
 ]  # fmt: skip

@@ -113,7 +113,8 @@ def read_plan(path: str, placeholders: Mapping[str, Any] | None = None) -> Sweep
     It has ``runs``, a list of ``dict(name, config, options, vary, references)``, and the other fields of `SweepPlan`.
     ``config`` may be given once for all runs. ``vary`` maps settings to lists of values and makes one run of each
     combination. ``{word}`` in a config file's name, a title or an option is replaced by the value of the placeholder of
-    that name. Variables that start with an underscore are the plan's own.
+    that name. Variables that start with an underscore are the plan's own. Config files are looked for from the working
+    directory, then from the folders above the plan.
 
     Args:
         path: The plan file.
@@ -142,7 +143,7 @@ def read_plan(path: str, placeholders: Mapping[str, Any] | None = None) -> Sweep
             raise ValueError(f"{path}: a run needs a name and a config file, its own or the plan's; got {entry!r}")
         name, references = str(entry['name']), entry.get('references')
         own = None if references is None else tuple(references)
-        one = SweepRun(name, str(config), dict(entry.get('options') or {}), name, references=own)
+        one = SweepRun(name, _beside(str(config), path), dict(entry.get('options') or {}), name, references=own)
         runs += _varied(one, entry.get('vary') or {})
     return SweepPlan(
         tuple(runs),
@@ -197,6 +198,13 @@ def parsed(value: str) -> Any:
         return ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return value
+
+
+def _beside(config: str, plan: str) -> str:
+    if Path(config).is_file():
+        return config
+    found = (folder / config for folder in Path(plan).resolve().parents)
+    return next((str(path) for path in found if path.is_file()), config)
 
 
 def _varied(run: SweepRun, vary: Mapping[str, Sequence[Any]]) -> Iterator[SweepRun]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -17,12 +18,12 @@ from omh_mmseg.engine.sweep_table import by_seed, compare, reference_values
 from omh_mmseg.visualization.figures import NOTE_COLOUR, TEXT_COLOUR, TEXT_SIZE, TITLE_SIZE, new_figure, save_figure
 
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
-REFERENCE_COLOURS = ('#555555', '#a08060', '#8080a0')
-STYLES = ('-', '--', ':', '-.')
+REFERENCE_COLOUR = '#666666'
+STYLES, REFERENCE_STYLES = ('-', '--', '-.'), ((0, (6, 2)), (0, (1, 2)), (0, (4, 1, 1, 1)))
 MARKERS = 'osD^v'
 _PANEL, _LEFT, _RIGHT, _BELOW, _ABOVE = (4.1, 2.9), 0.72, 0.2, 0.55, 0.3  # inches
-_LEGEND_LINE, _ROW, _LETTER, _LINE = 0.19, 0.36, 0.082, 40
-_NOTE_HEIGHT = 0.18
+_LEGEND_LINE, _ROW, _LETTER, _LINE = 0.155, 0.36, 0.082, 40
+_NOTE_HEIGHT, _DODGE = 0.18, 0.012
 
 
 def draw_figure(
@@ -33,10 +34,10 @@ def draw_figure(
     Args:
         path: PNG to write.
         figure: ``kind='curves'``: ``curves`` (entries of the plan with ``vary``), ``x_label``, ``log_x``, ``panels``
-            (dicts with ``label`` and ``metrics``) and ``references`` (names of runs, drawn as bands). Colours tell
-            metrics apart, lines and markers curves. ``kind='effects'``: ``metrics`` and ``reference``, a run whose
-            scores are subtracted seed by seed (``'*'``: each run's first reference); without it the scores
-            themselves. Either may have a ``title``.
+            (dicts with ``label``, ``metrics`` and, in place of the figure's, ``references``) and ``references`` (names
+            of runs, drawn as bands). Colours tell metrics apart, lines and markers curves. ``kind='effects'``:
+            ``metrics`` and ``reference``, a run whose scores are subtracted seed by seed (``'*'``: each run's first
+            reference); without it the scores themselves. Either may have a ``title``.
         rows: Of `omh_mmseg.engine.sweep.run_sweep`.
         plan: Says what is compared with what.
 
@@ -51,12 +52,12 @@ def draw_figure(
 def _draw_curves(
     path: str | os.PathLike[str], figure: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> Path | None:
-    curves, references = figure.get('curves') or _curves(rows), figure.get('references', ())
+    curves = figure.get('curves') or _curves(rows)
     panels = [panel for panel in figure['panels'] if _has_values(panel, curves, rows)]
     if not panels:
         return None
-    lines = [_panel_keys(panel, curves, references, rows) for panel in panels]
-    legend = _LEGEND_LINE * max(len(found) for found in lines)
+    panels = [{'references': figure.get('references', ()), **panel} for panel in panels]
+    legend = _LEGEND_LINE * max(len(_panel_keys(panel, curves, rows)) for panel in panels) + 0.05
     width = len(panels) * (_LEFT + _PANEL[0] + _RIGHT)
     above = _ABOVE if figure.get('title') else 0.1
     height = _NOTE_HEIGHT + _BELOW + _PANEL[1] + legend + above
@@ -64,10 +65,11 @@ def _draw_curves(
     for place, panel in enumerate(panels):
         left = (place * (_LEFT + _PANEL[0] + _RIGHT) + _LEFT) / width
         axes = drawing.add_axes((left, (_NOTE_HEIGHT + _BELOW) / height, _PANEL[0] / width, _PANEL[1] / height))
-        _draw_panel(axes, panel, curves, references, rows)
-        if figure.get('log_x'):
+        log = bool(figure.get('log_x'))
+        _draw_panel(axes, panel, curves, rows, log)
+        if log:
             axes.set_xscale('log')
-        positions = sorted({row['x'] for row in rows if row.get('curve') in curves and row.get('x') is not None})
+        positions = _positions(curves, rows)
         axes.xaxis.set_major_locator(FixedLocator(positions))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
@@ -86,30 +88,29 @@ def _draw_curves(
 
 
 def _draw_panel(
-    axes: Axes,
-    panel: Mapping[str, Any],
-    curves: Sequence[str],
-    references: Sequence[str],
-    rows: Sequence[Mapping[str, Any]],
+    axes: Axes, panel: Mapping[str, Any], curves: Sequence[str], rows: Sequence[Mapping[str, Any]], log: bool
 ) -> None:
-    for index, name in enumerate(references):
+    metrics = list(panel['metrics'])
+    for index, name in enumerate(panel['references']):
         for metric, found in _reference_lines(panel, name, rows):
             mean, spread = _mean_and_spread(list(found.values()))
-            colour, style = REFERENCE_COLOURS[index % len(REFERENCE_COLOURS)], STYLES[(index + 1) % len(STYLES)]
-            axes.axhspan(mean - spread, mean + spread, color=colour, alpha=0.13, linewidth=0)
-            axes.axhline(mean, color=colour, linewidth=1, linestyle=style, label=f'{name}, {_told(metric)}')
-    for metric_index, metric in enumerate(panel['metrics']):
-        for curve_index, curve in enumerate(curves):
-            points = _points(rows, curve, metric)
-            if not points:
-                continue
-            means, spreads = zip(*(_mean_and_spread(values) for values in points.values()))
-            label = _told(metric) if len(curves) == 1 else f'{curve}, {_told(metric)}'
-            axes.errorbar(
-                list(points), means, spreads, color=COLOURS[metric_index % len(COLOURS)], linewidth=1.3, capsize=2.5,
-                marker=MARKERS[curve_index % len(MARKERS)], markersize=4, label=label,
-                linestyle=STYLES[curve_index % len(STYLES)],
-            )  # fmt: skip
+            colour = COLOURS[metrics.index(metric) % len(COLOURS)] if metric in metrics else REFERENCE_COLOUR
+            axes.axhspan(mean - spread, mean + spread, color=colour, alpha=0.1, linewidth=0)
+            axes.axhline(mean, color=colour, linewidth=1, linestyle=REFERENCE_STYLES[index % len(REFERENCE_STYLES)],
+                         label=f'{name}, {_told(metric)}')  # fmt: skip
+    series = [(metric, curve) for metric in metrics for curve in curves if _points(rows, curve, metric)]
+    positions = _positions(curves, rows)
+    for place, (metric, curve) in enumerate(series):
+        points = _points(rows, curve, metric)
+        means, spreads = zip(*(_mean_and_spread(values) for values in points.values()))
+        shift = _DODGE * (place - (len(series) - 1) / 2)
+        line = curves.index(curve)
+        axes.errorbar(
+            [_shifted(x, shift, positions, log) for x in points], means, spreads, linewidth=1.3, capsize=2.5,
+            color=COLOURS[metrics.index(metric) % len(COLOURS)], marker=MARKERS[line % len(MARKERS)], markersize=4,
+            linestyle=STYLES[line % len(STYLES)],
+            label=_told(metric) if len(curves) == 1 else f'{curve}, {_told(metric)}',
+        )  # fmt: skip
 
 
 def _draw_effects(
@@ -146,7 +147,7 @@ def _draw_effects(
                           linestyle='none', label=None if drawn else _told(metric))  # fmt: skip
             drawn = True
     if reference:
-        axes.axvline(0, color=REFERENCE_COLOURS[0], linewidth=1)
+        axes.axvline(0, color=REFERENCE_COLOUR, linewidth=1)
     axes.set_yticks(range(len(names)), labels, fontsize=TEXT_SIZE, color=TEXT_COLOUR)
     axes.set_ylim(len(names) - 0.5, -0.5)
     kinds = ' and '.join(dict.fromkeys(metric.rpartition('/')[2] for metric in metrics))
@@ -201,12 +202,21 @@ def _reference_lines(
     return [(metric, values) for metric, values in found.items() if values]
 
 
-def _panel_keys(
-    panel: Mapping[str, Any], curves: Sequence[str], references: Sequence[str], rows: Sequence[Mapping[str, Any]]
-) -> list[str]:
+def _panel_keys(panel: Mapping[str, Any], curves: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the panel's legend has a line for."""
-    lines = [f'{name} {metric}' for name in references for metric, _ in _reference_lines(panel, name, rows)]
+    lines = [metric for name in panel['references'] for metric, _ in _reference_lines(panel, name, rows)]
     return lines + [metric for metric in panel['metrics'] for curve in curves if _points(rows, curve, metric)]
+
+
+def _positions(curves: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    return sorted({row['x'] for row in rows if row.get('curve') in curves and row.get('x') is not None})
+
+
+def _shifted(x: float, share: float, positions: Sequence[float], log: bool) -> float:
+    """Move a point by a share of the axis, so that the bars of several curves do not hide each other."""
+    if log:
+        return x * (positions[-1] / positions[0]) ** share
+    return x + share * (positions[-1] - positions[0])
 
 
 def _mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
@@ -214,9 +224,11 @@ def _mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _told(metric: str) -> str:
+    """``'level1/mIoU'`` as ``'level 1 mIoU'``, ``'train/omh_sparsity_12'`` as ``'sparsity, levels 1 and 2'``."""
     told = metric.removeprefix('train/').removeprefix('omh_')
-    head, slash, kind = told.partition('/')
-    return f'{head} {kind}' if slash else told.replace('_', ' ')
+    told = re.sub(r'^used_(\d)$', r'level \1', told)
+    told = re.sub(r'_(\d)(\d)$', r', levels \1 and \2', told)
+    return re.sub(r'level(\d)/', r'level \1 ', told).replace('/', ' ').replace('_', ' ')
 
 
 def _plain(axes: Axes) -> None:
