@@ -1,0 +1,113 @@
+"""The commands that analyse a hierarchy, on a run of 4 steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from omh_mmseg.evaluation.tables import read_csv
+
+TOOLS = 'analysis_tools'
+
+
+def pictures(folder: Path) -> set[str]:
+    found = sorted(folder.glob('*.png'))
+    for path in found:
+        with Image.open(path) as picture:
+            assert min(picture.size) > 200
+    return {path.name for path in found}
+
+
+@pytest.fixture(scope='module')
+def checkpoints(trained) -> list[Path]:
+    return [trained.work_dir / f'iter_{step}.pth' for step in (2, 4)]
+
+
+def test_plans(trained, checkpoints, command, run, tmp_path):
+    words = command(f'{TOOLS}/hierarchy_plans.py', '--runs', trained.work_dir, '--checkpoints', *checkpoints,
+                    '--entropy-weights', 0.01, 0.05, 1, '--out', tmp_path)  # fmt: skip
+    said = run(tmp_path, words)
+    assert '| solved anew |' in said and '| trained ' in said
+    steps = read_csv(tmp_path / 'training.csv')
+    assert [int(row['step']) for row in steps] == [1, 2, 3, 4]
+    assert float(steps[0]['entropy_weight']) == 0.05
+    solved = [row for row in read_csv(tmp_path / 'entropy_weight.csv') if row['source'] == 'solved anew']
+    assert len(solved) == 2 * 3 * 2
+    by_weight = {float(row['entropy_weight']): float(row['sparsity']) for row in solved if row['levels'] == '23'}
+    assert by_weight[0.01] < by_weight[0.05] < by_weight[1]
+    assert pictures(tmp_path) == {'training.png', 'entropy_weight.png'}
+    assert 'give runs' in run(tmp_path, command(f'{TOOLS}/hierarchy_plans.py'), status=1)
+
+
+@pytest.mark.slow
+def test_scores_and_recovery(trained, checkpoints, command, run, tmp_path):
+    out = tmp_path / 'scores'
+    said = run(tmp_path, command(f'{TOOLS}/hierarchy_scores.py', trained.config, *checkpoints, '--out', out,
+                                 options=trained.options))  # fmt: skip
+    assert '| level3 |' in said and '+-' in said
+    rows = read_csv(out / 'scores.csv')
+    assert len(rows) == 2 * 4 * 3
+    one_to_one = {(row['head'], row['labels']) for row in rows if row['mIoU']}
+    assert one_to_one == {('probe', 'group'), ('level1', 'group'), ('level2', 'object'), ('level3', 'part')}
+    assert pictures(out) == {'level_scores.png'}
+    # The level-1 score of the validation that ended the training, which left no class out here.
+    (validated,) = (line for line in trained.figures if 'level1/aAcc' in line)
+    by_place = {(row['run'].split('_')[-1], row['head'], row['labels']): row for row in rows}
+    last = by_place['4', 'level1', 'group']
+    assert float(last['aAcc']) == pytest.approx(validated['level1/aAcc'], abs=0.01)
+
+    out = tmp_path / 'recovery'
+    said = run(
+        tmp_path,
+        command(f'{TOOLS}/hierarchy_recovery.py', trained.config, *checkpoints, '--permutations', 20, '--out', out,
+                '--control', trained.config, checkpoints[0], options=trained.options),
+    )  # fmt: skip
+    assert 'level 1: group, level 2: object, level 3: part' in said
+    rows = read_csv(out / 'recovery.csv')
+    assert len(rows) == 3 * 2 * 5
+    assert {row['parents'] for row in rows} == {'plan', 'overlap', 'average', 'ward', 'chance'}
+    for row in rows:
+        assert 0 <= float(row['agreement']) <= 1 and -1 <= float(row['ari_1']) <= 1
+    # The same checkpoint under the other name.
+    plans = [row for row in rows if (row['clusters'], row['parents']) == ('OMH', 'plan')]
+    assert plans[0]['model'] == 'OMH' and plans[2]['model'] == 'control'
+    assert {key: value for key, value in plans[0].items() if key not in ('model', 'run')} == {
+        key: value for key, value in plans[2].items() if key not in ('model', 'run')
+    }
+    assert len(read_csv(out / 'gains.csv')) == 2 * 9
+    assert pictures(out) == {'recovery.png'}
+
+
+@pytest.mark.slow
+def test_stability_and_parts(trained, checkpoints, command, run, tmp_path):
+    out = tmp_path / 'stability'
+    said = run(tmp_path, command(f'{TOOLS}/hierarchy_stability.py', trained.config, *checkpoints, '--permutations', 50,
+                                 '--out', out, options=trained.options))  # fmt: skip
+    assert '| pairs |' in said
+    assert [row['levels'] for row in read_csv(out / 'parents.csv')] == ['1-2', '2-3']
+    clusters = read_csv(out / 'clusters.csv')
+    # Two steps apart: nearly the same clusters.
+    assert len(clusters) == 3 and all(float(row['ari']) > 0.3 for row in clusters)
+    assert pictures(out) == {'stability.png'}
+    failed = run(tmp_path, command(f'{TOOLS}/hierarchy_stability.py', trained.config, checkpoints[0]), status=1)
+    assert 'two checkpoints at least' in failed
+
+    out = tmp_path / 'parts'
+    groups = tmp_path / 'groups.json'
+    groups.write_text(json.dumps({'half': {'sky': ['clear air', 'cloud'], 'wood': ['crown', 'trunk']}}))
+    run(
+        tmp_path,
+        command(f'{TOOLS}/hierarchy_parts.py', trained.config, checkpoints[1], '--labels', 'half', '--groups', groups,
+                '--images', 2, '--out', out, options=trained.options),
+    )  # fmt: skip
+    rows = read_csv(out / 'clusters.csv')
+    assert len(rows) == 6 + 12 + 24 and {row['class'] for row in rows} <= {'', 'sky', 'wood'}
+    assert 'From each finest cluster up to level 1' in (out / 'part_whole.md').read_text()
+    assert pictures(out) == {'part_whole.png', 'tree.png'}
+    unknown = (trained.config, checkpoints[1], '--labels', 'x')
+    words = command(f'{TOOLS}/hierarchy_parts.py', *unknown, options=trained.options)
+    failed = run(tmp_path, words, status=1)
+    assert "--labels must be one of ['group', 'object', 'part']" in failed
