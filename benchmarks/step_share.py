@@ -19,8 +19,6 @@ from common import ADAM_STEP, CODE_CHANNELS, Verdict, finish, interleave, parser
 from hosts import BACKBONES, build_batch, build_model, host_config
 from torch import Tensor, nn
 
-from omh_mmseg.models.decode_heads import code_similarity
-from omh_mmseg.models.decode_heads.omh_head import _flatten
 from omh_mmseg.registry import MODELS
 
 LIMIT = 0.10
@@ -82,17 +80,17 @@ def whole(head: nn.Module, code: Tensor) -> Callable[[], Callable[[], None]]:
 def parts(head: nn.Module, code: Tensor) -> dict[str, Callable[[], Callable[[], object]]]:
     """Parts of OMH, each measured by itself on inputs of its own."""
     with torch.no_grad():
-        flat = [_flatten(similarity) for similarity in head(code)]
+        flat = head._similarities(*head._directions(code))
         plans = head.plans(flat)
 
     def similarities() -> Callable[[], None]:
         leaf = code.clone().requires_grad_()
-        gradients = [torch.rand(code.shape[0], size, *code.shape[2:], device=code.device) for size in head.level_sizes]
+        gradients = [torch.rand_like(similarity) for similarity in flat]
 
         def run() -> None:
-            detached = head(code)
-            torch.autograd.backward(detached, gradients)
-            torch.autograd.backward([code_similarity(leaf, item.detach()) for item in head.centres], gradients)
+            positions, centres = head._directions(leaf)
+            torch.autograd.backward(head._similarities(positions.detach(), centres), gradients)
+            torch.autograd.backward(head._similarities(positions, centres.detach()), gradients)
 
         return run
 
@@ -102,7 +100,7 @@ def parts(head: nn.Module, code: Tensor) -> dict[str, Callable[[], Callable[[], 
 
     def matching() -> Callable[[], None]:
         leaves = [item.clone().requires_grad_() for item in flat]
-        return lambda: head._match(leaves, plans).backward()
+        return lambda: torch.stack(head._match(leaves, plans)).sum().backward()
 
     def centre_losses() -> Callable[[], None]:
         leaves = [item.clone().requires_grad_() for item in flat]

@@ -64,5 +64,8 @@ def cluster_usage(assignments: Tensor, num_clusters: int) -> Tensor:
     Returns:
         Shares, shape (K,), float32, summing to 1.
     """
-    counts = torch.bincount(assignments.reshape(-1), minlength=num_clusters).float()
+    numbers = assignments.reshape(-1)
+    # bincount would make the host wait for the largest number.
+    ones = torch.ones_like(numbers, dtype=torch.float32)
+    counts = ones.new_zeros(num_clusters).scatter_add_(0, numbers.long(), ones)
     return counts / counts.sum().clamp_min(1)

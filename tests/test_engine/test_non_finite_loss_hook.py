@@ -40,6 +40,12 @@ def test_figures_that_are_no_losses_pass():
     step(NonFiniteLossHook(), runner_with(), loss=1.0, omh_violation_12=math.nan)
 
 
+@pytest.mark.parametrize(('key', 'levels'), [('omh_match_23', '2 and 3'), ('omh_match_910', '9 and 10')])
+def test_names_the_level_pair(key, levels):
+    with pytest.raises(FloatingPointError, match=f'Non-finite loss_omh_match, matching loss between levels {levels} '):
+        step(NonFiniteLossHook(), runner_with(), loss_omh_match=math.nan, omh_match_12=0.5, **{key: math.nan})
+
+
 def test_a_loss_scaler_may_skip_steps():
     hook, runner = NonFiniteLossHook(patience=2), runner_with(loss_scaler=object())
     for value in (math.nan, math.inf, 1.0, math.nan, math.nan):

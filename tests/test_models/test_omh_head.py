@@ -304,12 +304,17 @@ def test_broken_centres_name_the_level_pair(value):
         head.loss(code_like())
 
 
-def test_broken_code_names_the_level_pair():
+def test_broken_code_shows_in_the_figures_of_level_pairs():
     code = code_like()
+    head = head_with(**ALL_ON)
+    figures = head.loss(code)
+    total = sum(float(figures[f'omh_match_{pair}']) for pair in (12, 23))
+    assert total == pytest.approx(float(figures['loss_omh_match'].detach()) / 0.3)
     with torch.no_grad():
         code[0, 0, 0, 0] = math.nan
-    with pytest.raises(FloatingPointError, match='loss between levels 1 and 2 .* the code holds NaN or infinity'):
-        head_with(**ALL_ON).loss(code)
+    broken = head.loss(code)
+    names = {'loss_omh_centre', 'loss_omh_cluster', 'loss_omh_match', 'omh_match_12', 'omh_match_23'}
+    assert {name for name, value in broken.items() if not torch.isfinite(value)} == names
 
 
 # ---- state

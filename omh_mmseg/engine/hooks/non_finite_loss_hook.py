@@ -11,6 +11,8 @@ from mmengine.runner import Runner
 
 from omh_mmseg.registry import HOOKS
 
+MATCHING = 'omh_match_'
+
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
@@ -38,8 +40,8 @@ class NonFiniteLossHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         """Check the losses of this step."""
-        losses = {key: torch.as_tensor(value).detach() for key, value in (outputs or {}).items() if 'loss' in key}
-        bad = sorted(key for key, value in losses.items() if not math.isfinite(value))
+        losses = {key: torch.as_tensor(value).detach() for key, value in (outputs or {}).items() if _is_loss(key)}
+        bad = sorted(_described(key) for key, value in losses.items() if not math.isfinite(value))
         self.bad_steps = self.bad_steps + 1 if bad else 0
         tolerated = self.patience if hasattr(runner.optim_wrapper, 'loss_scaler') else 0
         if self.bad_steps > tolerated:
@@ -48,3 +50,16 @@ class NonFiniteLossHook(Hook):
                 f'in {runner.work_dir} is from before; resume from it with --resume after lowering the learning rate, '
                 'raising omh_head.entropy_weight, or without --amp.'
             )
+
+
+def _is_loss(key: str) -> bool:
+    return 'loss' in key or key.startswith(MATCHING)
+
+
+def _described(key: str) -> str:
+    """The name of a term; of OMH's matching loss of one level pair, the levels."""
+    if not key.startswith(MATCHING):
+        return key
+    pair = key.removeprefix(MATCHING)
+    half = len(pair) // 2
+    return f'matching loss between levels {pair[:half]} and {pair[half:]}'

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from omh_mmseg.models.decode_heads.probes import code_similarity
+from omh_mmseg.models.host_copy import HostCopy, send
 from omh_mmseg.models.losses.cluster_loss import ClusterLoss
 from omh_mmseg.models.losses.hierarchy_matching_loss import HierarchyMatchingLoss
 from omh_mmseg.models.step_counter import StepCounter
@@ -167,6 +170,7 @@ class OMHHead(BaseModule):
         self.centres = nn.ParameterList([torch.randn(size, in_channels) for size in sizes])
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
         self._step_counter = StepCounter()
+        self._host_copy = HostCopy()
         # Zero potentials are the solver's own cold start, so a fresh head needs no flag.
         for level, (rows, columns) in enumerate(zip(sizes, sizes[1:])):
             self.register_buffer(f'row_potential_{level}', torch.zeros(rows, dtype=torch.float64))
@@ -189,6 +193,14 @@ class OMHHead(BaseModule):
             raise ValueError(f'level must be 1 to {len(self.centres)}; got {level}.')
         return code_similarity(code, self.centres[level - 1]).argmax(1)
 
+    def begin_step(self) -> None:
+        """Prepare a training step, before anything else is asked of the device; `loss` does without, but waits for it.
+
+        Plans are solved on the host. What they are solved from is on its way there while the backbone computes.
+        """
+        if self._solves_on_host and self.marginal == 'uniform':
+            self._host_copy.start(self._solved_from())
+
     def loss(self, code: Tensor) -> dict[str, Tensor]:
         """Losses of one training step, and the figures to watch.
 
@@ -197,27 +209,36 @@ class OMHHead(BaseModule):
 
         Returns:
             ``loss_omh_centre`` (decoupled mode), ``loss_omh_cluster`` and ``loss_omh_match`` (where their weight is
-            above 0), weights applied; and, without gradient, ``omh_*`` figures of OMH.md 4.
+            above 0), weights applied; and, without gradient, ``omh_*`` figures of OMH.md 4. A matching loss that is
+            not finite is told to be so by its figure ``omh_match_*``, named after the level pair.
 
         Raises:
-            FloatingPointError: If a plan or a loss is not finite, naming the level pair.
+            FloatingPointError: If a plan is not finite, naming the level pair.
         """
         ramp = self.feature_ramp()
         self._step_counter.advance(self.iteration)
-        detached = [_flatten(similarity) for similarity in self(code.detach())]
-        plans = self.plans(detached)
-        losses: dict[str, Tensor] = {}
-        if self.mode == 'decoupled':
-            centre_losses = [self.cluster_loss(similarity) for similarity in detached]
-            losses['loss_omh_centre'] = self.centre_weight * torch.stack(centre_losses).sum()
-        if ramp > 0 and (self.cluster_weight > 0 or self.match_weight > 0):
-            similarities = [_flatten(code_similarity(code, self._feature_centres(c))) for c in self.centres]
-            if self.cluster_weight > 0:
-                feature_losses = [self.cluster_loss(similarity) for similarity in similarities]
-                losses['loss_omh_cluster'] = ramp * self.cluster_weight * torch.stack(feature_losses).sum()
-            if self.match_weight > 0 and plans:
-                losses['loss_omh_match'] = ramp * self.match_weight * self._match(similarities, plans)
-        return {**losses, **self._figures(detached, plans)}
+        with torch.autocast(code.device.type, enabled=False):
+            positions, centres = self._directions(code)
+            detached = self._similarities(positions.detach(), centres)
+            solved = self._solve(detached)
+            plans = self._on_device(solved)
+            losses: dict[str, Tensor] = {}
+            figures = self._figures(detached, solved)
+            if self.mode == 'decoupled':
+                centre_losses = [self.cluster_loss(similarity) for similarity in detached]
+                losses['loss_omh_centre'] = self.centre_weight * torch.stack(centre_losses).sum()
+                centres = centres.detach()
+            if ramp > 0 and (self.cluster_weight > 0 or self.match_weight > 0):
+                similarities = self._similarities(positions, centres)
+                if self.cluster_weight > 0:
+                    feature_losses = [self.cluster_loss(similarity) for similarity in similarities]
+                    losses['loss_omh_cluster'] = ramp * self.cluster_weight * torch.stack(feature_losses).sum()
+                if self.match_weight > 0 and plans:
+                    distances = self._match(similarities, plans)
+                    losses['loss_omh_match'] = ramp * self.match_weight * torch.stack(distances).sum()
+                    for level, distance in enumerate(distances, start=1):
+                        figures[f'omh_match_{level}{level + 1}'] = distance.detach()
+        return {**losses, **figures}
 
     def feature_ramp(self) -> float:
         """Share of ``cluster_weight`` and ``match_weight`` in force at this iteration, in [0, 1]."""
@@ -235,53 +256,89 @@ class OMHHead(BaseModule):
             similarities: Per level (P, K_l); with ``marginal='activation'`` they renew the marginals, which are kept
                 for calls without them.
         """
-        marginals = None
-        if self.marginal == 'activation':
-            marginals = [getattr(self, f'marginal_{level}') for level in range(len(self.centres))]
-            for marginal, similarity in zip(marginals, similarities or ()):
-                share = self._activations(similarity.detach()).mean(0)
-                # An empty cluster would make the transport problem degenerate.
-                marginal.copy_(share.clamp_min(MARGINAL_FLOOR / len(share)))
-        warm_starts = [self._potentials(level) for level in range(len(self.centres) - 1)] if self.warm_start else None
-        solved = hierarchy_plans(
-            list(self.centres),
-            self.entropy_weight,
-            marginals,
-            tolerance=self.tolerance,
-            max_iterations=self.max_iterations,
-            warm_starts=warm_starts,
-            gradient=self.plan_gradient,
-        )
-        if self.warm_start and self.training:
-            for level, plan in enumerate(solved):
-                for buffer, potential in zip(self._potentials(level), plan.potentials):
-                    buffer.copy_(potential)
-        return solved
+        return self._on_device(self._solve(similarities))
 
     @torch.no_grad()
     def hierarchy(self) -> Hierarchy:
         """The tree that the present centres span, on the CPU."""
         return Hierarchy.from_plans(self.level_sizes, [plan.plan for plan in self.plans()])
 
-    def _feature_centres(self, centres: Tensor) -> Tensor:
-        return centres.detach() if self.mode == 'decoupled' else centres
+    def _directions(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit rows of the positions, (P, D), and of the centres of all levels, (K_1 + ... + K_N, D)."""
+        wide = torch.promote_types(code.dtype, torch.float32)
+        positions = code.permute(0, 2, 3, 1).flatten(0, 2).to(wide)
+        return F.normalize(positions, dim=1), F.normalize(torch.cat(list(self.centres)).to(wide), dim=1)
+
+    def _similarities(self, positions: Tensor, centres: Tensor) -> list[Tensor]:
+        """Cosines (P, K_l) of each level."""
+        return list((positions @ centres.t()).split(self.level_sizes, dim=1))
 
     def _activations(self, similarity: Tensor) -> Tensor:
         return torch.softmax(similarity / self.temperature, dim=1)
 
-    def _match(self, similarities: Sequence[Tensor], plans: Sequence[TransportPlan]) -> Tensor:
+    def _match(self, similarities: Sequence[Tensor], plans: Sequence[TransportPlan]) -> list[Tensor]:
+        """Matching loss of each level pair."""
         activations = [self._activations(similarity) for similarity in similarities]
-        pairs = []
-        for level, plan in enumerate(plans):
-            distance = self.matching_loss(activations[level], activations[level + 1], plan.plan)
-            if not bool(torch.isfinite(distance)):
-                raise FloatingPointError(
-                    f'The matching loss between levels {level + 1} and {level + 2} is not finite at '
-                    f'entropy_weight={self.entropy_weight:g} (marginal violation {plan.violation:.2g}); the code '
-                    'holds NaN or infinity. Resume from the last checkpoint with a lower learning rate or without amp.'
-                )
-            pairs.append(distance)
-        return torch.stack(pairs).sum()
+        return [
+            self.matching_loss(activations[level], activations[level + 1], plan.plan)
+            for level, plan in enumerate(plans)
+        ]
+
+    @property
+    def _solves_on_host(self) -> bool:
+        """The solver asks for the violation again and again, and its problems are too small for anything but a CPU."""
+        return self.plan_gradient == 'detach'
+
+    def _solved_from(self) -> list[Tensor]:
+        """Centres, then potentials, then marginals, as far as there are any."""
+        tensors = list(self.centres)
+        if self.warm_start:
+            tensors += [potential for level in range(len(self.centres) - 1) for potential in self._potentials(level)]
+        if self.marginal == 'activation':
+            tensors += [getattr(self, f'marginal_{level}') for level in range(len(self.centres))]
+        return tensors
+
+    def _solve(self, similarities: Sequence[Tensor] | None) -> list[TransportPlan]:
+        """Plans where they are solved; with ``similarities`` (P, K_l), after renewing the marginals."""
+        if self.marginal == 'activation':
+            for level, similarity in enumerate(similarities or ()):
+                share = self._activations(similarity.detach()).mean(0)
+                # An empty cluster would make the transport problem degenerate.
+                getattr(self, f'marginal_{level}').copy_(share.clamp_min(MARGINAL_FLOOR / len(share)))
+        tensors = self._solved_from()
+        if self._solves_on_host:
+            tensors = self._host_copy.finish(tensors)
+        levels = len(self.centres)
+        centres, rest = tensors[:levels], tensors[levels:]
+        pairs = 2 * (levels - 1) if self.warm_start else 0
+        potentials, marginals = rest[:pairs], rest[pairs:]
+        return hierarchy_plans(
+            centres,
+            self.entropy_weight,
+            marginals or None,
+            tolerance=self.tolerance,
+            max_iterations=self.max_iterations,
+            warm_starts=list(zip(potentials[::2], potentials[1::2])) if self.warm_start else None,
+            gradient=self.plan_gradient,
+        )
+
+    def _on_device(self, solved: list[TransportPlan]) -> list[TransportPlan]:
+        """The plans where the centres are; in training their potentials are kept for the next ones."""
+        if not solved:
+            return solved
+        if self._solves_on_host:
+            tensors = [tensor for plan in solved for tensor in (plan.plan, *plan.potentials)]
+            sent = send(tensors, self.centres[0].device)
+            dtype = torch.promote_types(self.centres[0].dtype, torch.float32)
+            solved = [
+                replace(plan, plan=matrix.to(dtype), potentials=(rows, columns))
+                for plan, matrix, rows, columns in zip(solved, sent[::3], sent[1::3], sent[2::3])
+            ]
+        if self.warm_start and self.training:
+            for level, plan in enumerate(solved):
+                for buffer, potential in zip(self._potentials(level), plan.potentials):
+                    buffer.copy_(potential)
+        return solved
 
     def _potentials(self, level: int) -> tuple[Tensor, Tensor]:
         return getattr(self, f'row_potential_{level}'), getattr(self, f'column_potential_{level}')
@@ -299,8 +356,3 @@ class OMHHead(BaseModule):
                 value = float(getattr(diagnostics, name))
                 figures[f'omh_{name}_{level}{level + 1}'] = torch.tensor(value)
         return figures
-
-
-def _flatten(maps: Tensor) -> Tensor:
-    """(B, K, h, w) -> (P, K)."""
-    return maps.flatten(2).transpose(1, 2).flatten(0, 1)

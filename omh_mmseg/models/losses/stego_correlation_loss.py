@@ -46,8 +46,7 @@ def super_permutation(size: int, device: torch.device | str | None = None) -> Te
             'Use a train batch size of at least 2 and drop a last batch of one image.'
         )
     draw = torch.randperm(size, device=device)
-    draw[draw == torch.arange(size, device=device)] += 1
-    return draw % size
+    return (draw + (draw == torch.arange(size, device=device))) % size
 
 
 def correlation_term(

@@ -125,6 +125,8 @@ class UnsupervisedSegmentor(BaseSegmentor):
             data_samples: One per image; labels, where present, train the linear probe only. Without any, its loss is 0:
                 left out, it would stop distributed training, which waits for the gradient of every parameter.
         """
+        if self.omh_head is not None:
+            self.omh_head.begin_step()
         losses, whole_code, code = self.host_losses(inputs)
         host = torch.stack(list(losses.values())).sum()
         losses.update(self.cluster_probe.loss(code))
