@@ -25,20 +25,21 @@ from omh_mmseg.registry import DATASETS
 
 CACHED_DTYPES = ('float32', 'float16')
 NEIGHBOURS = 7
+CLASSES = 27
 
 
-def write_items(folder: Path, count: int, size: int, classes: int) -> Path:
+def write_items(folder: Path, count: int, size: int) -> Path:
     """Square pictures and labels, in the layout of `FolderSegDataset`; returns the folder."""
     write_photos(folder / 'images', count, size, size)
     (folder / 'labels').mkdir()
     random = np.random.default_rng(0)
     for number in range(count):
-        label = random.integers(0, classes, (size, size), dtype=np.uint8)
+        label = random.integers(0, CLASSES, (size, size), dtype=np.uint8)
         Image.fromarray(label).save(folder / 'labels' / f'{number:06d}.png')
     return folder
 
 
-def build_dataset(folder: Path, classes: int) -> Any:
+def build_dataset(folder: Path) -> Any:
     """The data set of such a folder; nothing is resized."""
     pipeline = [
         dict(type='LoadImageFromFile', imdecode_backend='pillow'),
@@ -47,7 +48,7 @@ def build_dataset(folder: Path, classes: int) -> Any:
     ]
     with DefaultScope.overwrite_default_scope('mmseg'):
         return DATASETS.build(
-            dict(type='FolderSegDataset', data_root=str(folder), num_classes=classes, pipeline=pipeline)
+            dict(type='FolderSegDataset', data_root=str(folder), num_classes=CLASSES, pipeline=pipeline)
         )
 
 
@@ -55,7 +56,7 @@ def build_cache(model: nn.Module, config: Config, folder: Path, root: Path, dtyp
     """The cache of a folder's items under a model; nothing is computed yet."""
     return FeatureCache(
         root,
-        build_dataset(folder, model.num_classes),
+        build_dataset(folder),
         frozen_part(model, config, 'train'),
         training=True,
         fields=list(model.frozen_fields),

@@ -152,7 +152,7 @@ def write_csv(name: str, rows: Sequence[Mapping[str, Any]], environment: Mapping
     Args:
         name: Name of the benchmark.
         rows: Rows of the same columns.
-        environment: Result of `start`; its items are added to every row.
+        environment: Result of `start`; its items are added to every row that does not have them.
         folder: Made if absent.
 
     Returns:
@@ -164,9 +164,10 @@ def write_csv(name: str, rows: Sequence[Mapping[str, Any]], environment: Mapping
     described = {key: value for key, value in environment.items() if key != 'machine'}
     try:
         with temporary.open('w', newline='') as file:
-            writer = csv.DictWriter(file, [*rows[0], *described], lineterminator='\n')
+            columns = list(dict.fromkeys([*rows[0], *described]))
+            writer = csv.DictWriter(file, columns, lineterminator='\n')
             writer.writeheader()
-            writer.writerows([{**row, **described} for row in rows])
+            writer.writerows([{**described, **row} for row in rows])
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -178,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
 
 def cached_datasets(backbone: str, device: str, folder: Path, count: int) -> dict[tuple[str, str], Any]:
     """Features of pictures of 224 x 224 and their labels, by type."""
-    write_items(folder / 'items', count, 224, classes=27)
+    write_items(folder / 'items', count, 224)
     config = host_config('stego', backbone=backbone)
     model = build_model(config, device)
     return {

@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = None if args.no_cache else Path(temporary)
         if folder is not None:
-            write_items(folder / 'items', args.images, args.image_size, classes=27)
+            write_items(folder / 'items', args.images, args.image_size)
         for batch in args.batch_sizes:
             torch.manual_seed(0)
             steps = alternatives(args.backbone, args.image_size, batch, device, folder)
