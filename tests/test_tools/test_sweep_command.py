@@ -1,0 +1,92 @@
+"""The command for sweeps: what it is asked for, what it refuses, what it prints."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONFIG = REPOSITORY / 'configs' / 'smooseg_vit-t8_demo.py'
+RUNS = [f'a: {CONFIG}', f'b: {CONFIG} model.num_classes=5']
+
+
+@pytest.fixture
+def tool(monkeypatch) -> ModuleType:
+    path = REPOSITORY / 'tools' / 'analysis_tools' / 'sweep.py'
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def given() -> dict:
+    """What the command handed on."""
+    return {}
+
+
+@pytest.fixture
+def call(tool, given, monkeypatch) -> Callable[..., None]:
+    """Run the command with these words; made-up rows come back."""
+
+    def run_sweep(plan, work_dir, options, resources, only, any_source, train, runs_dir):
+        given.update(plan=plan, options=options, resources=resources, only=only, any_source=any_source, train=train,
+                     runs_dir=runs_dir)  # fmt: skip
+        return [dict(name=run.name, seed=seed, status='failed' if run.name == 'b' else 'finished', commit='abc',
+                     error='no' if run.name == 'b' else '', scores={}) for run in plan.runs for seed in plan.seeds]
+
+    def words(*arguments: object) -> None:
+        monkeypatch.setattr(sys, 'argv', ['sweep.py', *map(str, arguments)])
+        monkeypatch.setattr(tool, 'run_sweep', run_sweep)
+        tool.main()
+
+    return words
+
+
+def test_runs_of_the_command_line(call, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        call('--work-dir', tmp_path, '--seeds', 4, 5, '--reference', 'a', '--runs', *RUNS)
+    assert end.value.code == 1
+    printed = capsys.readouterr().out
+    assert '| a | 2 |' in printed and 'seed 4: no; seed 5: no' in printed and str(tmp_path) in printed
+
+
+def test_options(call, given, tmp_path):
+    with pytest.raises(SystemExit) as end:
+        call('--work-dir', tmp_path, '--jobs', 2, '--threads', 3, '--only', 'a*', '--any-source', '--tables-only',
+             '--runs-dir', tmp_path / 'runs', '--protocols', 'mmseg', '--new-interpreters', '--runs', RUNS[0],
+             '--cfg-options', 'data_root=x')  # fmt: skip
+    assert end.value.code == 0
+    assert (given['resources'].jobs, given['resources'].threads, given['resources'].reuse_imports) == (2, 3, False)
+    assert given['only'] == ['a*'] and given['any_source'] and not given['train']
+    assert given['runs_dir'] == str(tmp_path / 'runs') and given['options'] == {'data_root': 'x'}
+    assert given['plan'].seeds == (0, 1, 2) and given['plan'].protocols == ('mmseg',)
+
+
+def test_a_plan_and_its_placeholders(tool):
+    args = tool.build_parser().parse_args([
+        str(REPOSITORY / 'configs/study/weights.py'), '--work-dir', 'x', '--seeds', '7', '--set', 'host=hp',
+    ])  # fmt: skip
+    plan = tool.read_arguments(args)
+    assert plan.seeds == (7,) and plan.references == ('host', 'control')
+    assert Path(plan.runs[0].config).name == 'hp_vit-t8_demo.py'
+
+
+@pytest.mark.parametrize(('words', 'message'), [
+    ([], 'give either a plan file or --runs'),
+    (['plan.py', '--runs', 'x'], 'give either a plan file or --runs'),
+    (['no_plan.py'], 'no config file no_plan.py'),
+    (['--runs', 'a: x.py fast'], "'fast' is none"),
+    (['--runs', *RUNS, '--reference', 'c'], "references has 'c', which is no run; the runs are a, b"),
+    (['--runs', *RUNS, '--devices', 'gpu'], "got 'gpu'"),
+    (['--runs', *RUNS, '--protocols', 'x'], "there is no protocol 'x'"),
+])  # fmt: skip
+def test_wrong_words(call, tmp_path, words, message):
+    with pytest.raises(SystemExit) as end:
+        call(*words, '--work-dir', tmp_path)
+    assert str(end.value.code).startswith('sweep.py: ') and message in str(end.value.code)
