@@ -29,7 +29,7 @@ help:
 	@echo 'make test       the tests without the slow ones'
 	@echo 'make test-slow  the slow tests'
 	@echo 'make lint       ruff and mypy'
-	@echo 'make bench      the benchmarks'
+	@echo 'make bench      the benchmarks, about 40 minutes; ARGS=--quick takes ten'
 	@echo 'make clean      remove .venv and caches; work_dirs stays'
 
 # Threads that wait asleep lose little on an idle machine and stay usable on a busy one, where spinning ones take the

@@ -187,7 +187,7 @@ def draw(rows: Sequence[dict[str, Any]], args: Any, path: Path) -> Path:
     for axis, key, label in ((axes[0, 0], 'wall_ms', 'seconds'), (axes[0, 1], 'peak_mib', 'MiB')):
         for host in args.hosts:
             found = series(rows, args, 'batch', host=host)
-            values = [row[key] / (1e3 if key == 'wall_ms' else 1) for row in found]
+            values = [row[key] / 1e3 if key == 'wall_ms' else max(row[key], LEAST_MIB) for row in found]
             axis.loglog([row['batch'] for row in found], values, marker='o', label=NAMES[host])
         ticks = sorted(set(args.batch_sizes))
         axis.set_xticks(ticks, [str(tick) for tick in ticks])

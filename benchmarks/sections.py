@@ -24,7 +24,7 @@ class Text(NamedTuple):
 TEXTS: dict[str, Text] = dict(
     requirements=Text(
         'What was required',
-        before='As `run_all.py` judged at its last run.',
+        before='As `run_all.py` judged when it last ran each benchmark.',
     ),
     reference_step=Text(
         "A training step beside the references' manner",

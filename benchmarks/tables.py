@@ -70,8 +70,11 @@ def plain(rows: Rows, columns: Mapping[str, str]) -> str:
 
 def requirements(rows: Rows) -> str:
     """What was required, measured, and whether it holds."""
-    lines = [[row['requirement'], row['figure'], 'yes' if row['holds'] == 'True' else '**no**'] for row in rows]
-    return table(['required', 'measured', 'holds'], lines)
+    lines = [
+        [row['requirement'], row['figure'], 'yes' if row['holds'] == 'True' else '**no**', row['commit']]
+        for row in rows
+    ]
+    return table(['required', 'measured', 'holds', 'commit'], lines)
 
 
 def reference_step(rows: Rows) -> str:
@@ -204,7 +207,10 @@ def section(name: str, text: Text, path: Path, rows: list[dict[str, str]]) -> st
     if text.command:
         parts.append(f'    {text.command}')
     parts += [text.before] if text.before else []
-    parts += [TABLES[name](rows), f'*{where}, torch {first["torch"]}, commit {first["commit"]}, {first["date"]}.*']
+    parts.append(TABLES[name](rows))
+    # Requirements are of several runs.
+    if name != 'requirements':
+        parts.append(f'*{where}, torch {first["torch"]}, commit {first["commit"]}, {first["date"]}.*')
     picture = path.with_suffix('.png')
     if picture.is_file():
         parts.append(f'![{text.title}](../benchmarks/results/{picture.name})')
