@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,6 +21,16 @@ from omh_mmseg.models.losses import (
 from omh_mmseg.registry import MODELS
 
 BASE = 0.07
+
+
+@pytest.fixture(scope='module', autouse=True, params=[False, True], ids=['anchors', 'all patches'])
+def visits_all(request) -> Iterator[None]:
+    """Everything holds whether the anchors alone are visited, as on a CPU, or all patches, as elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param:
+            contrast = importlib.import_module('omh_mmseg.models.losses.hidden_positive_contrast')
+            patch.setattr(contrast, '_rows_to_visit', lambda kept: torch.arange(len(kept)))
+        yield
 
 
 def all_maps_at_once(

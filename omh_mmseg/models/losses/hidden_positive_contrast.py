@@ -13,6 +13,7 @@ BASE_TEMPERATURE = 0.07
 HALF_MAX = torch.finfo(torch.float16).max
 OUTSIDE = 1e30
 HALF_SLOPE = 16.0
+TINY = 1e-20
 
 
 class ContrastResult(NamedTuple):
@@ -260,17 +261,18 @@ class _Contrast(torch.autograd.Function):
         for start in range(0, total, task.positions):
             found = [space.positives(start, start + task.positions, work[:2]) for space in task.spaces]
             masks, counts = [mask for mask, _ in found], [count for _, count in found]
-            anchors = counts[0].nonzero().flatten()
-            figures[0] += len(anchors)
+            kept = counts[0] > 0
+            anchors = _rows_to_visit(kept)
+            figures[0] += kept.sum()
             for figure, count in zip(figures[1:], counts):
                 figure += count.sum()
             if len(anchors):
-                loss += _image_loss(task, views, masks, task.weight_sums(masks, counts), anchors, start, work)
+                loss += _image_loss(task, views, masks, task.weight_sums(masks, counts), kept, anchors, start, work)
         scale = 1 / (images * len(views))
-        kept = [view.gradient for view in views if view.gradient is not None]
-        for gradient in kept:
+        gradients = [view.gradient for view in views if view.gradient is not None]
+        for gradient in gradients:
             gradient *= scale
-        ctx.save_for_backward(*kept)
+        ctx.save_for_backward(*gradients)
         ctx.wanted = wanted
         ctx.mark_non_differentiable(figures)
         return (loss * scale).to(projected.dtype), figures
@@ -295,8 +297,22 @@ class _View:
         return cls(rows.to(task.product), torch.zeros_like(rows) if differentiate else None)
 
 
+def _rows_to_visit(kept: Tensor) -> Tensor:
+    """Patches that are anchors; where their number would have to be waited for, all, the others of factor 0."""
+    if kept.device.type == 'cpu':
+        return kept.nonzero().flatten()
+    return torch.arange(len(kept), device=kept.device)
+
+
 def _image_loss(
-    task: _Task, views: list[_View], masks: list[Tensor], sums: Tensor, anchors: Tensor, start: int, work: Tensor
+    task: _Task,
+    views: list[_View],
+    masks: list[Tensor],
+    sums: Tensor,
+    kept: Tensor,
+    anchors: Tensor,
+    start: int,
+    work: Tensor,
 ) -> Tensor:
     """Sum over the views of one image's loss; the gradients of the views grow by theirs.
 
@@ -305,20 +321,24 @@ def _image_loss(
         views: z and z_mix.
         masks: A and, unless its weight is 0, S of the image's patches, boolean (P, N).
         sums: Sum of W of each patch, (P,).
-        anchors: Patches of the image that have a task-agnostic positive.
+        kept: Which patches of the image have a task-agnostic positive, (P,).
+        anchors: Numbers of these, possibly with others among them.
         start: Number of the image's first patch in the batch.
         work: Four working buffers (rows, N).
     """
-    factors = torch.full_like(sums, task.temperature / BASE_TEMPERATURE / len(anchors))
+    number = kept.sum().clamp_min(1)
+    factors = kept.to(sums) * (task.temperature / BASE_TEMPERATURE) / number
     if task.reweighting:
-        factors *= sums / sums[anchors].mean()
+        factors *= sums / (torch.where(kept, sums, 0).sum() / number).clamp_min(TINY)
+    divisors = torch.where(kept, sums, 1)
+    largest = factors.max().clamp_min(TINY)
     loss = sums.new_zeros((), dtype=torch.float64)
     for patches in anchors.split(task.rows):
         weights, outside, logits, spare = work[:, : len(patches)]
         chosen = [mask.index_select(0, patches) for mask in masks]
         task.weights(chosen, weights)
         _penalise_outside(outside, chosen[0], task.random_negatives, patches, start)
-        divisor, factor = sums[patches, None], factors[patches, None]
+        divisor, factor = divisors[patches, None], factors[patches, None]
         # Below 1 or above it by the rounding of the sum only.
         share = weights.sum(1, keepdim=True) / divisor
         for view in views:
@@ -340,8 +360,8 @@ def _image_loss(
                 view.gradient.addmm_(slope.t(), scaled)
                 continue
             # Half precision has no place for slopes as small as these, nor for large sums of larger ones.
-            magnified = (slope * (HALF_SLOPE / factors.max())).to(task.product)
-            shrink = factors.max() / HALF_SLOPE
+            magnified = (slope * (HALF_SLOPE / largest)).to(task.product)
+            shrink = largest / HALF_SLOPE
             own = (magnified @ view.rows).to(sums.dtype) * (shrink / task.temperature)
             view.gradient.index_add_(0, start + patches, own)
             view.gradient.add_((magnified.t() @ scaled).to(sums.dtype) * shrink)

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
 
 from omh_mmseg.models.frozen_inputs import FrozenInputs, Inputs, pixels
+from omh_mmseg.models.head_average import HeadAverage
 from omh_mmseg.models.losses.local_positives import (
     ATTENTION_SCALE,
     feature_affinity,
@@ -96,9 +96,10 @@ class HiddenPositives(UnsupervisedSegmentor):
         self.photometric_view = PhotometricView(**(photometric_view or {}))
         channels = self.decode_head.channels
         self.project_head = nn.Linear(channels, channels)
-        self.ema_head = ExponentialMovingAverage(self.decode_head, momentum=1 - ema_momentum)
+        self.ema_head = HeadAverage(self.decode_head, momentum=1 - ema_momentum)
         self.register_buffer('agnostic_pool', torch.zeros(pool_size, self.backbone.out_channels))
         self.register_buffer('specific_pool', torch.zeros(pool_size, channels))
+        self._filled_pools: list[tuple[int, int]] = []
 
     def init_weights(self) -> None:
         """Initialise all parts, the moving average as a copy of the head."""
@@ -192,11 +193,17 @@ class HiddenPositives(UnsupervisedSegmentor):
         return all(bool(getattr(self, name).any(1).all()) for name in POOLS)
 
     def _require_pools(self) -> None:
-        if not all(bool(getattr(self, name)[0].any()) for name in POOLS):
+        pools = [getattr(self, name) for name in POOLS]
+        written = [(id(pool), pool._version) for pool in pools]
+        # Asked again only after somebody wrote to them: the answer has to be waited for.
+        if written == self._filled_pools:
+            return
+        if not all(bool(pool[0].any()) for pool in pools):
             raise RuntimeError(
                 "HP's reference pools are empty. Add dict(type='ReferencePoolHook', renew_interval=...) to "
                 'custom_hooks, which fills them before training.'
             )
+        self._filled_pools = written
 
     def _single_images(self, inputs: Inputs | dict[str, Inputs]) -> Inputs:
         if isinstance(inputs, dict):

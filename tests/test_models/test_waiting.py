@@ -1,0 +1,127 @@
+"""A training step asks the device for no value, so that the host runs ahead of it."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from omh_mmseg.models.decode_heads import omh_head
+from omh_mmseg.models.photometric_view import PhotometricView
+from omh_mmseg.registry import MODELS
+
+ASKING = {
+    '_local_scalar_dense', 'item', 'is_nonzero', 'equal', 'nonzero', 'nonzero_numpy', 'argwhere', 'bincount', 'histc',
+    'masked_select', '_unique', '_unique2', 'unique_dim', 'unique_consecutive', 'repeat_interleave',
+}  # fmt: skip
+"""Operators whose result, or its size, the host has to know."""
+
+
+class Waiting(TorchDispatchMode):
+    """Collects the operators of a block that would make the host wait for a device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.on_host = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        name = func.overloadpacket.__name__
+        masks = name.startswith(('index', '_index_put')) and len(args) > 1 and isinstance(args[1], (list, tuple))
+        masked = masks and any(isinstance(item, Tensor) and item.dtype in (torch.bool, torch.uint8) for item in args[1])
+        if (name in ASKING or masked) and not self.on_host:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+    @contextmanager
+    def host_work(self) -> Iterator[None]:
+        """Where tensors live on the host by design."""
+        self.on_host = True
+        yield
+        self.on_host = False
+
+
+HOSTS: dict[str, dict[str, Any]] = {
+    'STEGO': dict(
+        cluster_probe=dict(type='ClusterProbe'),
+        correlation_loss=dict(
+            type='STEGOCorrelationLoss', self_weight=0.67, self_shift=0.08, knn_weight=0.25, knn_shift=0.02,
+            rand_weight=0.63, rand_shift=0.66, feature_samples=5,
+        ),
+    ),
+    'HiddenPositives': dict(
+        cluster_probe=dict(type='ClusterProbe'),
+        hidden_positive_loss=dict(
+            type='HiddenPositiveLoss', temperature=0.1, random_negatives=0.5, consistency_weight=0.05
+        ),
+        pool_size=6,
+        total_iterations=10,
+    ),
+    'SmooSeg': dict(
+        cluster_probe=dict(type='PrototypeHead'),
+        smoothness_loss=dict(type='SmoothnessEnergyLoss', within_shift=-0.02, across_shift=0.5),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('omh', [False, True], ids=['alone', 'with OMH'])
+@pytest.mark.parametrize('host', ['STEGO', 'HiddenPositives', 'SmooSeg'])
+def test_a_step_asks_for_no_value(host, omh, tiny_vit, monkeypatch):
+    model = MODELS.build(
+        dict(
+            type=host,
+            num_classes=4,
+            backbone=dict(type='FrozenBackbone', backbone=tiny_vit),
+            decode_head=dict(type='ProjectionHead', channels=10),
+            linear_probe=dict(type='LinearProbe'),
+            omh_head=dict(type='OMHHead', start_iteration=0, cluster_weight=0.1) if omh else None,
+            gradient_log_interval=1,
+            **copy.deepcopy(HOSTS[host]),
+        )
+    )
+    model.init_weights()
+    model.train()
+    if host == 'HiddenPositives':
+        for name in ('agnostic_pool', 'specific_pool'):
+            getattr(model, name).normal_()
+    images = torch.randn(2, 3, 32, 32)
+    inputs = dict(anchor=images, neighbour=images.flip(0)) if host == 'STEGO' else images
+    labelled = SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, 4, (1, 32, 32))))
+    waiting = Waiting()
+    # The solver and the judgement of its plans get copies on the host.
+    for name in ('hierarchy_plans', 'diagnose_plan'):
+        function = getattr(omh_head, name)
+
+        def on_host(*args: Any, function: Any = function, **kwargs: Any) -> Any:
+            with waiting.host_work():
+                return function(*args, **kwargs)
+
+        monkeypatch.setattr(omh_head, name, on_host)
+    # torchvision draws what it does to an image on the host.
+    draw = PhotometricView.forward
+
+    def drawn(*args: Any) -> Tensor:
+        with waiting.host_work():
+            return draw(*args)
+
+    monkeypatch.setattr(PhotometricView, 'forward', drawn)
+    # On a device all patches are visited, on a CPU the anchors among them.
+    contrast = importlib.import_module('omh_mmseg.models.losses.hidden_positive_contrast')
+    monkeypatch.setattr(contrast, '_rows_to_visit', lambda kept: torch.arange(len(kept)))
+    for step in range(3):
+        with waiting:
+            losses = model.loss(inputs, [labelled, SegDataSample()])
+            torch.stack([value for name, value in losses.items() if 'loss' in name]).sum().backward()
+        if step == 0:
+            # The first step may ask what others have written to the buffers.
+            waiting.found.clear()
+    assert waiting.found == []
