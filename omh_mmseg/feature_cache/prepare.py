@@ -69,8 +69,7 @@ def _caches(
     if unknown:
         there = [split for split in SPLITS if cfg.get(f'{split}_dataloader') is not None]
         raise ValueError(f'splits must be among those of the config, {there}; got {unknown}')
-    if torch.device(device).type == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(f'device {device!r} is not available here; use --device cpu')
+    _check_device(device)
     options = hook_options(cfg) or {}
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     model = MODELS.build(cfg.model)
@@ -90,6 +89,13 @@ def _caches(
         part = frozen_part(model, cfg.model.backbone, split)
         kept = dtype or options.get('dtype') or 'float32'
         yield split, loader, FeatureCache(root, dataset, part, split == 'train', fields, images, kept)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f'device {device!r} is not available here ({error}); use --device cpu') from error
 
 
 def _below_pairs(dataset: Any) -> Any:
