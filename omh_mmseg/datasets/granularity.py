@@ -87,7 +87,9 @@ def finest_labels(
     if known:
         finest |= dict(level=known[-1].name, metainfo=None)
     else:
-        classes = tuple(DATASETS.build(dict(dataset)).metainfo['classes'])
+        # The names alone are wanted, not the images.
+        named = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True})
+        classes = tuple(named.metainfo['classes'])
         known = (Granularity(ONLY_NAME, classes, np.arange(len(classes))),)
     return finest, known if groups is None else (*read_groups(groups, known[-1].classes), *known)
 

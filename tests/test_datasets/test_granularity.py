@@ -68,7 +68,7 @@ def test_finest_labels_of_a_set_that_has_levels(tmp_path: Path):
 def test_groups_of_ones_own(folder, tmp_path: Path):
     groups = tmp_path / 'groups.json'
     groups.write_text(json.dumps({'two': {'a': ['class_0', 'class_2'], 'b': ['class_1']}}))
-    dataset = dict(type='FolderSegDataset', data_root=str(folder()), split='train', num_classes=4, pipeline=[])
+    dataset = dict(type='FolderSegDataset', data_root=str(folder()), split='train', num_classes=4, pipeline=['unread'])
     config, (two, own) = finest_labels(dataset, groups)
     assert config == dataset
     assert (two.name, two.classes, two.table.tolist()) == ('two', ('a', 'b'), [0, 1, 0, 255])
