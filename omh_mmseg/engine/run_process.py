@@ -59,12 +59,13 @@ class ProcessRun:
         return None if found is None or found.get('error') else found
 
     def start(self, context: Any) -> BaseProcess:
-        """Start the process; a stored result is deleted, and checkpoints of other settings are not continued.
+        """Start the process; checkpoints of other settings are not continued.
+
+        It waits for another process at work in the folder, and takes over what that one finished with this key.
 
         Args:
             context: Of ``multiprocessing``, by `process_context` or other than ``'fork'``.
         """
-        forget_other_settings(self.folder, self.key, self.stale)
         process: BaseProcess = context.Process(target=_work, args=(self,))
         process.start()
         return process
@@ -201,6 +202,9 @@ def _work(run: ProcessRun) -> None:
     with open(run.folder / CONSOLE, 'a', encoding='utf-8') as console, locked(run.folder):
         for stream in (sys.stdout, sys.stderr):
             os.dup2(console.fileno(), stream.fileno())
+        if run.finished() is not None:
+            return
+        forget_other_settings(run.folder, run.key, run.stale)
         found = dict(run.identity)
         try:
             found |= run.work(run.argument)

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -107,8 +107,8 @@ def run_sweep(
             empty.
         any_source: Keep finished runs of other source, too.
         train: False makes table and figures of what is there and carries out nothing.
-        runs_dir: Where to keep the runs by their settings, for several sweeps to share; in ``work_dir`` by their names
-            if None.
+        runs_dir: Where to keep the runs by their settings, for several sweeps to share, also at a time; in ``work_dir``
+            by their names if None.
         progress: Draw a progress bar on stderr.
 
     Returns:
@@ -116,7 +116,7 @@ def run_sweep(
         ``commit``, ``status`` (``'finished'`` or ``'failed'``), and either ``error`` or what `train_and_score` returns.
 
     Raises:
-        BlockingIOError: Another sweep is at work in ``work_dir`` or ``runs_dir``.
+        BlockingIOError: Another sweep is at work in ``work_dir``.
         ValueError: ``only`` matches no run.
     """
     resources = resources or Resources(default_devices())
@@ -124,7 +124,7 @@ def run_sweep(
     if not chosen:
         raise ValueError(f'no run is named like {list(only)}; the plan has {", ".join(run.name for run in plan.runs)}')
     shared = None if runs_dir is None else Path(runs_dir)
-    with locked(Path(work_dir), wait=False), locked(shared, wait=False) if shared else nullcontext():
+    with locked(Path(work_dir), wait=False):
         sweep = _Sweep(plan, Path(work_dir), shared, {**plan.options, **(options or {})}, resources, any_source)
         sweep.write()
         if train:

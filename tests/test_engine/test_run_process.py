@@ -54,6 +54,20 @@ def test_ends_of_a_run(tmp_path, context):
     assert 'status -9' in slow.result(process)['error'] or 'status 255' in slow.result(process)['error']
 
 
+def test_what_another_process_finished_is_taken_over(tmp_path, context):
+    run = ProcessRun(dict(name='a'), tmp_path / 'a', 'key', dict, [('scores', 1)])
+    with locked(run.folder):
+        process = run.start(context)
+        process.join(1)
+        assert process.is_alive()
+        (run.folder / RESULT).write_text(json.dumps(dict(key='key', run=dict(scores=2))))
+        (run.folder / launch.LATEST).touch()
+    process.join()
+    assert run.result(process) == dict(scores=2) and (run.folder / launch.LATEST).is_file()
+    other = ProcessRun(dict(name='a'), tmp_path / 'a', 'other key', dict, [('scores', 3)])
+    assert finish(other, context) == dict(name='a', scores=3) and not (run.folder / launch.LATEST).exists()
+
+
 def test_a_result_of_other_settings_is_none(tmp_path):
     (tmp_path / RESULT).write_text(json.dumps(dict(key='key', run=dict(a=1))))
     assert stored_result(tmp_path, 'key') == dict(a=1) and stored_result(tmp_path, 'other') is None
