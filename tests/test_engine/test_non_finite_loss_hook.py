@@ -58,6 +58,27 @@ def test_checks_before_the_checkpoint_is_written():
     assert get_priority(NonFiniteLossHook.priority) < get_priority(CheckpointHook.priority)
 
 
+def test_losses_of_a_device_are_fetched_some_steps_at_a_time(monkeypatch):
+    monkeypatch.setattr(NonFiniteLossHook, '_check_step', lambda self, _runner, *seen: checked.append(seen))
+    hook, runner, checked = NonFiniteLossHook(interval=3), runner_with(), []
+    for runner.iter in range(4):
+        hook.after_train_iter(runner, 0, outputs=dict(loss=torch.zeros((), device='meta')))
+        assert len(checked) == (3 if runner.iter >= 2 else 0)
+    hook.before_save_checkpoint(runner, {})
+    assert [iteration for iteration, _ in checked] == [1, 2, 3, 4]
+    hook.after_train(runner)
+    assert len(checked) == 4
+
+
+def test_what_was_kept_stops_before_the_checkpoint():
+    hook, runner = NonFiniteLossHook(interval=9), runner_with()
+    hook._held = [(5, dict(loss=torch.tensor(1.0))), (6, dict(loss=torch.tensor(math.nan)))]
+    with pytest.raises(FloatingPointError, match='Non-finite loss at iteration 6;'):
+        hook.before_save_checkpoint(runner, {})
+
+
 def test_wrong_patience():
+    with pytest.raises(ValueError, match='interval must be at least 1; got 0'):
+        NonFiniteLossHook(interval=0)
     with pytest.raises(ValueError, match='patience must be at least 0; got -1'):
         NonFiniteLossHook(patience=-1)

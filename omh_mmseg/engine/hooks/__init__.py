@@ -1,6 +1,7 @@
 """Hooks."""
 
 from omh_mmseg.engine.hooks.assignment_hook import AssignmentHook
+from omh_mmseg.engine.hooks.deferred_runtime_info_hook import DeferredRuntimeInfoHook
 from omh_mmseg.engine.hooks.feature_cache_hook import FeatureCacheHook
 from omh_mmseg.engine.hooks.hierarchy_hook import HierarchyHook
 from omh_mmseg.engine.hooks.neighbour_index_check_hook import NeighbourIndexCheckHook
@@ -13,6 +14,7 @@ from omh_mmseg.engine.hooks.submodule_gradient_clip_hook import SubmoduleGradien
 
 __all__ = [
     'AssignmentHook',
+    'DeferredRuntimeInfoHook',
     'FeatureCacheHook',
     'HierarchyHook',
     'NeighbourIndexCheckHook',
