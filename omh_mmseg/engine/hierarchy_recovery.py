@@ -34,7 +34,7 @@ from omh_mmseg.evaluation.tables import mean_and_spread
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.visualization.recovery import CHANCE
 
-LEARNED, KMEANS = 'OMH', 'k-means'
+LEARNED, KMEANS = 'learned', 'k-means'
 PLAN, OVERLAP = 'plan', 'overlap'
 
 
@@ -84,7 +84,7 @@ def recover(
 ) -> list[dict[str, Any]]:
     """Build trees from each checkpoint by every method and score them.
 
-    Two sets of clusters: ``'OMH'``, the levels of the head, and ``'k-means'`` on the codes, each level on its own. Four
+    Two sets of clusters: ``'learned'``, those of the head, and ``'k-means'`` on the codes, each level on its own. Four
     ways to a tree: ``'plan'`` (entropic transport between the centres of two levels, at the head's entropy
     weight), ``'overlap'`` (the coarser cluster that shares most pixels), ``'average'`` and ``'ward'`` (agglomerative
     clustering of the finest centres, cut at the sizes of the coarser levels; their coarser clusters are unions of the

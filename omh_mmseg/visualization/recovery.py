@@ -13,7 +13,7 @@ from omh_mmseg.visualization.panels import LETTER, add_panel, plain
 
 _PANEL, _GAP, _ROW, _TITLE, _TICKS = 1.9, 0.3, 0.25, 0.4, 0.3  # inches
 _COLUMNS = 4
-_COLOURS = {'OMH': '#0072b2', 'k-means': '#d55e00'}
+_COLOURS = {'learned': '#0072b2', 'k-means': '#d55e00'}
 _METHODS = dict(average='average linkage', ward='Ward linkage')
 CHANCE, CHANCE_COLOUR = 'chance', '#999999'
 _NOTE = (
@@ -30,8 +30,8 @@ def draw_recovery(
 
     Args:
         path: PNG to write.
-        rows: With ``model``, ``clusters`` (``'OMH'`` or ``'k-means'``), ``parents`` and the figures, one per run and
-            method.
+        rows: One per run and method, with ``model``, ``clusters`` (``'learned'`` or ``'k-means'``), ``parents`` and the
+            figures.
         figures: Title of each figure's panel.
 
     Returns:

@@ -72,7 +72,7 @@ def test_scores_and_recovery(trained, checkpoints, command, run, tmp_path):
     for row in rows:
         assert 0 <= float(row['agreement']) <= 1 and -1 <= float(row['ari_1']) <= 1
     # The same checkpoint under the other name.
-    plans = [row for row in rows if (row['clusters'], row['parents']) == ('OMH', 'plan')]
+    plans = [row for row in rows if (row['clusters'], row['parents']) == ('learned', 'plan')]
     assert plans[0]['model'] == 'OMH' and plans[2]['model'] == 'control'
     assert {key: value for key, value in plans[0].items() if key not in ('model', 'run')} == {
         key: value for key, value in plans[2].items() if key not in ('model', 'run')

@@ -81,10 +81,11 @@ def test_images_without_labels_count_in_overlaps_alone():
 
 
 def test_models_of_a_group_share_their_code():
-    group = [Oracle(), Oracle(shift=2, sizes=(2, 3, 4))]
-    counted = count_levels([group], batches([np.zeros((2, 4), int)]), 4)
-    assert [model.encodings for model in group] == [1, 0]
-    assert [len(own.counts) for own in counted.models] == [2, 3] and not counted.joint
+    groups = [[Oracle()], [Oracle(shift=1, sizes=(1, 2, 4)), Oracle(shift=2)]]
+    counted = count_levels(groups, batches([np.zeros((2, 4), int)]), 4)
+    assert [[model.encodings for model in group] for group in groups] == [[1], [1, 0]]
+    assert [len(own.counts) for own in counted.models] == [2, 3, 2] and not counted.joint
+    assert all(level.sum() == 8 for own in counted.models for level in own.counts)
 
 
 def test_models_that_do_not_compare():

@@ -47,9 +47,9 @@ def test_gains_are_run_by_run():
     rows = [
         dict(model='OMH', run=run, clusters=clusters, parents=parents, ari_1=value)
         for run, values in (('a', (0.5, 0.2, 0.1)), ('b', (0.7, 0.2, 0.5)))
-        for (clusters, parents), value in zip((('OMH', 'plan'), ('OMH', 'ward'), ('k-means', 'plan')), values)
+        for (clusters, parents), value in zip((('learned', 'plan'), ('learned', 'ward'), ('k-means', 'plan')), values)
     ]
-    rows.append(dict(model='control', run='a', clusters='OMH', parents='plan', ari_1=0.0))
+    rows.append(dict(model='control', run='a', clusters='learned', parents='plan', ari_1=0.0))
     ward, kmeans = gains(rows, ['ari_1'])
     assert (ward['parents'], ward['runs'], ward['ari_1']) == ('ward', 2, pytest.approx(0.4))
     assert kmeans['clusters'] == 'k-means'

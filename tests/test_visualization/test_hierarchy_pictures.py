@@ -35,7 +35,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[Drawn]:
 
 
 def texts_inside(figure: Figure) -> None:
-    """Every text lies within the figure, and no two notes or titles overlap."""
+    """Every text lies within the figure, and notes and titles overlap neither each other nor labels."""
     renderer = figure.canvas.get_renderer()
     width, height = figure.canvas.get_width_height()
     titles = [axes.title for axes in figure.axes] + [axes._left_title for axes in figure.axes]
@@ -54,6 +54,9 @@ def texts_inside(figure: Figure) -> None:
     for number, box in enumerate(boxes):
         for other in range(number):
             assert not box.overlaps(boxes[other]), (large[number].get_text(), large[other].get_text())
+    for label in (label for label in labels if label.get_text()):
+        for text, box in zip(large, boxes):
+            assert not box.overlaps(label.get_window_extent(renderer)), (text.get_text(), label.get_text())
 
 
 def test_training_curves(tmp_path: Path, drawn: Drawn) -> None:
@@ -171,14 +174,14 @@ def test_recovery(tmp_path: Path, drawn: Drawn, models: tuple[str, ...]) -> None
     figures = drawn(recovery)
     rows = [
         dict(model=model, clusters=clusters, parents=parents, run=run, agreement=0.5 + 0.1 * run, ari_1=-0.2)
-        for model in models for run in range(3) for clusters in ('OMH', 'k-means')
+        for model in models for run in range(3) for clusters in ('learned', 'k-means')
         for parents in ('plan', 'overlap', 'average', 'ward', 'chance')
     ]  # fmt: skip
     titles = {'agreement': 'parents right', 'ari_1': 'ARI', **{f'x{n}': f'purity of the tree, {n}' for n in range(4)}}
     recovery.draw_recovery(tmp_path / 'a.png', rows, titles)
     first, second = figures[0].axes[:2]
     labels = [label.get_text() for label in first.get_yticklabels()]
-    assert labels[2].endswith('OMH, average linkage') and len(labels) == 10 * len(models)
+    assert labels[2].endswith('learned, average linkage') and len(labels) == 10 * len(models)
     assert first.lines[0].get_xdata().tolist() == [0.5, 0.6, 0.7]
     assert first.lines[1].get_xdata().tolist() == pytest.approx([0.6, 0.6])
     assert second.get_xlim()[0] < -0.2
