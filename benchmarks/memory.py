@@ -101,9 +101,12 @@ def measure_apart(script: str, cases: Sequence[Sequence[Any]], hold: bool = Fals
         hold: Whether the allocator may hold freed memory, as it does by default, which is faster. Without it the peak
             is that of live memory, not of the allocator's reserve.
     """
-    allocator = {} if hold else dict(MALLOC_MMAP_THRESHOLD_='65536', MALLOC_TRIM_THRESHOLD_='0')
+    # A process that has asked the CUDA runtime for devices cannot fork others that use them; NVML may be asked.
+    settings = dict(PYTORCH_NVML_BASED_CUDA_CHECK='1')
+    if not hold:
+        settings |= dict(MALLOC_MMAP_THRESHOLD_='65536', MALLOC_TRIM_THRESHOLD_='0')
     command = [sys.executable, script, '--apart', json.dumps(cases)]
-    done = subprocess.run(command, env={**os.environ, **allocator}, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=False)
     results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{')]
     if done.returncode or len(results) != len(cases):
         raise RuntimeError(f'{Path(script).name} measured {len(results)} of {len(cases)} cases apart:\n{done.stderr}')
