@@ -30,6 +30,6 @@ class HeadAverage(ExponentialMovingAverage):
                 average.data.copy_(present.data)
             else:
                 self.avg_func(average.data, present.data, self.steps)
-        for average, present in zip(self.module.buffers(), model.buffers()):
-            average.data.copy_(present.data)
+        for copied, buffer in zip(self.module.buffers(), model.buffers()):
+            copied.data.copy_(buffer.data)
         self._step_counter.advance(self.steps)

@@ -394,6 +394,8 @@ def test_taps(kin):
     mean = kin.taps(images, keys=False, attention='mean')
     assert mean.keys is None
     torch.testing.assert_close(mean.attention, taps.attention.mean(1))
+    first = kin.taps(images, attention='heads', attended=1)
+    assert torch.equal(first.attention, taps.attention[:1]) and torch.equal(first.features, taps.features)
     assert not any(part.requires_grad for part in taps)
     assert not qkv._forward_hooks
 

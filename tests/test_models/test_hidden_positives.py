@@ -168,6 +168,21 @@ def test_local_positives_come_from_the_attention_of_the_patches(tiny_hp):
     torch.testing.assert_close(features, model.backbone(batch))
 
 
+@pytest.mark.parametrize('affinity', ['attention', 'features'])
+def test_both_views_in_one_pass(tiny_hp, monkeypatch, affinity):
+    model, batch, view = tiny_hp(local_affinity=affinity), images(3), images(3).flip(0)
+    passes = []
+    model.backbone.backbone.register_forward_hook(lambda _module, given, _output: passes.append(len(given[0])))
+    together, weights = model._features_and_weights(batch, view)
+    assert passes == [6]
+    alone, expected = model._features_and_weights(batch)
+    torch.testing.assert_close(weights, expected)
+    torch.testing.assert_close(together, torch.cat([alone, model.backbone(view)]))
+    passes.clear()
+    model.loss(batch, samples()[:1] * 3)
+    assert passes == [6]
+
+
 def test_local_positives_from_features(tiny_hp):
     """For backbones without attention, and for others where it is chosen."""
     for parts in (dict(), dict(backbone=CONVOLUTIONAL)):

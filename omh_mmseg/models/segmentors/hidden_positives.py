@@ -120,11 +120,10 @@ class HiddenPositives(UnsupervisedSegmentor):
         """
         images = self._single_images(inputs)
         self._require_pools()
-        features, weights = self._features_and_weights(images)
-        views = [features]
-        if self.trains_on_images:
-            views.append(self.extract_feat(self._other_light(pixels(images))))
-        codes = self.decode_head(torch.cat(views))
+        view = self._other_light(pixels(images)) if self.trains_on_images else None
+        all_features, weights = self._features_and_weights(images, view)
+        features = all_features[: len(images)]
+        codes = self.decode_head(all_features)
         code, *augmented = codes.split(len(images))
         mixed = self.decode_head.drop(mix_neighbours(code, weights))
         ema_code = self._ema_code(features)
@@ -228,21 +227,25 @@ class HiddenPositives(UnsupervisedSegmentor):
         features, weights = self._features_and_weights(images)
         return FrozenInputs(features, size=(images.shape[-2], images.shape[-1]), weights=weights)
 
-    def _features_and_weights(self, images: Inputs) -> tuple[Tensor, Tensor]:
-        """Frozen features and the weights of local positives."""
+    def _features_and_weights(self, images: Inputs, view: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Frozen features of the images and then of the view, and the weights of local positives of the images."""
         if isinstance(images, FrozenInputs):
             if images.weights is None:
                 raise ValueError('HP trains on cached features with the weights of local positives; cache them as well')
-            return images.features, images.weights
+            features = images.features
+            return features if view is None else torch.cat([features, self.extract_feat(view)]), images.weights
+        all_images = images if view is None else torch.cat([images, view])
         if self.local_affinity == 'attention':
-            features, _, attention = self.backbone.taps(images, keys=False, attention='mean')
+            count = len(images)
+            features, _, attention = self.backbone.taps(all_images, keys=False, attention='mean', attended=count)
             extra = self.backbone.num_extra_tokens
             grid = (features.shape[-2], features.shape[-1])
             return features, neighbour_weights(attention[:, extra:, extra:], grid, self.local_scale)
-        features = self.extract_feat(images)
+        features = self.extract_feat(all_images)
         grid = (features.shape[-2], features.shape[-1])
         # One image at a time: the maps of a batch would be larger than everything else.
-        weights = [neighbour_weights(feature_affinity(one), grid, self.local_scale) for one in features.split(1)]
+        each = features[: len(images)].split(1)
+        weights = [neighbour_weights(feature_affinity(one), grid, self.local_scale) for one in each]
         return features, torch.cat(weights)
 
     @torch.no_grad()
