@@ -259,8 +259,6 @@ class FeatureCache:
 
     def _round(self, lock: ProcessLock, batch_size: int, num_workers: int, advance: Callable[[], None]) -> int:
         """Make all blocks that no other process is making; returns how many items are missing after it."""
-        for file in self.files.values():
-            file.reload()
         claims = _Claims(self.files, len(self), batch_size, lock)
         loader = DataLoader(
             self.dataset,
@@ -369,15 +367,19 @@ class _Claims:
     def __iter__(self) -> Iterator[list[int]]:
         for start in range(0, self.items, self.batch_size):
             stop = min(start + self.batch_size, self.items)
-            if self._complete(start, stop) or not self.lock.take(start, stop):
+            if self._complete(start, stop) or self._made_elsewhere(start, stop) or not self.lock.take(start, stop):
                 continue
-            for file in self.files.values():
-                file.reload(start, stop)
-            if self._complete(start, stop):
+            # Another process may have made the block between the look and the claim.
+            if self._made_elsewhere(start, stop):
                 self.lock.release(start, stop)
                 continue
             self.claimed.append((start, stop))
             yield list(range(start, stop))
+
+    def _made_elsewhere(self, start: int, stop: int) -> bool:
+        for file in self.files.values():
+            file.reload(start, stop)
+        return self._complete(start, stop)
 
     def _complete(self, start: int, stop: int) -> bool:
         return all(file.present(start, stop).all() for file in self.files.values())

@@ -17,6 +17,7 @@ from omh_mmseg.datasets.neighbour_index import model_fingerprint
 FORMAT = 1
 RANDOM_NAMES = ('Random', 'PhotoMetric', 'AutoAugment', 'TrivialAugment', 'AugMix', 'MixUp', 'Mosaic', 'GenerateEdge')
 PATH_SUFFIX = '_path'
+SHARED_VALUES = 64
 
 
 def cache_fingerprint(
@@ -131,14 +132,24 @@ def _files_digest(dataset: Any) -> str:
     root = _root(dataset)
     digest = hashlib.sha256()
     known: dict[str, str] = {}
+    # What all items share, such as a map of labels, is long and the same object.
+    shared: dict[int, tuple[Any, str]] = {}
     for item in range(len(dataset)):
         info = dataset.get_data_info(item)
         for name, value in sorted(info.items()):
             if name.endswith(PATH_SUFFIX) and isinstance(value, str):
                 if value not in known:
                     known[value] = _file(value, root)
-                value = known[value]
-            digest.update(f'{name}={value!r}\n'.encode())
+                text = known[value]
+            elif isinstance(value, dict):
+                if id(value) not in shared:
+                    # An object that is kept keeps its number for itself.
+                    shared = {} if len(shared) > SHARED_VALUES else shared
+                    shared[id(value)] = value, repr(value)
+                text = shared[id(value)][1]
+            else:
+                text = repr(value)
+            digest.update(f'{name}={text}\n'.encode())
     return digest.hexdigest()[:16]
 
 

@@ -30,6 +30,7 @@ RECORD = np.dtype(
 )
 CHECKED_BYTES = 32
 ALIGNMENT = 64
+WRITING = os.O_RDWR | os.O_CREAT | getattr(os, 'O_BINARY', 0)
 APPENDING = 1 << 40
 """Byte of the lock file that is locked while contents are appended; those below stand for items."""
 
@@ -132,7 +133,7 @@ class FieldFile:
             OSError: The disk is full, or cannot be written.
         """
         record = np.zeros((), RECORD)
-        data = os.open(self.data_path, os.O_RDWR | os.O_CREAT, 0o644)
+        data = os.open(self.data_path, WRITING, 0o644)
         try:
             with lock.appending():
                 start = -(-os.fstat(data).st_size // ALIGNMENT) * ALIGNMENT
@@ -166,7 +167,7 @@ class FieldFile:
     def _note(self, item: int, record: np.ndarray) -> None:
         if record['size']:
             record['own'] = _record_crc(record, item)
-        index = os.open(self.index_path, os.O_RDWR | os.O_CREAT, 0o644)
+        index = os.open(self.index_path, WRITING, 0o644)
         try:
             _write(index, record.tobytes(), item * RECORD.itemsize)
         finally:
@@ -178,7 +179,7 @@ class FieldFile:
         if self._data is None:
             if not self.data_path.is_file():
                 return None
-            self._data = os.open(self.data_path, os.O_RDONLY)
+            self._data = os.open(self.data_path, os.O_RDONLY | getattr(os, 'O_BINARY', 0))
         # Reading a map beyond the end of a file that was cut off would kill the process.
         length = os.fstat(self._data).st_size
         if length < stop:
@@ -205,7 +206,7 @@ class ProcessLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = os.open(folder / 'lock', os.O_RDWR | os.O_CREAT, 0o644)
+        self._file = os.open(folder / 'lock', WRITING, 0o644)
 
     def take(self, start: int, stop: int) -> bool:
         """Claim items ``start .. stop - 1``; False where another process has some of them."""
@@ -250,5 +251,9 @@ def _is_intact(record: np.ndarray, item: int) -> bool:
 def _write(file: int, content: Any, offset: int) -> None:
     remaining = memoryview(content).cast('B')
     while remaining:
-        written = os.pwrite(file, remaining, offset)
+        if hasattr(os, 'pwrite'):
+            written = os.pwrite(file, remaining, offset)
+        else:  # Windows
+            os.lseek(file, offset, os.SEEK_SET)
+            written = os.write(file, remaining)
         remaining, offset = remaining[written:], offset + written

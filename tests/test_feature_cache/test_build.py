@@ -85,6 +85,26 @@ def test_items_are_those_of_the_data_set(cache, split) -> None:
         assert label.dtype == torch.int64 and torch.equal(label, live['data_samples'].gt_sem_seg.data)
 
 
+def test_five_crops(settings, tmp_path) -> None:
+    """The wrapper lies below the cache: each crop is an item."""
+    config = settings('smooseg')
+    inner = config.train_dataloader.dataset
+    inner.pipeline.insert(2, dict(type='FiveCropPatch'))
+    model = MODELS.build(config.model)
+    model.init_weights()
+    dataset = DATASETS.build(dict(type='FiveCrop', ratio=0.5, dataset=inner))
+    dataset.full_init()
+    part = FrozenPart(model.backbone, config.model.backbone, model.data_preprocessor, model.freeze)
+    cached = complete(FeatureCache(tmp_path / 'cache', dataset, part, True))
+    assert len(cached) == 5 * ITEMS
+    for item in (0, 7, 49):
+        images = part.preprocessor(dict(inputs=[dataset[item]['inputs']]), True)['inputs']
+        torch.testing.assert_close(cached[item]['inputs'].features, part.backbone(images)[0])
+    other = DATASETS.build(dict(type='FiveCrop', ratio=0.6, dataset=inner))
+    other.full_init()
+    assert FeatureCache(tmp_path / 'cache', other, part, True).missing() == 5 * ITEMS
+
+
 def test_items_without_labels(cache, photos) -> None:
     shutil.rmtree(photos / 'labels')
     cached = complete(cache())
@@ -116,59 +136,81 @@ def test_further_fields_join(cache, passes) -> None:
 # ---- interruptions
 
 
-def _killed(make: Callable[[], FeatureCache], seconds: float) -> None:
-    one = make()
-    freeze = one.part.freeze
+def _hangs_while_writing(make: Callable[[], FeatureCache], writes: int, mark: Path) -> None:
+    """Build; after so many writes stop in the middle of one, for good."""
+    write, done = os.pwrite, []
 
-    def slow(images: torch.Tensor) -> FrozenInputs:
-        time.sleep(seconds)
-        return freeze(images)
+    def hanging(file: int, data: memoryview, offset: int) -> int:
+        done.append(offset)
+        if len(done) > writes:
+            write(file, data[: len(data) // 2], offset)
+            mark.touch()
+            time.sleep(600)
+        return write(file, data, offset)
 
-    one.part.freeze = slow
-    complete(one)
+    store.os.pwrite = hanging
+    complete(make())
 
 
-def test_killed_build_goes_on(cache, whole, tmp_path, passes) -> None:
-    """SIGKILL after the first blocks; the rest is made by the next call, with the same result bit by bit."""
-    process = multiprocessing.get_context('fork').Process(target=_killed, args=(cache, 0.3))
+@pytest.mark.parametrize('writes', [0, 13, 14, 15])
+def test_killed_build_goes_on(cache, whole, tmp_path, passes, writes) -> None:
+    """SIGKILL in the middle of a content or a record; the next call makes the rest, with the same result bit by bit."""
+    mark = tmp_path / 'mark'
+    process = multiprocessing.get_context('fork').Process(target=_hangs_while_writing, args=(cache, writes, mark))
     process.start()
-    limit = time.monotonic() + 60
-    while cache().missing() > ITEMS - BATCH and time.monotonic() < limit:
-        time.sleep(0.02)
+    await_file(mark)
     os.kill(process.pid, signal.SIGKILL)
     process.join(60)
     one = cache()
-    assert 0 < one.missing() < ITEMS
-    missing = one.missing()
+    # A content and a record of two fields are four writes for an item.
+    assert one.missing() == ITEMS - writes // 4
     passes.clear()
     assert contents(complete(one)) == whole
-    assert sum(passes) - build.PROBED_ITEMS <= missing + BATCH
+    assert sum(passes) == build.PROBED_ITEMS + ITEMS - writes // 4 // BATCH * BATCH
+
+
+def _waits_in_a_block(make: Callable[[], FeatureCache], mark: Path, go: Path) -> None:
+    """Build, but stay in the first block until told to go on."""
+    one = make()
+    freeze = one.part.freeze
+
+    def waiting(images: torch.Tensor) -> FrozenInputs:
+        if len(images) == BATCH and not go.exists():
+            mark.touch()
+            await_file(go)
+        return freeze(images)
+
+    one.part.freeze = waiting
+    complete(one)
 
 
 @pytest.mark.parametrize('workers', [0, 2])
-def test_two_processes_at_once(cache, whole, passes, workers) -> None:
-    """Each makes a part, none makes everything, and both have all."""
-    fork = multiprocessing.get_context('fork')
-    process = fork.Process(target=_killed, args=(cache, 0.1))
+def test_two_processes_at_once(cache, whole, tmp_path, passes, workers, monkeypatch) -> None:
+    """The second makes what the first is not at, waits for the rest, and both have all."""
+    mark, go = tmp_path / 'mark', tmp_path / 'go'
+    process = multiprocessing.get_context('fork').Process(target=_waits_in_a_block, args=(cache, mark, go))
     process.start()
+    await_file(mark)
+    sleeps = []
+    monkeypatch.setattr(build.time, 'sleep', lambda seconds: (sleeps.append(seconds), go.touch(), SLEEP(seconds)))
     one = cache()
-    freeze = one.part.freeze
-
-    def slow(images: torch.Tensor) -> FrozenInputs:
-        time.sleep(0.1)
-        return freeze(images)
-
-    one.part.freeze = slow
-    while not (one.folder / 'manifest.json').exists():
-        time.sleep(0.005)
     passes.clear()
     cached = one.complete(BATCH, workers, progress=False)
+    assert sleeps and sum(passes) == build.PROBED_ITEMS + ITEMS - BATCH
     assert contents(cached) == whole
     process.join(60)
     assert process.exitcode == 0
-    assert sum(passes) - build.PROBED_ITEMS < ITEMS
-    one.files['features'].reload()
-    assert one.missing() == 0 and contents(complete(cache())) == whole
+    assert contents(complete(cache())) == whole
+
+
+SLEEP = time.sleep
+
+
+def await_file(path: Path) -> None:
+    limit = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < limit, f'no {path}'
+        SLEEP(0.01)
 
 
 # ---- full disks
