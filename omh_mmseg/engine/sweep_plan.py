@@ -21,6 +21,7 @@ PLAN_KEYS = (
 )  # fmt: skip
 RUN_KEYS = ('name', 'config', 'options', 'vary', 'references')
 OWN_REFERENCE = '*'
+LEVELS_ABOVE = 3
 FIGURE_KEYS = {
     'curves': {'kind', 'file', 'curves', 'x_label', 'log_x', 'panels', 'references', 'title'},
     'effects': {'kind', 'file', 'metrics', 'reference', 'title'},
@@ -114,7 +115,7 @@ def read_plan(path: str, placeholders: Mapping[str, Any] | None = None) -> Sweep
     ``config`` may be given once for all runs. ``vary`` maps settings to lists of values and makes one run of each
     combination. ``{word}`` in a config file's name, a title or an option is replaced by the value of the placeholder of
     that name. Variables that start with an underscore are the plan's own. Config files are looked for from the working
-    directory, then from the folders above the plan.
+    directory, then from the plan's folder and the two above it.
 
     Args:
         path: The plan file.
@@ -203,7 +204,7 @@ def parsed(value: str) -> Any:
 def _beside(config: str, plan: str) -> str:
     if Path(config).is_file():
         return config
-    found = (folder / config for folder in Path(plan).resolve().parents)
+    found = (folder / config for folder in list(Path(plan).resolve().parents)[:LEVELS_ABOVE])
     return next((str(path) for path in found if path.is_file()), config)
 
 

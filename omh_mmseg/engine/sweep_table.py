@@ -64,7 +64,7 @@ def by_seed(rows: Sequence[Mapping[str, Any]], name: str, metric: str) -> dict[i
     """Values of a run's metric, figure or measure by seed, where it has them."""
     found = {}
     for row in rows:
-        if row['name'] == name and row['status'] == 'finished':
+        if row['name'] == name:
             value = {**row.get('figures', {}), **row.get('scores', {})}.get(metric, row.get(metric))
             if isinstance(value, (int, float)):
                 found[row['seed']] = float(value)

@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -61,11 +60,14 @@ def made(monkeypatch) -> list[str]:
                 scores={'probe/mIoU': 10.0 + run.argument.seed}, figures={}, seconds=1.0, ms_per_step=2.0, memory=3.0,
                 memory_of='process', source=1,
             )  # fmt: skip
-        if 'dies' not in run.argument.run.name:
-            write_text(run.folder / RESULT, json.dumps(dict(key=run.key, run=result)))
         reader, writer = os.pipe()
         os.close(writer)
-        join = partial(lambda end: None if closed(end) else os.close(end), reader)
+
+        def join() -> None:
+            if 'dies' not in run.argument.run.name:
+                write_text(run.folder / RESULT, json.dumps(dict(key=run.key, run=result)))
+            os.close(reader)
+
         return SimpleNamespace(sentinel=reader, join=join, exitcode=9)
 
     @contextmanager
@@ -74,14 +76,6 @@ def made(monkeypatch) -> list[str]:
 
     monkeypatch.setattr(module._Sweep, '_processes', processes)
     return found
-
-
-def closed(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return True
-    return False
 
 
 def plan(*names: str, config: str = SMOOSEG, seeds: tuple[int, ...] = (0, 1), **fields) -> SweepPlan:

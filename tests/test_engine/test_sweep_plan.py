@@ -165,6 +165,14 @@ def test_every_setting_of_the_study_can_be_built(path, data, monkeypatch):
             MODELS.build({**config.model.omh_head, 'in_channels': 4, 'num_classes': 6})
 
 
+def test_a_plan_finds_its_configs_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_plan(str(STUDY[0])).runs[0].config == str(CONFIGS / 'stego_vit-t8_demo.py')
+    (tmp_path / 'configs').mkdir()
+    (tmp_path / 'configs' / 'stego_vit-t8_demo.py').touch()
+    assert read_plan(str(STUDY[0])).runs[0].config == 'configs/stego_vit-t8_demo.py'
+
+
 def test_the_study_has_a_control_in_every_plan():
     for path in STUDY:
         controls = [run for run in read_plan(str(path)).runs if 'control' in run.name]
