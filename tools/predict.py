@@ -1,4 +1,4 @@
-"""Segment a folder of images (or single ones): masks, overlays and a JSON summary."""
+"""Segment a folder of images (or single ones): masks, overlays, a picture of all levels and a JSON summary."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from omh_mmseg.apis import SegmentationInferencer, find_images, predict_images  # noqa: E402
+from omh_mmseg.apis import SegmentationInferencer, draw_prediction_grid, find_images, predict_images  # noqa: E402
 from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.evaluation.protocols import known_protocols  # noqa: E402
 
@@ -23,6 +23,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--levels', type=int, nargs='*', help='OMH levels to predict; default: all')
     parser.add_argument('--overlay', default='probe', help='head drawn over the images: probe, level1, ... or none')
     parser.add_argument('--opacity', type=float, default=0.5, help='of the overlay, in (0, 1]')
+    parser.add_argument('--grid', metavar='PNG', help='picture to write: an image per row, a level per column')
+    parser.add_argument('--grid-rows', type=int, default=6, help='images in it, spread evenly (default: 6)')
+    parser.add_argument('--grid-photos', action='store_true', help='show the images in it beside their masks')
     parser.add_argument('--protocol', metavar='NAME', help=f'resize, crop, flip and CRF by name: {known_protocols()}')
     parser.add_argument('--crf', action=argparse.BooleanOptionalAction, help='refine with the dense CRF')
     parser.add_argument('--flip', action=argparse.BooleanOptionalAction, help='average with the mirrored image')
@@ -47,6 +50,9 @@ def main() -> None:
         )  # fmt: skip
         overlay = None if args.overlay == 'none' else args.overlay
         summary = predict_images(inferencer, images, args.out_dir, folder, overlay, args.opacity)
+        segmented = [entry['image'] for entry in summary['images']]
+        if args.grid and segmented:
+            draw_prediction_grid(args.grid, inferencer, segmented, args.grid_rows, args.grid_photos)
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f'predict.py: {error}')
     print(

@@ -2,5 +2,13 @@
 
 from omh_mmseg.apis.inference import Segmentation, SegmentationInferencer, find_images, init_model
 from omh_mmseg.apis.prediction_files import predict_images
+from omh_mmseg.apis.prediction_grid import draw_prediction_grid
 
-__all__ = ['Segmentation', 'SegmentationInferencer', 'find_images', 'init_model', 'predict_images']
+__all__ = [
+    'Segmentation',
+    'SegmentationInferencer',
+    'draw_prediction_grid',
+    'find_images',
+    'init_model',
+    'predict_images',
+]

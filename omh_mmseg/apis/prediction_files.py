@@ -88,10 +88,7 @@ def predict_images(
 
 def head_palettes(inferencer: SegmentationInferencer) -> dict[str, np.ndarray]:
     """Colours (K, 3) of every head: those of the classes where they are known; finer levels have shades of level 1."""
-    count = max(len(inferencer.classes), inferencer.model.num_classes)
-    palette = (inferencer.model.dataset_meta or {}).get('palette')
-    fitting = palette is not None and len(palette) >= count
-    base = np.asarray(palette if fitting else distinct_colours(count), np.uint8)
+    base = class_palette(inferencer)
     palettes = {}
     for head, clusters in inferencer.heads.items():
         assignment = inferencer.assignment_of(head)
@@ -101,6 +98,14 @@ def head_palettes(inferencer: SegmentationInferencer) -> dict[str, np.ndarray]:
         shades = cluster_palettes(inferencer.hierarchy, None if assignment is None else base, assignment)
         palettes |= {f'level{n}': shade for n, shade in enumerate(shades, 1) if f'level{n}' in palettes}
     return palettes
+
+
+def class_palette(inferencer: SegmentationInferencer) -> np.ndarray:
+    """Colours uint8 (K, 3) of the classes: the data set's where it has enough, else generated ones."""
+    count = max(len(inferencer.classes), inferencer.model.num_classes)
+    palette = (inferencer.model.dataset_meta or {}).get('palette')
+    fitting = palette is not None and len(palette) >= count
+    return np.asarray(palette if fitting else distinct_colours(count), np.uint8)
 
 
 def _names(images: Sequence[str], root: str | os.PathLike[str] | None) -> dict[str, str]:

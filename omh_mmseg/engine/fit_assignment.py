@@ -57,7 +57,7 @@ def fit_assignment(
         split: ``'train'``, ``'val'`` or ``'test'``.
         images: Use only so many images, the first of the split.
         matching: Instead of the metric's own.
-        save: Checkpoint to write with the assignment in it.
+        save: Checkpoint to write with the assignment in it, and with the class names of the split.
 
     Returns:
         Class of each cluster, by field of the data sample.
@@ -91,7 +91,7 @@ def fit_assignment(
         )  # fmt: skip
         if save is not None and assignment is not None:
             assignment.update(found)
-            store_assignment(checkpoint, assignment, Path(save))
+            store_assignment(checkpoint, assignment, Path(save), metrics[0].dataset_meta)
     return found
 
 

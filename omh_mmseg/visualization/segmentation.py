@@ -1,4 +1,4 @@
-"""Images, truth and the segmentation of each level side by side."""
+"""Truth and the segmentation of each level side by side, with or without the image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NOTE = 'Each cluster of a finer level has a shade of the colour of the cluster 
 
 def draw_segmentation_grid(
     path: str | os.PathLike[str],
-    images: Sequence[np.ndarray],
+    images: Sequence[np.ndarray] | None,
     levels: Sequence[Sequence[np.ndarray]],
     palettes: Sequence[np.ndarray],
     truth: Sequence[np.ndarray] | None = None,
@@ -37,20 +37,20 @@ def draw_segmentation_grid(
     note: str | None = None,
     ignore_index: int = 255,
 ) -> Path:
-    """Draw one row per image: the image, its truth, and its segmentation at each level.
+    """Draw one row per image: the image and its truth, where given, and its segmentation at each level.
 
     With the palettes of :func:`cluster_palettes` and an assignment, level 1 has class colours and each finer level has
     shades of them.
 
     Args:
         path: PNG to write.
-        images: RGB uint8 (H, W, 3), sizes may differ between images.
+        images: RGB uint8 (H, W, 3), sizes may differ between images. None draws the maps alone.
         levels: For each column a label map (H, W) of cluster numbers per image, coarsest level first.
         palettes: For each column (K, 3) colours.
         truth: Label map (H, W) per image; ``ignore_index`` stays white.
         truth_palette: (num_classes, 3) colours of the classes; needed with ``truth``.
         classes: Class names for the legend, as many as ``truth_palette`` has colours.
-        titles: Column titles, including ``image`` and, with ``truth``, the truth's. Default: ``level 1``, ...
+        titles: Column titles, those of the image and the truth first where they are drawn. Default: ``level 1``, ...
         note: Line under the picture. Default: how to read the colours of finer levels, where there are any.
         ignore_index: Label of the pixels of ``truth`` without a class.
 
@@ -61,12 +61,13 @@ def draw_segmentation_grid(
         ValueError: Numbers or sizes of images, maps, palettes or titles do not fit, or a label has no colour.
     """
     columns, palettes = _checked_columns(images, levels, palettes, truth, truth_palette)
-    first = ['image'] if truth is None else ['image', 'truth']
+    first = [name for name, drawn in (('image', images), ('truth', truth)) if drawn is not None]
     if titles is None:
         sizes = [len(palette) for palette in palettes[-len(levels) :]]
         titles = first + [f'level {level}\n{size} clusters' for level, size in enumerate(sizes, start=1)]
-    if len(titles) != 1 + len(columns):
-        raise ValueError(f'{1 + len(columns)} columns need as many titles, got {len(titles)}: {list(titles)}')
+    shown = len(columns) + (images is not None)
+    if len(titles) != shown:
+        raise ValueError(f'{shown} columns need as many titles, got {len(titles)}: {list(titles)}')
     if classes is not None and (truth_palette is None or len(classes) != len(truth_palette)):
         count = 0 if truth_palette is None else len(truth_palette)
         raise ValueError(f'{len(classes)} class names need as many colours in truth_palette, got {count}')
@@ -80,17 +81,19 @@ def draw_segmentation_grid(
     if truth is not None and any((labels == ignore_index).any() for labels in truth):
         entries.append((hex_colour(IGNORED_COLOUR), 'no label'))
 
-    width = 2 * _MARGIN + (1 + len(columns)) * (_CELL + _GAP) - _GAP
+    width = 2 * _MARGIN + shown * (_CELL + _GAP) - _GAP
     longest = max((len(name) for _, name in entries), default=0)
     per_line = max(1, int((width - 2 * _MARGIN) / (_LEGEND_PATCH + _LEGEND_LETTER * longest)))
     footer = _LINE * (-(-len(entries) // per_line) + bool(note) + 1.2)
-    row_heights = [_CELL * np.shape(image)[0] / np.shape(image)[1] for image in images]
-    height = _HEADER + sum(row_heights) + _GAP * len(images) + footer
+    shapes = [np.shape(labels) for labels in columns[0]]
+    row_heights = [_CELL * high / wide for high, wide in shapes]
+    height = _HEADER + sum(row_heights) + _GAP * len(shapes) + footer
     figure = new_figure(width, height)
 
     top = height - _HEADER
-    for row, (image, row_height) in enumerate(zip(images, row_heights, strict=True)):
-        cells = [np.asarray(image)] + [
+    for row, row_height in enumerate(row_heights):
+        cells = [] if images is None else [np.asarray(images[row])]
+        cells += [
             _paint(column[row], palette, ignore_index if truth is not None and index == 0 else None, row)
             for index, (column, palette) in enumerate(zip(columns, palettes, strict=True))
         ]
@@ -99,7 +102,8 @@ def draw_segmentation_grid(
             axes = figure.add_axes(
                 (left / width, (top - row_height) / height, _CELL / width, row_height / height), xticks=[], yticks=[]
             )
-            axes.imshow(cell, interpolation='nearest' if index else 'antialiased', aspect='auto')
+            photo = images is not None and index == 0
+            axes.imshow(cell, interpolation='antialiased' if photo else 'nearest', aspect='auto')
             for spine in axes.spines.values():
                 spine.set(linewidth=0.5, color='#999999')
             if row == 0:
@@ -126,15 +130,16 @@ def _draw_footer(
 
 
 def _checked_columns(
-    images: Sequence[np.ndarray],
+    images: Sequence[np.ndarray] | None,
     levels: Sequence[Sequence[np.ndarray]],
     palettes: Sequence[np.ndarray],
     truth: Sequence[np.ndarray] | None,
     truth_palette: np.ndarray | Sequence | None,
 ) -> tuple[list[Sequence[np.ndarray]], list[np.ndarray]]:
     """Put the truth before the levels and check all sizes."""
-    if len(images) == 0 or len(levels) == 0:
-        raise ValueError(f'nothing to draw: {len(images)} images, {len(levels)} levels; give at least one of each')
+    count = (len(levels[0]) if levels else 0) if images is None else len(images)
+    if count == 0 or len(levels) == 0:
+        raise ValueError(f'nothing to draw: {count} images, {len(levels)} levels; give at least one of each')
     if len(levels) != len(palettes):
         raise ValueError(f'{len(levels)} levels need as many palettes, got {len(palettes)}')
     columns, names = list(levels), [f'level {i + 1}' for i in range(len(levels))]
@@ -144,16 +149,19 @@ def _checked_columns(
             raise ValueError('truth needs truth_palette, the colours of its classes')
         columns, names = [truth, *columns], ['truth', *names]
         checked = [checked_palette(truth_palette), *checked]
+    reference = f'its {names[0]}' if images is None else 'the image'
+    sizes = [np.shape(shown)[:2] for shown in (columns[0] if images is None else images)]
+    for index, image in enumerate(images or ()):
+        if np.ndim(image) != 3 or np.shape(image)[2] != 3:
+            raise ValueError(f'image {index} has shape {np.shape(image)}, expected (H, W, 3)')
     for name, column in zip(names, columns, strict=True):
-        if len(column) != len(images):
-            raise ValueError(f'{name} has {len(column)} label maps for {len(images)} images')
-        for index, (image, labels) in enumerate(zip(images, column, strict=True)):
-            if np.ndim(image) != 3 or np.shape(image)[2] != 3:
-                raise ValueError(f'image {index} has shape {np.shape(image)}, expected (H, W, 3)')
-            if np.shape(labels) != np.shape(image)[:2]:
+        if len(column) != count:
+            raise ValueError(f'{name} has {len(column)} label maps for {count} images')
+        for index, (size, labels) in enumerate(zip(sizes, column, strict=True)):
+            if np.shape(labels) != size:
                 raise ValueError(
-                    f'{name} of image {index} has size {np.shape(labels)} but the image has {np.shape(image)[:2]}; '
-                    'resize and crop the image as for the prediction'
+                    f'{name} of image {index} has size {np.shape(labels)} but {reference} has {size}; resize and crop '
+                    'as for the prediction'
                 )
     return columns, checked
 

@@ -106,9 +106,12 @@ def test_predict_a_folder(trained, checkpoint, command, run, tmp_path, photos):
     log = run(
         tmp_path,
         command('predict.py', trained.config, checkpoint, 'photos', '--flip', '--crf', '--levels', 1, 3, '--overlay',
-                'level3', options={'model.backbone.checkpoint': 'null'}),
+                'level3', '--grid', 'grid.png', '--grid-rows', 1, '--grid-photos',
+                options={'model.backbone.checkpoint': 'null'}),
     )  # fmt: skip
     assert re.search(r'2 images in [0-9.]+ seconds; masks, overlays and summary.json are in predictions', log)
+    with Image.open(tmp_path / 'grid.png') as grid:
+        assert grid.width > grid.height > 300  # one row of the photo and two levels
     out = tmp_path / 'predictions'
     summary = json.loads((out / 'summary.json').read_text())
     assert list(summary['heads']) == ['probe', 'linear', 'level1', 'level3']

@@ -202,6 +202,7 @@ def test_fitting_on_another_split(tmp_path: Path) -> None:
     written = json.loads(out.read_text())
     assert (written['split'], written['images'], written['scores']['probe/mIoU']) == ('train', 1, 100)
     assert stored(saved) == [2, 0, 1, -1] and stored(checkpoint) == [1, 2, 0, -1]
+    assert torch.load(saved, weights_only=False)['meta']['dataset_meta']['classes'] == ('sky', 'tree', 'road')
     assert not list((tmp_path / 'fit').glob('*/scores'))
     applied = make_config(tmp_path / 'applied', load_from=str(checkpoint))
     applied.test_evaluator.assignment = str(out)

@@ -74,6 +74,19 @@ def test_grid_without_truth_and_with_titles(tmp_path: Path, make_hierarchy: Make
         draw_segmentation_grid(tmp_path / 'a.png', **arguments, titles=['photo'])
 
 
+def test_grid_of_maps_alone(tmp_path: Path, make_hierarchy: MakeHierarchy) -> None:
+    arguments = grid_arguments(make_hierarchy((2, 4)))
+    with_images = opened(draw_segmentation_grid(tmp_path / 'a.png', **arguments))
+    alone = opened(draw_segmentation_grid(tmp_path / 'b.png', **arguments | dict(images=None)))
+    assert alone.shape[1] < 0.8 * with_images.shape[1]
+    assert share_of(alone, arguments['palettes'][1][3]) > share_of(with_images, arguments['palettes'][1][3]) > 0.01
+    arguments['levels'][1] = [np.zeros((20, 30), int)] * 2
+    with pytest.raises(ValueError, match=r'level 2 of image 1 has size \(20, 30\) but its truth has \(30, 20\)'):
+        draw_segmentation_grid(tmp_path / 'c.png', **arguments | dict(images=None))
+    with pytest.raises(ValueError, match='nothing to draw: 0 images, 0 levels'):
+        draw_segmentation_grid(tmp_path / 'c.png', None, [], [])
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +69,23 @@ def find_assignment(model: Any) -> ClusterAssignment | None:
     return found if isinstance(found, ClusterAssignment) else None
 
 
-def store_assignment(path: str | Path, assignment: ClusterAssignment, target: str | Path | None = None) -> None:
+def store_assignment(
+    path: str | Path,
+    assignment: ClusterAssignment,
+    target: str | Path | None = None,
+    dataset_meta: Mapping[str, Any] | None = None,
+) -> None:
     """Put an assignment into a checkpoint file.
 
     Args:
         path: Checkpoint.
         assignment: Its fields replace those of the checkpoint.
         target: File to write; default: ``path``, replaced as a whole.
+        dataset_meta: Names and colours of the classes, which replace those of the checkpoint.
     """
     checkpoint = torch.load(path, map_location='cpu', weights_only=False, mmap=True)
+    if dataset_meta is not None and 'state_dict' in checkpoint:
+        checkpoint['meta'] = {**checkpoint.get('meta', {}), 'dataset_meta': dict(dataset_meta)}
     _write_checkpoint(checkpoint, assignment, path if target is None else target)
 
 

@@ -1,0 +1,124 @@
+"""One picture of the predictions at every level of the hierarchy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmcv
+import numpy as np
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+
+from omh_mmseg.apis.inference import SegmentationInferencer
+from omh_mmseg.apis.prediction_files import NO_CLASS, class_palette, head_palettes
+from omh_mmseg.evaluation.matching import UNMATCHED
+from omh_mmseg.registry import DATASETS
+from omh_mmseg.visualization import draw_segmentation_grid
+from omh_mmseg.visualization.local_visualizer import fit_image
+
+ROWS = 6
+SHADES = 'Each cluster of a finer level has a shade of the colour of the cluster that it belongs to.'
+GREY = 'Grey: a cluster without a class.'
+UNRELATED = 'The clusters have no classes yet: their colours have nothing to do with those of the classes.'
+
+
+def draw_prediction_grid(
+    path: str | os.PathLike[str],
+    inferencer: SegmentationInferencer,
+    images: Sequence[str],
+    rows: int = ROWS,
+    photos: bool = False,
+) -> Path:
+    """Draw one row per image: the labels where they are known, then every predicted level, coarsest first.
+
+    Without OMH the probe takes the place of the levels. Level 1 has the colours of the classes that its clusters were
+    matched to, finer levels have shades of it; see `head_palettes`. Labels are those of the config's test split, so
+    images from elsewhere have none, and without any there is no such column.
+
+    Args:
+        path: PNG to write.
+        inferencer: Model and options.
+        images: Paths.
+        rows: At most so many images, spread evenly over ``images``.
+        photos: Put the image itself first. Without it the picture holds no pixel of an image.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ValueError: ``rows`` is below 1, or there is no image.
+    """
+    if rows < 1 or not images:
+        raise ValueError(f'a grid needs at least one row and one image; got rows={rows} and {len(images)} images.')
+    spread = np.linspace(0, len(images) - 1, min(rows, len(images))).round().astype(int)
+    chosen = [images[index] for index in spread]
+    heads = [head for head in inferencer.heads if head.startswith('level')] or ['probe']
+    results = list(inferencer.iterate(chosen))
+    sizes = [result.clusters[heads[0]].shape for result in results]
+    known = find_labels(inferencer.model.cfg, chosen)
+    truth = [
+        _fitted(known[image], size) if image in known else np.full(size, NO_CLASS, np.uint8)
+        for image, size in zip(chosen, sizes)
+    ]
+    palettes, assignment = head_palettes(inferencer), inferencer.assignment_of(heads[0])
+    named = bool(inferencer.classes) and (bool(known) or assignment is not None)
+    return draw_segmentation_grid(
+        path,
+        [_photo(image, result.clusters[heads[0]].shape, result.metainfo) for image, result in zip(chosen, results)]
+        if photos else None,
+        [[result.clusters[head] for result in results] for head in heads],
+        [palettes[head] for head in heads],
+        truth if known else None,
+        class_palette(inferencer)[: len(inferencer.classes)] if named else class_palette(inferencer),
+        inferencer.classes if named else None,
+        [
+            *(['image'] if photos else []),
+            *(['labels'] if known else []),
+            *(f'{head.replace("level", "level ")}\n{inferencer.heads[head]} clusters' for head in heads),
+        ],
+        ' '.join(_notes(len(heads), assignment, bool(known))),
+        NO_CLASS,
+    )  # fmt: skip
+
+
+def find_labels(config: Config, images: Sequence[str]) -> dict[str, np.ndarray]:
+    """Labels uint8 (H, W) of those images that belong to the config's test split, cut and sized as its pipeline says.
+
+    A data set that cannot be found is logged, and there are no labels then.
+    """
+    wanted = {os.path.realpath(image): image for image in images}
+    try:
+        dataset = DATASETS.build({**config.test_dataloader.dataset, 'pipeline': config.test_pipeline})
+    except (OSError, ValueError) as error:
+        MMLogger.get_current_instance().info(f'no labels are drawn, as the test split cannot be read: {error}')
+        return {}
+    labels = {}
+    for index in range(len(dataset)):
+        image = wanted.get(os.path.realpath(dataset.get_data_info(index)['img_path']))
+        if image is None:
+            continue
+        sample = dataset[index]['data_samples']
+        if 'gt_sem_seg' in sample:
+            labels[image] = sample.gt_sem_seg.data[0].numpy().astype(np.uint8)
+    return labels
+
+
+def _notes(levels: int, assignment: np.ndarray | None, labelled: bool) -> list[str]:
+    notes = [SHADES] if levels > 1 else []
+    if assignment is None and labelled:
+        notes.append(UNRELATED)
+    if assignment is not None and bool((assignment == UNMATCHED).any()):
+        notes.append(GREY)
+    return notes
+
+
+def _fitted(labels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    height, width = size
+    return labels if labels.shape == size else mmcv.imresize(labels, (width, height), interpolation='nearest')
+
+
+def _photo(image: str, size: tuple[int, ...], metainfo: dict) -> np.ndarray:
+    height, width = size
+    return fit_image(mmcv.imread(image, channel_order='rgb', backend='pillow'), (height, width), metainfo)
