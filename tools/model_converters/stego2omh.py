@@ -48,7 +48,8 @@ def main() -> None:
             write_config(Path(args.config_out), config, converted)
     except (OSError, ValueError) as error:
         sys.exit(f'stego2omh.py: {error}')
-    print(f'wrote {args.target}: {converted.num_classes} classes, code of {converted.channels} channels')
+    extra = f' and {converted.extra_clusters} extra clusters' if converted.extra_clusters else ''
+    print(f'wrote {args.target}: {converted.num_classes} classes{extra}, code of {converted.channels} channels')
     if converted.left_out:
         print('left out, as nothing evaluates it: ' + ', '.join(converted.left_out))
     print_table('settings stored in the file', converted.shown_settings)

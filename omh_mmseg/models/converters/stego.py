@@ -56,13 +56,12 @@ FIXED = {
     'rec_weight': 0.0,
     'aug_alignment_weight': 0.0,
     'crf_weight': 0.0,
-    'extra_clusters': 0,
     'reset_probe_steps': None,
 }
 SHOWN = (
     'dataset_name', 'dir_dataset_name', 'n_classes', 'model_type', 'dino_patch_size', 'dino_feat_type',
     'pretrained_weights', 'projection_type', 'dim', 'res', 'loader_crop_type', 'crop_type', 'crop_ratio',
-    *SAME_OPTIONS, *FIXED,
+    'extra_clusters', *SAME_OPTIONS, *FIXED,
 )  # fmt: skip
 # The last part of our configs' names, and the data set's class.
 DATA = {
@@ -82,6 +81,7 @@ class ConvertedSTEGO:
         backbone: Sizes of its backbone.
         channels: D of the code.
         num_classes: K of both probes.
+        extra_clusters: Clusters of the cluster probe beyond the K.
         settings: What the file says of its run, as plain values; empty if it says nothing.
         left_out: Names of the entries that our model has no place for.
     """
@@ -90,6 +90,7 @@ class ConvertedSTEGO:
     backbone: TransformerShape
     channels: int
     num_classes: int
+    extra_clusters: int
     settings: dict[str, Any]
     left_out: list[str]
 
@@ -99,6 +100,8 @@ class ConvertedSTEGO:
         options: dict[str, Any] = {'model.decode_head.channels': self.channels}
         if 'decode_head.nonlinear.0.weight' not in self.state_dict:
             options['model.decode_head.nonlinear'] = False
+        if self.extra_clusters:
+            options['model.cluster_probe.extra_clusters'] = self.extra_clusters
         if self.settings.get('dino_feat_type') == 'KK':
             options['model.backbone.feature'] = 'keys'
         return options
@@ -177,9 +180,9 @@ def convert_stego_checkpoint(content: Any, source: str) -> ConvertedSTEGO:
                 state[ours + kind] = remaining.pop(theirs + kind)
     if remaining:
         raise ValueError(f'{source} has entries without a counterpart in our STEGO: {listed(set(remaining))}.')
-    channels, num_classes = _check_shapes(state, shape, settings, source)
+    channels, num_classes, extra = _check_shapes(state, shape, settings, source)
     state['iteration'] = torch.tensor(_batches(content), dtype=torch.long)
-    return ConvertedSTEGO(state, shape, channels, num_classes, settings, left_out)
+    return ConvertedSTEGO(state, shape, channels, num_classes, extra, settings, left_out)
 
 
 def convert_stego(source: str | Path, target: str | Path, trust: bool = False) -> ConvertedSTEGO:
@@ -249,13 +252,18 @@ def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_shapes(
     state: dict[str, Tensor], backbone: TransformerShape, settings: dict[str, Any], source: str
-) -> tuple[int, int]:
-    """Check that the parts belong together, and return the code's dimension and the number of classes."""
+) -> tuple[int, int, int]:
+    """Check that the parts belong together, and return the code's dimension, the numbers of classes and extra clusters.
+
+    The linear probe has one row for each class, and the cluster probe these and ``extra_clusters`` more.
+    """
     clusters, channels = state['cluster_probe.centres'].shape
-    classes = settings.get('n_classes')
+    classes, weight = settings.get('n_classes'), state.get('linear_probe.classifier.weight')
+    if not isinstance(classes, int):
+        classes = clusters if weight is None else len(weight)
     layers = {
         'decode_head.linear': (channels, backbone.embed_dims),
-        'linear_probe.classifier': (classes if isinstance(classes, int) else clusters, channels),
+        'linear_probe.classifier': (classes, channels),
     }
     if any(key.startswith('decode_head.nonlinear.') for key in state):
         layers['decode_head.nonlinear.0'] = (backbone.embed_dims, backbone.embed_dims)
@@ -266,12 +274,6 @@ def _check_shapes(
     missing = sizes.keys() - state.keys()
     if missing:
         raise ValueError(f'{source} lacks the entries of {listed(missing)} (in the names of our STEGO).')
-    extra = clusters - state['linear_probe.classifier.weight'].shape[0]
-    if extra > 0:
-        raise ValueError(
-            f'{source} has {extra} more clusters than classes (extra_clusters={extra}); our STEGO has one for each '
-            'class, so it cannot hold these weights.'
-        )
     wrong = [
         f'{key} is {tuple(state[key].shape)}, not {size}'
         for key, size in sizes.items()
@@ -281,7 +283,13 @@ def _check_shapes(
         raise ValueError(
             f'The parts of {source} do not fit each other: {"; ".join(wrong)} (in the names of our STEGO).'
         )
-    return channels, clusters
+    stated, extra = settings.get('extra_clusters'), clusters - classes
+    if extra < 0 or (isinstance(stated, int) and stated != extra):
+        raise ValueError(
+            f'The parts of {source} do not fit each other: {clusters} clusters for {classes} classes, though it states '
+            f'extra_clusters={stated}.'
+        )
+    return channels, classes, extra
 
 
 def _batches(content: Mapping[str, Any]) -> int:

@@ -119,7 +119,8 @@ def ours(tiny_stego, tiny_vit, converted, **backbone):
     head = dict(type='ProjectionHead', channels=options['model.decode_head.channels'])
     head['nonlinear'] = options.get('model.decode_head.nonlinear', True)
     backbone = dict(type='FrozenBackbone', backbone=tiny_vit, position_interpolation='dino') | backbone
-    return tiny_stego(decode_head=head, backbone=backbone, omh_head=None).eval()
+    probe = dict(type='ClusterProbe', extra_clusters=options.get('model.cluster_probe.extra_clusters', 0))
+    return tiny_stego(decode_head=head, backbone=backbone, cluster_probe=probe, omh_head=None).eval()
 
 
 @pytest.mark.parametrize('size', [(32, 32), (48, 48), (40, 64)])
@@ -158,6 +159,30 @@ def test_linear_projection(tiny_stego, tiny_vit, state, save, tmp_path):
     converted = convert_stego(save(linear, dict(projection_type='linear')), tmp_path / 'out.pth', trust=True)
     assert converted.model_options == {'model.decode_head.channels': 10, 'model.decode_head.nonlinear': False}
     load_checkpoint(ours(tiny_stego, tiny_vit, converted), str(tmp_path / 'out.pth'), strict=True)
+
+
+@pytest.mark.parametrize('stated', [3, None])
+def test_extra_clusters(tiny_stego, tiny_vit, dino_forward, state, save, tmp_path, stated):
+    state['cluster_probe.clusters'] = torch.randn(7, 10, generator=torch.Generator().manual_seed(3))
+    settings = dict(extra_clusters=stated)
+    if stated is None:  # a file whose settings say nothing
+        torch.save(dict(state_dict=state), tmp_path / 'in.ckpt')
+    source = tmp_path / 'in.ckpt' if stated is None else save(state, settings)
+    converted = convert_stego(source, tmp_path / 'out.pth', trust=True)
+    assert (converted.num_classes, converted.extra_clusters) == (4, 3) and converted.deviations == {}
+    assert converted.model_options == {'model.decode_head.channels': 10, 'model.cluster_probe.extra_clusters': 3}
+    model = ours(tiny_stego, tiny_vit, converted)
+    load_checkpoint(model, str(tmp_path / 'out.pth'), strict=True)
+    assert torch.equal(model.cluster_probe.centres, state['cluster_probe.clusters'])
+    assert model.assignment.sizes['pred_sem_seg'] == 7
+    images = torch.randn(2, 3, 48, 48)
+    backbone = {key.removeprefix('net.model.'): value for key, value in state.items() if key.startswith('net.model.')}
+    clusters, classes = reference_predictions(state, dino_forward(backbone, images, 3)[0], (48, 48))
+    with torch.no_grad():
+        samples = model.predict(images)
+    assert clusters.max() >= 4 and classes.max() < 4
+    found = torch.cat([sample.pred_sem_seg.data for sample in samples])
+    assert (found == clusters).float().mean() > 0.999
 
 
 def test_written_file_is_plain(state, save, tmp_path):
@@ -243,7 +268,11 @@ def test_config(state, tmp_path):
         (dict(drop='cluster_probe.'), "not a checkpoint of STEGO .*'cluster_probe.clusters'.*holds .* decoder"),
         (dict(drop='net.model.'), r"not a checkpoint of STEGO with a DINO backbone, .*'net.model.\*'"),
         (dict(add=('net.cluster3.weight', torch.zeros(1))), 'x has entries without .*: net.cluster3.weight'),
-        (dict(add=('cluster_probe.clusters', torch.zeros(6, 10))), r'x has 2 more clusters than classes \(extra_clust'),
+        (dict(add=('cluster_probe.clusters', torch.zeros(3, 10))), 'fit each other: 3 clusters for 4 classes, .*=None'),
+        (
+            dict(add=('cluster_probe.clusters', torch.zeros(6, 10)), settings=dict(extra_clusters=3)),
+            'fit each other: 6 clusters for 4 classes, though it states extra_clusters=3',
+        ),
         (dict(add=('linear_probe.weight', torch.zeros(4, 9, 1, 1))), r'classifier.weight is \(4, 9, 1, 1\), not'),
         (dict(add=('linear_probe.bias', 'text')), 'x holds no tensors at linear_probe.bias'),
     ],
@@ -253,8 +282,9 @@ def test_missing_left_over_and_unfit_entries(state, change, message):
     if 'add' in change:
         key, value = change['add']
         changed[key] = value
+    parameters = dict(n_classes=4, cfg=change.get('settings', {}))
     with pytest.raises(ValueError, match=message):
-        convert_stego_checkpoint(dict(state_dict=changed, hyper_parameters=dict(n_classes=4, cfg={})), 'x')
+        convert_stego_checkpoint(dict(state_dict=changed, hyper_parameters=parameters), 'x')
 
 
 @pytest.mark.parametrize(
