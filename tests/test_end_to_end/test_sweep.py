@@ -26,7 +26,7 @@ CONFIGS = REPOSITORY / 'configs'
 SWEEP = 'analysis_tools/sweep.py'
 PLANS = sorted(path.stem for path in (CONFIGS / 'study').glob('*.py'))
 PARTS = {
-    'hosts': ['*'],
+    'hosts': ['STEGO*', 'SmooSeg*'],
     'ablations': ['host', 'control', 'OMH', 'literal, .3*', 'both directions', 'gradient*'],
     'weights': ['host', 'control', '* 0.001', '* 0.3'],
     'temperature': ['host', 'control', 'tau 0.03', 'tau 0.4'],
@@ -35,6 +35,8 @@ PARTS = {
     'levels': ['host', 'control', 'N 1', 'N 5'],
     'seeds': ['control', 'OMH'],
 }
+CASES = [*((name, only, {}) for name, only in PARTS.items()), ('hosts', ['HP*'], {'model.pool_size': 4})]
+"""HP's reference pool has room for no more images than there are."""
 
 pytestmark = pytest.mark.slow
 
@@ -112,19 +114,20 @@ def test_there_is_a_part_of_every_plan():
     assert sorted(PARTS) == PLANS
 
 
-@pytest.mark.parametrize('name', PLANS)
-def test_plan_of_the_study(name, photos, command, run):
+@pytest.mark.parametrize(('name', 'only', 'more'), CASES, ids=[*PARTS, 'hosts of HP'])
+def test_plan_of_the_study(name, only, more, photos, command, run):
     """One step each; all plans share their runs."""
     options = {
         'data_root': photos / 'data', 'num_classes': 4, 'model.backbone.checkpoint': photos / 'net.pth',
         'train_dataloader.batch_size': 2, 'train_cfg.max_iters': 1, 'train_cfg.val_interval': 1,
         'model.omh_head.start_iteration': 0, 'default_hooks.checkpoint.interval': 1,
+        **more,
     }  # fmt: skip
     for loader in ('train', 'val', 'test'):
         options |= {f'{loader}_dataloader.num_workers': 0, f'{loader}_dataloader.persistent_workers': False}
-    work = photos / name
+    work = photos / '_'.join([name, *more])
     words = ['--work-dir', work, '--runs-dir', photos / 'runs', '--seeds', 0, '--set', 'data=mobilenet-v2_folder',
-             'images=noise', '--only', *PARTS[name]]  # fmt: skip
+             'images=noise', '--only', *only]  # fmt: skip
     printed = run(photos, command(SWEEP, CONFIGS / 'study' / f'{name}.py', *words, options=options))
     found = rows(work)
     assert len(found) >= 2 and {row['status'] for row in found} == {'finished'}
