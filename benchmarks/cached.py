@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 
 from omh_mmseg.datasets import NeighbourPairs
 from omh_mmseg.datasets.neighbour_index import NeighbourIndex, dataset_fingerprint
-from omh_mmseg.engine.hooks.feature_cache_hook import frozen_part
 from omh_mmseg.feature_cache import CachedFeatures, FeatureCache
+from omh_mmseg.feature_cache.of_model import frozen_part
 from omh_mmseg.files import replaced_when_complete
 from omh_mmseg.registry import DATASETS
 
@@ -57,7 +57,7 @@ def build_cache(model: nn.Module, config: Config, folder: Path, root: Path, dtyp
     return FeatureCache(
         root,
         build_dataset(folder),
-        frozen_part(model, config, 'train'),
+        frozen_part(model, config.model.backbone, 'train'),
         training=True,
         fields=list(model.frozen_fields),
         images=model.trains_on_images,
