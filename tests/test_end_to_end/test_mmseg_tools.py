@@ -120,6 +120,29 @@ def test_confusion_matrix(tested, trained, command, run):
 
 
 @pytest.mark.slow
+def test_confusion_matrix_of_more_clusters_than_classes(tested, checkpoint, trained, command, run, tmp_path):
+    """Where mmseg's command stops, the test's own matrix of a finer level has all clusters and counts every pixel."""
+    images = sorted((trained.folder / 'scenes').rglob('val/*.png'))[:4]
+    predict = command(
+        'predict.py', trained.config, checkpoint, *images, '--levels', 3, '--overlay', 'none',
+        options={'model.backbone.checkpoint': 'null'},
+    )  # fmt: skip
+    run(tmp_path, predict)
+    (maps,) = {path.parent for path in (tmp_path / 'predictions' / 'clusters' / 'level3').rglob('*.png')}
+    tool = TOOLS / 'analysis_tools' / 'confusion_matrix.py'
+    log = run(tmp_path, command(tool, trained.config, maps, 'matrix', options=trained.options), status=1)
+    assert 'cannot reshape array' in log
+    options = trained.options | {'test_evaluator.heads.pred_level3': '[level3,majority]'}
+    run(tmp_path, command('test.py', trained.config, checkpoint, '--work-dir', 'run', options=options))
+    (path,) = (tmp_path / 'run').glob('*/scores/test/level3_confusion.csv')
+    rows = [line.split(',') for line in path.read_text().splitlines()[1:]]
+    assert [row[0] for row in rows] == [str(cluster) for cluster in range(24)]
+    assert sum(int(count) for row in rows for count in row[2:]) == 4 * 128 * 128
+    counted = np.bincount(np.concatenate([np.array(Image.open(each)).ravel() for each in maps.iterdir()]), minlength=24)
+    assert [sum(map(int, row[2:])) for row in rows] == counted.tolist()
+
+
+@pytest.mark.slow
 def test_matching_fitted_on_the_training_split(tested, checkpoint, trained, command, run):
     """This project's command, and its result in mmseg's."""
     log = run(
