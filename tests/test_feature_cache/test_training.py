@@ -104,6 +104,15 @@ def test_same_scores(settings, train, tmp_path, changes) -> None:
     assert isinstance(other.test_loop.dataloader.dataset, CachedFeatures) == (not slides)
 
 
+def test_padding_of_training(settings, train, tmp_path) -> None:
+    """The cached features are of the padded images."""
+    changes = {'model.data_preprocessor.size_divisor': 48}
+    _, live = train(settings('smooseg', steps=3, **changes))
+    runner, cached = train(settings('smooseg', folder=tmp_path / 'cache', steps=3, **changes))
+    assert_close(cached, live, rel=1e-6, abs=1e-6)
+    assert runner.train_dataloader.dataset[0]['inputs'].features.shape[-2:] == (6, 6)
+
+
 def test_crf_has_the_images(settings, train, tmp_path) -> None:
     pytest.importorskip('pydensecrf')
     changes = {'model.test_cfg': dict(mode='whole', crf=dict(iterations=2))}
