@@ -12,8 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch  # noqa: E402
-
+from omh_mmseg.devices import default_device  # noqa: E402
 from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.feature_cache.cached_features import DTYPES  # noqa: E402
 from omh_mmseg.feature_cache.of_model import SPLITS  # noqa: E402
@@ -27,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--splits', nargs='+', choices=SPLITS, default=list(SPLITS), help='default: all')
     parser.add_argument('--folder', help="of all caches; default: the config's, else data/feature_cache")
     parser.add_argument('--dtype', choices=sorted(DTYPES), help="default: the config's, else float32")
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='where to compute')
+    parser.add_argument('--device', default=default_device(), help='where to compute')
     parser.add_argument('--dry-run', action='store_true', help='only say what would be made and what it needs')
     launch.add_config_options(parser)
     return parser

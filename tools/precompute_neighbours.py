@@ -12,11 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch  # noqa: E402
 from mmengine.config import DictAction  # noqa: E402
 
 from omh_mmseg.datasets.neighbour_search import SEARCHES  # noqa: E402
 from omh_mmseg.datasets.prepare_neighbours import describe_neighbours, prepare_neighbours  # noqa: E402
+from omh_mmseg.devices import default_device  # noqa: E402
 from omh_mmseg.engine import launch  # noqa: E402
 
 
@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
         help="channel dropout of the features; 0.1 reproduces the reference's index, which is not deterministic there",
     )
     parser.add_argument('--dropout-seed', type=int, default=0, help='seed of --train-mode-dropout')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--device', default=default_device())
     parser.add_argument('--force', action='store_true', help='replace an index that is there')
     parser.add_argument('--if-missing', action='store_true', help='keep an index that fits, even with --force')
     parser.add_argument('--dry-run', action='store_true', help='only say what would be made and what it needs')

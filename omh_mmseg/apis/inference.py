@@ -19,6 +19,7 @@ from mmseg.structures import SegDataSample
 
 from omh_mmseg.datasets.base import first_few, run_pipeline
 from omh_mmseg.datasets.folder import IMAGE_SUFFIXES
+from omh_mmseg.devices import default_device
 from omh_mmseg.engine import launch
 from omh_mmseg.evaluation.protocols import LABELS, apply_protocol
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
@@ -85,7 +86,7 @@ def init_model(
     model.dataset_meta = loaded.get('meta', {}).get('dataset_meta') or _metainfo(config)
     model.cfg = config
     if device is None:
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        device = default_device()
     return model.to(device).eval()
 
 

@@ -22,6 +22,7 @@ from mmengine.registry import init_default_scope
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from omh_mmseg.datasets.prepare_neighbours import find_pairs_config, prepare_neighbours
+from omh_mmseg.devices import default_device
 from omh_mmseg.engine import launch
 from omh_mmseg.engine.backbone_table import write_comparison
 from omh_mmseg.engine.run_process import ProcessRun, peak_memory, settings_key, told
@@ -204,7 +205,7 @@ def train_and_measure(job: Mapping[str, Any]) -> dict[str, Any]:
     init_default_scope(config.get('default_scope', 'mmseg'))
     prepare_contender(config, contender, job['seed'])
     if _has_pairs(config):
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        device = default_device()
         prepare_neighbours(config, force=True, if_missing=True, device=device, progress=False)
     config.resume = launch.last_checkpoint(config.work_dir) is not None
     runner = launch.build_runner(config)

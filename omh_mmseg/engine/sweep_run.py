@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 
 from omh_mmseg.datasets.prepare_neighbours import find_pairs_config, prepare_neighbours
 from omh_mmseg.datasets.shared_options import apply_shared_options
+from omh_mmseg.devices import default_device
 from omh_mmseg.engine import launch
 from omh_mmseg.engine.compare_protocols import compare_protocols
 from omh_mmseg.engine.run_process import peak_memory
@@ -102,7 +103,7 @@ def make_neighbours(job: SweepJob) -> dict[str, Any]:
     """Compute the neighbour index that a run needs, unless it is there: ``path`` and whether it was ``made``."""
     _settle(job)
     config = job_config(job)
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    device = default_device()
     path, made = prepare_neighbours(config, if_missing=True, device=device, progress=False)
     return dict(path=str(path), made=made)
 
