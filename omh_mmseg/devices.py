@@ -12,3 +12,12 @@ def default_device() -> str:
     transport's solver.
     """
     return 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
+def check_device(device: str | torch.device) -> None:
+    """Raise ValueError if there is no such device, or no such kind of device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f'device {str(device)!r} is not available here ({reason}); use cpu') from error

@@ -19,7 +19,7 @@ from mmseg.structures import SegDataSample
 
 from omh_mmseg.datasets.base import first_few, run_pipeline
 from omh_mmseg.datasets.folder import IMAGE_SUFFIXES
-from omh_mmseg.devices import default_device
+from omh_mmseg.devices import check_device, default_device
 from omh_mmseg.engine import launch
 from omh_mmseg.evaluation.protocols import LABELS, apply_protocol
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
@@ -71,12 +71,14 @@ def init_model(
 
     Raises:
         FileNotFoundError: No such file; names similar ones.
-        ValueError: The weights are not those of the config's model.
+        ValueError: The weights are not those of the config's model, or there is no such device.
     """
     if not isinstance(config, Config):
         config = launch.read_config(os.fspath(config), options)
     elif options:
         config.merge_from_dict(dict(options))
+    device = default_device() if device is None else device
+    check_device(device)
     checkpoint = os.fspath(checkpoint)
     launch.check_checkpoint(checkpoint)
     init_default_scope(config.get('default_scope', 'mmseg'))
@@ -85,8 +87,6 @@ def init_model(
     _load_weights(model, loaded.get('state_dict', loaded), checkpoint)
     model.dataset_meta = loaded.get('meta', {}).get('dataset_meta') or _metainfo(config)
     model.cfg = config
-    if device is None:
-        device = default_device()
     return model.to(device).eval()
 
 

@@ -38,6 +38,7 @@ from omh_mmseg.datasets.neighbour_store import (
     discard_partial,
     partial_progress,
 )
+from omh_mmseg.devices import check_device
 from omh_mmseg.files import replaced_when_complete
 from omh_mmseg.models.frozen_inputs import FrozenInputs, Inputs
 from omh_mmseg.registry import DATASETS, MODELS
@@ -174,7 +175,7 @@ class _Job:
         search: str,
     ) -> _Job:
         """Build data set and backbone and check the options before any work."""
-        _check_device(device)
+        check_device(device)
         if not 0 <= train_mode_dropout < 1:
             raise ValueError(f'train_mode_dropout must lie in [0, 1), got {train_mode_dropout}; 0.1 is the reference')
         init_default_scope(cfg.get('default_scope', 'mmseg'))
@@ -327,8 +328,3 @@ def _batches(dataset: TorchDataset, preprocessor: nn.Module, loader_cfg: dict) -
     )
     for data in loader:
         yield preprocessor(dict(inputs=data['inputs']), False)['inputs']
-
-
-def _check_device(device: str) -> None:
-    if torch.device(device).type == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(f'device {device!r} is not available here; use --device cpu')

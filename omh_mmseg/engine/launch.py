@@ -46,8 +46,10 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 
 
 def build_runner(config: Config) -> Any:
-    """The runner that the config names in ``runner_type``, by default mmengine's."""
-    return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    """The runner that the config names in ``runner_type``, by default mmengine's, with a `CheckpointShapeHook`."""
+    runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    runner.register_hook(dict(type='CheckpointShapeHook'))
+    return runner
 
 
 def build_evaluator(config: Config, metainfo: Mapping[str, Any]) -> Evaluator:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 
+from omh_mmseg.devices import check_device
 from omh_mmseg.feature_cache.build import FeatureCache
 from omh_mmseg.feature_cache.of_model import SPLITS, frozen_part, hook_options, needs, why_live
 from omh_mmseg.registry import DATASETS, MODELS
@@ -69,7 +69,7 @@ def _caches(
     if unknown:
         there = [split for split in SPLITS if cfg.get(f'{split}_dataloader') is not None]
         raise ValueError(f'splits must be among those of the config, {there}; got {unknown}')
-    _check_device(device)
+    check_device(device)
     options = hook_options(cfg) or {}
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     model = MODELS.build(cfg.model)
@@ -89,13 +89,6 @@ def _caches(
         part = frozen_part(model, cfg.model.backbone, split)
         kept = dtype or options.get('dtype') or 'float32'
         yield split, loader, FeatureCache(root, dataset, part, split == 'train', fields, images, kept)
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f'device {device!r} is not available here ({error}); use --device cpu') from error
 
 
 def _below_pairs(dataset: Any) -> Any:

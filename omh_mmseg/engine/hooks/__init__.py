@@ -1,6 +1,7 @@
 """Hooks."""
 
 from omh_mmseg.engine.hooks.assignment_hook import AssignmentHook
+from omh_mmseg.engine.hooks.checkpoint_shape_hook import CheckpointShapeHook
 from omh_mmseg.engine.hooks.deferred_runtime_info_hook import DeferredRuntimeInfoHook
 from omh_mmseg.engine.hooks.feature_cache_hook import FeatureCacheHook
 from omh_mmseg.engine.hooks.hierarchy_hook import HierarchyHook
@@ -14,6 +15,7 @@ from omh_mmseg.engine.hooks.submodule_gradient_clip_hook import SubmoduleGradien
 
 __all__ = [
     'AssignmentHook',
+    'CheckpointShapeHook',
     'DeferredRuntimeInfoHook',
     'FeatureCacheHook',
     'HierarchyHook',
