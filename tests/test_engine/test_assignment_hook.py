@@ -197,6 +197,9 @@ def test_fitting_on_another_split(tmp_path: Path) -> None:
     checkpoint = tmp_path / 'run' / 'iter_4.pth'
     config = make_config(tmp_path / 'fit')
     out, saved = tmp_path / 'train.json', tmp_path / 'with_train.pth'
+    content = torch.load(checkpoint, weights_only=False)
+    content['meta']['dataset_meta'] = dict(classes=('class_0', 'class_1', 'class_2'))
+    torch.save(content, checkpoint)
     found = fit_assignment(config, str(checkpoint), out, 'train', images=1, save=saved)
     assert found['pred_sem_seg'].tolist() == [2, 0, 1, -1]
     written = json.loads(out.read_text())
