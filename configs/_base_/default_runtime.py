@@ -9,6 +9,8 @@ env_cfg = dict(
 randomness = dict(seed=0)
 
 default_hooks = dict(
+    # Fetches the losses from the device only where they are logged.
+    runtime_info=dict(type='DeferredRuntimeInfoHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
