@@ -12,8 +12,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmengine.config import DictAction  # noqa: E402
-
 from omh_mmseg.datasets.neighbour_search import SEARCHES  # noqa: E402
 from omh_mmseg.datasets.prepare_neighbours import describe_neighbours, prepare_neighbours  # noqa: E402
 from omh_mmseg.devices import default_device  # noqa: E402
@@ -43,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--force', action='store_true', help='replace an index that is there')
     parser.add_argument('--if-missing', action='store_true', help='keep an index that fits, even with --force')
     parser.add_argument('--dry-run', action='store_true', help='only say what would be made and what it needs')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='overrides, key=value')
+    launch.add_config_options(parser)
     return parser.parse_args()
 
 
