@@ -36,8 +36,8 @@ from omh_mmseg.evaluation.tables import (
     with_spreads,
     write_csv,
     write_markdown,
+    write_text,
 )
-from omh_mmseg.files import replaced_when_complete
 from omh_mmseg.visualization import draw_hierarchy_tree
 from omh_mmseg.visualization.level_scores import draw_level_scores
 from omh_mmseg.visualization.part_whole import draw_part_whole
@@ -170,7 +170,7 @@ def analyse_stability(
         markdown_table([{'pairs' if key == 'runs' else key: value for key, value in row.items()} for row in rows])
         for rows in tables
     )
-    written.append(_write_text(out / 'stability.md', text))
+    written.append(write_text(out / 'stability.md', text))
     written.append(draw_stability(out / 'stability.png', names, clusters, parents))
     return f'{text}\n\n{_written(written)}'
 
@@ -228,7 +228,7 @@ def analyse_parts(
     written = [
         write_csv(out / 'clusters.csv', rows),
         *([write_csv(out / 'classes.csv', by_class)] if by_class else []),
-        _write_text(out / 'part_whole.md', text),
+        write_text(out / 'part_whole.md', text),
         draw_part_whole(out / 'part_whole.png', hierarchy, counts[-1], classes),
         draw_hierarchy_tree(out / 'tree.png', hierarchy, usage=[own.sum(1) for own in counts], names=names),
     ]
@@ -315,7 +315,7 @@ def analyse_recovery(
     told = [f'level {number}: {one.name}' for number, one in enumerate(levels, start=1)]
     text = f'Levels stand for {", ".join(told)}.\n\n{markdown_table(shown)}'
     out = Path(out)
-    written = [write_csv(out / 'recovery.csv', rows), _write_text(out / 'recovery.md', text)]
+    written = [write_csv(out / 'recovery.csv', rows), write_text(out / 'recovery.md', text)]
     if differences:
         written.append(write_csv(out / 'gains.csv', differences))
     written.append(draw_recovery(out / 'recovery.png', rows, titles))
@@ -330,12 +330,6 @@ def _last_figures(name: str, weight: float, row: dict[str, Any]) -> list[dict[st
         | {figure: row[f'{figure}_{pair}'] for figure in PLAN_FIGURES if f'{figure}_{pair}' in row}
         for pair in pairs
     ]
-
-
-def _write_text(path: Path, text: str) -> Path:
-    with replaced_when_complete(path) as file:
-        file.write(f'{text}\n'.encode())
-    return path
 
 
 def _written(paths: Sequence[Path]) -> str:

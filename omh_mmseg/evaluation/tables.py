@@ -61,8 +61,13 @@ def markdown_table(rows: Sequence[Row], digits: int = 2) -> str:
 
 def write_markdown(path: str | os.PathLike[str], rows: Sequence[Row], digits: int = 2) -> Path:
     """Write `markdown_table` to a file."""
+    return write_text(path, markdown_table(rows, digits))
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write lines of text, ended by a line break, to a file that appears complete or not at all."""
     with replaced_when_complete(path) as file:
-        file.write(f'{markdown_table(rows, digits)}\n'.encode())
+        file.write(f'{text}\n'.encode())
     return Path(path)
 
 
