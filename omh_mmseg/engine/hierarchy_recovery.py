@@ -29,8 +29,8 @@ from omh_mmseg.evaluation.hierarchy_recovery import (
     overlap_parents,
     recovery_scores,
 )
-from omh_mmseg.evaluation.kmeans_baseline import fit_centres
 from omh_mmseg.evaluation.tables import mean_and_spread
+from omh_mmseg.models.k_means import fit_centres
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.visualization.recovery import CHANCE
 

@@ -5,6 +5,7 @@ from omh_mmseg.transport.hierarchy import Hierarchy
 from omh_mmseg.transport.matching import (
     CONDITIONINGS,
     DIRECTIONS,
+    TARGETS,
     condition_plan,
     matching_distance,
     transport_activations,
@@ -17,6 +18,7 @@ __all__ = [
     'Hierarchy',
     'PLAN_GRADIENTS',
     'PlanDiagnostics',
+    'TARGETS',
     'TransportPlan',
     'cluster_usage',
     'condition_plan',

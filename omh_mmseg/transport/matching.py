@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 DIRECTIONS = ('fine_to_coarse', 'coarse_to_fine', 'both')
 CONDITIONINGS = ('row', 'none')
+TARGETS = ('none', 'lower', 'higher')
 
 
 def condition_plan(plan: Tensor, conditioning: str = 'row') -> Tensor:
@@ -112,6 +113,7 @@ def matching_distance(
     plan: Tensor,
     direction: str = 'fine_to_coarse',
     conditioning: str = 'row',
+    target: str = 'none',
 ) -> Tensor:
     """Disagreement of two levels under a plan: ``mean_p sum_j |b_pj - a^higher_pj|``.
 
@@ -122,6 +124,8 @@ def matching_distance(
         direction: ``'fine_to_coarse'`` transports the fine activations to the coarse level, ``'coarse_to_fine'`` the
             reverse; ``'both'`` is the mean of the two.
         conditioning: See `condition_plan`; the lower (transported) level is the one conditioned on.
+        target: ``'lower'`` keeps the gradient from the transported activations, ``'higher'`` from those that they are
+            compared with; ``'none'`` from neither.
 
     Returns:
         Scalar.
@@ -131,11 +135,18 @@ def matching_distance(
     """
     if direction not in DIRECTIONS:
         raise ValueError(f'direction must be one of {DIRECTIONS}; got {direction!r}.')
+    if target not in TARGETS:
+        raise ValueError(f'target must be one of {TARGETS}; got {target!r}.')
     distances = []
-    if direction in ('fine_to_coarse', 'both'):
-        moved = transport_activations(fine_activations, condition_plan(plan.t(), conditioning))
-        distances.append((moved - coarse_activations).abs().sum(1).mean())
-    if direction in ('coarse_to_fine', 'both'):
-        moved = transport_activations(coarse_activations, condition_plan(plan, conditioning))
-        distances.append((moved - fine_activations).abs().sum(1).mean())
+    for lower, higher, lower_to_higher, name in (
+        (fine_activations, coarse_activations, plan.t(), 'fine_to_coarse'),
+        (coarse_activations, fine_activations, plan, 'coarse_to_fine'),
+    ):
+        if direction in (name, 'both'):
+            if target == 'lower':
+                lower = lower.detach()
+            elif target == 'higher':
+                higher = higher.detach()
+            moved = transport_activations(lower, condition_plan(lower_to_higher, conditioning))
+            distances.append((moved - higher).abs().sum(1).mean())
     return torch.stack(distances).mean()

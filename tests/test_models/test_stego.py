@@ -107,7 +107,7 @@ def test_correspondences_come_from_features_with_a_mask_of_their_own(tiny_stego)
 def test_probes_and_omh_see_the_anchors_only(tiny_stego):
     model, seen = tiny_stego(), []
     model.decode_head.dropout.p = 0.0
-    model.omh_head.loss = lambda code: seen.append(code) or {}
+    model.omh_head.loss = lambda code, _: seen.append(code) or {}
     inputs = pairs()
     model.loss(inputs, samples())
     torch.testing.assert_close(seen[0], model.encode(inputs['anchor']))

@@ -113,3 +113,29 @@ def test_wrong_input() -> None:
         condition_plan(torch.rand(2, 3), 'column')
     with pytest.raises(ValueError, match="direction must be one of .*'up'"):
         matching_distance(torch.rand(4, 2), torch.rand(4, 3), torch.rand(2, 3), 'up')
+
+
+@pytest.mark.parametrize('direction', ['fine_to_coarse', 'coarse_to_fine'])
+@pytest.mark.parametrize('target', ['lower', 'higher'])
+def test_targets_get_no_gradient(direction: str, target: str) -> None:
+    coarse, fine = activations(6, 3, 0).requires_grad_(), activations(6, 5, 1).requires_grad_()
+    plan = random_plan(3, 5, 2)
+    free = matching_distance(coarse, fine, plan, direction)
+    bound = matching_distance(coarse, fine, plan, direction, target=target)
+    assert torch.equal(free, bound)
+    expected = torch.autograd.grad(free, (coarse, fine))
+    bound.backward()
+    fine_is_target = (direction == 'fine_to_coarse') == (target == 'lower')
+    assert (fine if fine_is_target else coarse).grad is None
+    moving = 0 if fine_is_target else 1
+    torch.testing.assert_close((coarse, fine)[moving].grad, expected[moving])
+
+
+def test_each_way_has_a_target_of_its_own() -> None:
+    coarse, fine = activations(6, 3, 0).requires_grad_(), activations(6, 5, 1).requires_grad_()
+    plan = random_plan(3, 5, 2)
+    found = torch.autograd.grad(matching_distance(coarse, fine, plan, 'both', target='higher'), (coarse, fine))
+    for side, way in enumerate(('coarse_to_fine', 'fine_to_coarse')):
+        one = matching_distance(coarse, fine, plan, way, target='higher')
+        (gradient,) = torch.autograd.grad(one, (coarse, fine)[side])
+        torch.testing.assert_close(found[side], gradient / 2)

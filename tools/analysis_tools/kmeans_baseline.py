@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader  # noqa: E402
 from omh_mmseg.datasets.prepare_neighbours import find_pairs_config  # noqa: E402
 from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.engine.compare_backbones import contender_config, parse_contender, prepare_contender  # noqa: E402
-from omh_mmseg.evaluation.kmeans_baseline import collect_features, fit_centres, score_centres  # noqa: E402
+from omh_mmseg.evaluation.kmeans_baseline import collect_features, score_centres  # noqa: E402
+from omh_mmseg.models.k_means import fit_centres  # noqa: E402
 from omh_mmseg.registry import DATASETS, MODELS  # noqa: E402
 
 BLOCKS = Path(__file__).resolve().parents[2] / 'configs' / '_base_' / 'models' / 'backbones'

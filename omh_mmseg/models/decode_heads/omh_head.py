@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from omh_mmseg.models.decode_heads.centre_start import KMeansStart
 from omh_mmseg.models.decode_heads.probes import code_similarity
+from omh_mmseg.models.gradient_norm import relative_to
 from omh_mmseg.models.host_copy import HostCopy, send
 from omh_mmseg.models.losses.cluster_loss import ClusterLoss
 from omh_mmseg.models.losses.hierarchy_matching_loss import HierarchyMatchingLoss
@@ -27,6 +29,8 @@ from omh_mmseg.transport import (
 )
 
 MODES = ('decoupled', 'literal')
+WEIGHTINGS = ('fixed', 'host_gradient')
+CENTRE_STARTS = ('random', 'kmeans')
 MARGINALS = ('uniform', 'activation')
 ASSIGNMENTS = ('hard', 'soft')
 MARGINAL_FLOOR = 1e-3
@@ -75,11 +79,16 @@ class OMHHead(BaseModule):
         centre_weight: Weight of the centres' own loss.
         cluster_weight: w_clu.
         match_weight: w_match.
+        weighting: ``'fixed'``, or ``'host_gradient'`` (a choice of this library): ``cluster_weight`` and
+            ``match_weight`` are then the norms of the losses' gradients on the code, relative to that of the host's.
+        centre_start: ``'random'``, or ``'kmeans'`` (a choice of this library): at ``start_iteration`` the centres of
+            each level move to k-means of their own on codes of the last steps, see `KMeansStart`.
         start_iteration: Training step at which losses begin to reach the features.
         ramp_iterations: Steps over which their weight then grows linearly to its full value.
         assignment: ``'hard'`` (default, a choice of this library) or ``'soft'`` cluster loss.
         direction: See `HierarchyMatchingLoss`.
         conditioning: See `HierarchyMatchingLoss`.
+        target: See `HierarchyMatchingLoss`.
         plan_gradient: ``'detach'`` or ``'solver'``: whether the matching loss also moves the centres through the plan.
         marginal: ``'uniform'``, or ``'activation'`` for the mean activations of the batch (a choice of this library).
         tolerance: Of the solver, see `sinkhorn_plan`.
@@ -108,11 +117,14 @@ class OMHHead(BaseModule):
         centre_weight: float = 1.0,
         cluster_weight: float = 0.0,
         match_weight: float = 0.03,
+        weighting: str = 'fixed',
+        centre_start: str = 'random',
         start_iteration: int = 200,
         ramp_iterations: int = 0,
         assignment: str = 'hard',
         direction: str = 'fine_to_coarse',
         conditioning: str = 'row',
+        target: str = 'none',
         plan_gradient: str = 'detach',
         marginal: str = 'uniform',
         tolerance: float = 1e-6,
@@ -123,6 +135,8 @@ class OMHHead(BaseModule):
         super().__init__(init_cfg)
         for name, value, accepted in (
             ('mode', mode, MODES),
+            ('weighting', weighting, WEIGHTINGS),
+            ('centre_start', centre_start, CENTRE_STARTS),
             ('marginal', marginal, MARGINALS),
             ('assignment', assignment, ASSIGNMENTS),
             ('plan_gradient', plan_gradient, PLAN_GRADIENTS),
@@ -158,6 +172,7 @@ class OMHHead(BaseModule):
         self.centre_weight = centre_weight
         self.cluster_weight = cluster_weight
         self.match_weight = match_weight
+        self.weighting = weighting
         self.start_iteration = start_iteration
         self.ramp_iterations = ramp_iterations
         self.plan_gradient = plan_gradient
@@ -166,8 +181,9 @@ class OMHHead(BaseModule):
         self.max_iterations = max_iterations
         self.warm_start = warm_start
         self.cluster_loss = ClusterLoss(None if assignment == 'hard' else 1 / temperature)
-        self.matching_loss = HierarchyMatchingLoss(direction, conditioning)
+        self.matching_loss = HierarchyMatchingLoss(direction, conditioning, target)
         self.centres = nn.ParameterList([torch.randn(size, in_channels) for size in sizes])
+        self.centre_start = KMeansStart(in_channels, start_iteration) if centre_start == 'kmeans' else None
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
         self._step_counter = StepCounter()
         self._host_copy = HostCopy()
@@ -201,11 +217,17 @@ class OMHHead(BaseModule):
         if self._solves_on_host and self.marginal == 'uniform':
             self._host_copy.start(self._solved_from())
 
-    def loss(self, code: Tensor) -> dict[str, Tensor]:
+    @property
+    def needs_host_gradient(self) -> bool:
+        """Whether the next `loss` wants ``host_gradient``."""
+        return self.weighting == 'host_gradient' and self.feature_ramp() > 0
+
+    def loss(self, code: Tensor, host_gradient: Tensor | None = None) -> dict[str, Tensor]:
         """Losses of one training step, and the figures to watch.
 
         Args:
             code: (B, D, h, w), **not** detached.
+            host_gradient: Norm of the gradient of the host's losses on the code, for ``weighting='host_gradient'``.
 
         Returns:
             ``loss_omh_centre`` (decoupled mode), ``loss_omh_cluster`` and ``loss_omh_match`` (where their weight is
@@ -214,11 +236,21 @@ class OMHHead(BaseModule):
 
         Raises:
             FloatingPointError: If a plan is not finite, naming the level pair.
+            ValueError: If ``host_gradient`` is wanted and absent.
         """
         ramp = self.feature_ramp()
+        if self.needs_host_gradient and host_gradient is None:
+            raise ValueError(
+                "weighting='host_gradient' needs the norm of the host's gradient: give host_gradient, or set "
+                "weighting='fixed'."
+            )
+        step = self._step_counter.read(self.iteration)
         self._step_counter.advance(self.iteration)
         with torch.autocast(code.device.type, enabled=False):
-            positions, centres = self._directions(code)
+            positions = self._directions(code)
+            if self.centre_start is not None and self.training:
+                self.centre_start.step(positions.detach(), list(self.centres), step)
+            centres = F.normalize(torch.cat(list(self.centres)).to(positions.dtype), dim=1)
             detached = self._similarities(positions.detach(), centres)
             solved = self._solve(detached)
             plans = self._on_device(solved)
@@ -232,10 +264,12 @@ class OMHHead(BaseModule):
                 similarities = self._similarities(positions, centres)
                 if self.cluster_weight > 0:
                     feature_losses = [self.cluster_loss(similarity) for similarity in similarities]
-                    losses['loss_omh_cluster'] = ramp * self.cluster_weight * torch.stack(feature_losses).sum()
+                    total = torch.stack(feature_losses).sum()
+                    losses['loss_omh_cluster'] = self._weighted(total, ramp * self.cluster_weight, code, host_gradient)
                 if self.match_weight > 0 and plans:
                     distances = self._match(similarities, plans)
-                    losses['loss_omh_match'] = ramp * self.match_weight * torch.stack(distances).sum()
+                    total = torch.stack(distances).sum()
+                    losses['loss_omh_match'] = self._weighted(total, ramp * self.match_weight, code, host_gradient)
                     for level, distance in enumerate(distances, start=1):
                         figures[f'omh_match_{level}{level + 1}'] = distance.detach()
         return {**losses, **figures}
@@ -248,6 +282,11 @@ class OMHHead(BaseModule):
         if elapsed < 0:
             return 0.0
         return min(1.0, (elapsed + 1) / (self.ramp_iterations + 1))
+
+    def _weighted(self, loss: Tensor, weight: float, code: Tensor, host_gradient: Tensor | None) -> Tensor:
+        if self.weighting == 'fixed' or host_gradient is None:
+            return weight * loss
+        return relative_to(weight * host_gradient, loss, code)
 
     def plans(self, similarities: Sequence[Tensor] | None = None) -> list[TransportPlan]:
         """Plans between the present centres of all neighbouring levels.
@@ -263,11 +302,10 @@ class OMHHead(BaseModule):
         """The tree that the present centres span, on the CPU."""
         return Hierarchy.from_plans(self.level_sizes, [plan.plan for plan in self.plans()])
 
-    def _directions(self, code: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit rows of the positions, (P, D), and of the centres of all levels, (K_1 + ... + K_N, D)."""
-        wide = torch.promote_types(code.dtype, torch.float32)
-        positions = code.permute(0, 2, 3, 1).flatten(0, 2).to(wide)
-        return F.normalize(positions, dim=1), F.normalize(torch.cat(list(self.centres)).to(wide), dim=1)
+    def _directions(self, code: Tensor) -> Tensor:
+        """Unit vectors of the positions, (P, D)."""
+        positions = code.permute(0, 2, 3, 1).flatten(0, 2)
+        return F.normalize(positions.to(torch.promote_types(code.dtype, torch.float32)), dim=1)
 
     def _similarities(self, positions: Tensor, centres: Tensor) -> list[Tensor]:
         """Cosines (P, K_l) of each level."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from omh_mmseg.registry import MODELS
-from omh_mmseg.transport import CONDITIONINGS, DIRECTIONS, matching_distance
+from omh_mmseg.transport import CONDITIONINGS, DIRECTIONS, TARGETS, matching_distance
 
 
 @MODELS.register_module()
@@ -25,6 +25,8 @@ class HierarchyMatchingLoss(nn.Module):
             ``'coarse_to_fine'`` or ``'both'`` (the mean of the two).
         conditioning: ``'row'`` divides the plan by the mass of the transported cluster (default, a choice of this
             library), ``'none'`` uses the raw plan.
+        target: The side that only serves as a target: ``'lower'`` (the transported activations), ``'higher'`` (those
+            that they are compared with) or ``'none'`` (default: both move).
         loss_weight: Factor on the result.
 
     Raises:
@@ -34,14 +36,21 @@ class HierarchyMatchingLoss(nn.Module):
     """
 
     def __init__(
-        self, direction: str = 'fine_to_coarse', conditioning: str = 'row', loss_weight: float = 1.0
+        self,
+        direction: str = 'fine_to_coarse',
+        conditioning: str = 'row',
+        target: str = 'none',
+        loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if direction not in DIRECTIONS:
             raise ValueError(f'direction must be one of {DIRECTIONS}; got {direction!r}.')
         if conditioning not in CONDITIONINGS:
             raise ValueError(f'conditioning must be one of {CONDITIONINGS}; got {conditioning!r}.')
+        if target not in TARGETS:
+            raise ValueError(f'target must be one of {TARGETS}; got {target!r}.')
         self.direction = direction
+        self.target = target
         self.conditioning = conditioning
         self.loss_weight = loss_weight
 
@@ -64,5 +73,6 @@ class HierarchyMatchingLoss(nn.Module):
                 plan.to(wide),
                 self.direction,
                 self.conditioning,
+                self.target,
             )
         return self.loss_weight * distance

@@ -18,6 +18,7 @@ from omh_mmseg.models.cluster_assignment import ClusterAssignment
 from omh_mmseg.models.code_maps import arg_max, flip_averaged, slide_averaged, upsampled_norm
 from omh_mmseg.models.decode_heads import centre_scores
 from omh_mmseg.models.frozen_inputs import FrozenInputs, Inputs, pixels
+from omh_mmseg.models.gradient_norm import gradient_norm
 from omh_mmseg.models.segmentors.prediction_options import PredictionOptions
 from omh_mmseg.models.step_counter import StepCounter
 from omh_mmseg.registry import MODELS
@@ -133,10 +134,11 @@ class UnsupervisedSegmentor(BaseSegmentor):
         if self.linear_probe is not None:
             losses.update(self.linear_probe.loss(code, _stack_labels(data_samples, code)))
         if self.omh_head is not None:
-            added = self.omh_head.loss(code)
+            reference = gradient_norm(host, whole_code) if self.omh_head.needs_host_gradient else None
+            added = self.omh_head.loss(code, reference)
             losses.update(added)
             if self.gradient_log_interval and self.step % self.gradient_log_interval == 0:
-                losses.update(_gradient_norms(host, added, whole_code))
+                losses.update(_gradient_figures(host, added, whole_code))
         self._step_counter.advance(self.iteration)
         return losses
 
@@ -311,16 +313,11 @@ def _stack_labels(data_samples: Sequence[SegDataSample], code: Tensor) -> Tensor
     return torch.stack([torch.full_like(known, IGNORED_LABEL) if label is None else label for label in labels])
 
 
-def _gradient_norms(host: Tensor, added: dict[str, Tensor], code: Tensor) -> dict[str, Tensor]:
+def _gradient_figures(host: Tensor, added: dict[str, Tensor], code: Tensor) -> dict[str, Tensor]:
     """Norm of the host's gradient on the code, and those of OMH's losses relative to it."""
-    figures = {'code_gradient_host': _norm(host, code)}
+    figures = {'code_gradient_host': gradient_norm(host, code)}
     for name, loss in added.items():
         if name.startswith('loss_') and loss.requires_grad:
-            ratio = _norm(loss, code) / figures['code_gradient_host'].clamp_min(torch.finfo(torch.float32).tiny)
+            ratio = gradient_norm(loss, code) / figures['code_gradient_host'].clamp_min(torch.finfo(torch.float32).tiny)
             figures[f'code_gradient_{name.removeprefix("loss_")}'] = ratio
     return figures
-
-
-def _norm(loss: Tensor, code: Tensor) -> Tensor:
-    (gradient,) = torch.autograd.grad(loss, code, retain_graph=True, allow_unused=True)
-    return code.new_zeros((), dtype=torch.float32) if gradient is None else gradient.float().norm()

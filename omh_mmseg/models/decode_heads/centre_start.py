@@ -1,0 +1,58 @@
+"""Where the centres of OMH's levels start, and start again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine import dist
+from torch import Tensor, nn
+
+from omh_mmseg.models.k_means import fit_centres
+
+POOL_STEPS = 8
+POOL_SIZE = 4096
+
+
+class KMeansStart(nn.Module):
+    """Puts the centres of all levels where k-means finds the clusters of the code.
+
+    Positions of the last `POOL_STEPS` training steps are kept in a pool, `POOL_SIZE` of each process, as the images of
+    one batch show few of the classes. The levels then start from k-means of their own on the same positions.
+
+    Args:
+        channels: D of the code.
+        iteration: Training step at whose beginning the centres are replaced; 0 takes the first batch alone.
+    """
+
+    pool: Tensor
+
+    def __init__(self, channels: int, iteration: int) -> None:
+        super().__init__()
+        self.iteration = iteration
+        self.steps = min(POOL_STEPS, iteration + 1)
+        self.register_buffer('pool', torch.zeros(self.steps, POOL_SIZE // self.steps, channels))
+
+    @torch.no_grad()
+    def step(self, positions: Tensor, centres: Sequence[Tensor], iteration: int) -> None:
+        """Collect positions of a training step, and replace the centres in place when their time has come.
+
+        Args:
+            positions: (P, D), of unit length.
+            centres: (K_l, D) of each level.
+            iteration: Number of the step.
+        """
+        if not 0 <= self.iteration - iteration < self.steps:
+            return
+        chosen = torch.randint(len(positions), (self.pool.shape[1],), device=positions.device)
+        self.pool[iteration % self.steps] = positions[chosen].to(self.pool.dtype)
+        if iteration < self.iteration:
+            return
+        collected = torch.cat(dist.all_gather(self.pool.flatten(0, 1))).cpu().numpy()
+        for level in centres:
+            seed = int(torch.randint(2**31, ()))
+            # Centres turn the faster, the shorter they are: the optimiser's steps have a length of their own.
+            length = level.norm(dim=1).mean()
+            level.copy_(length * F.normalize(fit_centres(collected, len(level), seed), dim=1))
+            dist.broadcast(level)

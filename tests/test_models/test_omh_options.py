@@ -1,0 +1,182 @@
+"""Options of OMH's head beyond the formulas: where centres start, and weights relative to the host's gradient."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from omh_mmseg.models.decode_heads import OMHHead
+from omh_mmseg.models.decode_heads import centre_start as centre_start_module
+from omh_mmseg.models.decode_heads.centre_start import POOL_SIZE, KMeansStart
+from omh_mmseg.models.gradient_norm import gradient_norm, relative_to
+
+NUM_GROUPS = 4
+
+
+def directions() -> Tensor:
+    """Four orthogonal directions of eight dimensions."""
+    return torch.eye(8)[:NUM_GROUPS]
+
+
+def grouped_code(seed: int, groups: int = NUM_GROUPS, shape: tuple[int, int] = (6, 6)) -> Tensor:
+    """(2, 8, h, w): positions near the directions, of any length."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.arange(2 * shape[0] * shape[1]) % groups
+    rows = directions()[chosen] + 0.02 * torch.randn(len(chosen), 8, generator=generator)
+    rows = rows * (0.5 + torch.rand(len(rows), 1, generator=generator))
+    return rows.view(2, *shape, 8).permute(0, 3, 1, 2).contiguous().requires_grad_()
+
+
+def head_with(**options) -> OMHHead:
+    return OMHHead(**(dict(in_channels=8, num_classes=NUM_GROUPS, num_levels=2, centre_start='kmeans') | options))
+
+
+def nearest(head: OMHHead) -> Tensor:
+    """Cosine of each direction with the nearest centre of level 1."""
+    return (directions() @ F.normalize(head.centres[0].detach(), dim=1).t()).max(1).values
+
+
+# ---- the start of the centres
+
+
+@pytest.mark.parametrize('start', [0, 2, 11])
+def test_kmeans_finds_the_groups_at_the_start_and_not_before(start):
+    head = head_with(start_iteration=start)
+    drawn = [centres.detach().clone() for centres in head.centres]
+    for step in range(start):
+        head.loss(grouped_code(step))
+        assert all(torch.equal(now, before) for now, before in zip(head.centres, drawn)), step
+    head.loss(grouped_code(start))
+    assert nearest(head).min() > 0.99
+    assert [len(centres) for centres in head.centres] == [4, 8]
+    found = copy.deepcopy(head.state_dict())
+    head.loss(grouped_code(start + 1))
+    assert all(torch.equal(value, found[name]) for name, value in head.named_parameters())
+
+
+def test_centres_keep_their_lengths():
+    head = head_with(start_iteration=0)
+    before = [centres.norm(dim=1).mean() for centres in head.centres]
+    head.loss(grouped_code(0))
+    for centres, length in zip(head.centres, before):
+        torch.testing.assert_close(centres.norm(dim=1), length.expand(len(centres)))
+
+
+def test_the_pool_reaches_back_over_several_batches():
+    """Each batch shows one group; the last of them alone would leave level 1 with one."""
+    head = head_with(start_iteration=NUM_GROUPS - 1)
+    for step in range(NUM_GROUPS):
+        code = directions()[step].view(1, 8, 1, 1).expand(2, 8, 6, 6) + 0.02 * grouped_code(step).detach()
+        head.loss(code.requires_grad_())
+    assert nearest(head).min() > 0.99
+
+
+def test_the_pool_holds_no_more_than_it_says():
+    assert KMeansStart(8, 0).pool.shape == (1, POOL_SIZE, 8)
+    assert KMeansStart(8, 100).pool.flatten(0, 1).shape == (POOL_SIZE, 8)
+
+
+def test_random_start_keeps_no_pool():
+    assert not [name for name in head_with(centre_start='random').state_dict() if 'pool' in name]
+
+
+def test_evaluation_collects_nothing():
+    head = head_with(start_iteration=0).eval()
+    before = [centres.detach().clone() for centres in head.centres]
+    head.loss(grouped_code(0))
+    assert all(torch.equal(now, drawn) for now, drawn in zip(head.centres, before))
+
+
+def test_resumed_before_the_start_is_bit_equal():
+    def run(head: OMHHead, steps: range) -> list[Tensor]:
+        for step in steps:
+            torch.manual_seed(step)
+            head.loss(grouped_code(step))
+        return [centres.detach().clone() for centres in head.centres]
+
+    straight = head_with(start_iteration=4)
+    run(straight, range(3))
+    resumed = head_with(start_iteration=4)
+    resumed.load_state_dict(straight.state_dict())
+    for one, other in zip(run(straight, range(3, 6)), run(resumed, range(3, 6))):
+        assert torch.equal(one, other)
+
+
+def test_processes_share_pools_and_centres(monkeypatch):
+    """Two processes, of which this is the one with number 1 and the other one's pool holds the other groups."""
+    others = grouped_code(9, 2).detach().permute(0, 2, 3, 1).flatten(0, 2)
+    sent = []
+    monkeypatch.setattr(centre_start_module.dist, 'all_gather', lambda pool: [F.normalize(others, dim=1), pool])
+    monkeypatch.setattr(centre_start_module.dist, 'broadcast', sent.append)
+    head = head_with(start_iteration=0)
+    code = directions()[2:].repeat(36, 1).view(2, 6, 6, 8).permute(0, 3, 1, 2)
+    head.loss(code + 0.02 * grouped_code(0))
+    assert nearest(head).min() > 0.99
+    assert [tensor.data_ptr() for tensor in sent] == [centres.data_ptr() for centres in head.centres]
+
+
+# ---- weights relative to the host's gradient
+
+
+@pytest.mark.parametrize('scale', [1.0, 1000.0])
+def test_losses_have_the_share_of_the_hosts_gradient(scale):
+    head = head_with(
+        centre_start='random', weighting='host_gradient', match_weight=0.3, cluster_weight=0.2, start_iteration=0
+    )
+    code = grouped_code(0)
+    host = scale * (code**2).mean()
+    reference = gradient_norm(host, code)
+    losses = head.loss(code, reference)
+    torch.testing.assert_close(gradient_norm(losses['loss_omh_match'], code), 0.3 * reference)
+    torch.testing.assert_close(gradient_norm(losses['loss_omh_cluster'], code), 0.2 * reference)
+
+
+def test_the_share_grows_with_the_ramp():
+    head = head_with(weighting='host_gradient', match_weight=0.4, start_iteration=1, ramp_iterations=1)
+    reference = torch.tensor(2.0)
+    found = []
+    for step in range(4):
+        assert head.needs_host_gradient == (step >= 1)
+        code = grouped_code(step)
+        losses = head.loss(code, reference)
+        found.append(float(gradient_norm(losses['loss_omh_match'], code)) if 'loss_omh_match' in losses else 0.0)
+    assert found == pytest.approx([0.0, 0.4, 0.8, 0.8], rel=1e-4)
+
+
+def test_the_hosts_gradient_is_asked_for():
+    head = head_with(weighting='host_gradient', start_iteration=1)
+    head.loss(grouped_code(0))
+    with pytest.raises(ValueError, match="needs the norm of the host's gradient: give host_gradient, or set"):
+        head.loss(grouped_code(1))
+
+
+def test_a_loss_without_gradient_stays_without():
+    code = grouped_code(0)
+    assert relative_to(torch.tensor(1.0), (0 * code).sum(), code) == 0
+    assert gradient_norm(torch.tensor(3.0), code) == 0
+    assert gradient_norm(code.sum().new_ones((), requires_grad=True) * 2, code) == 0
+
+
+def test_half_precision_gradients_do_not_vanish():
+    code = torch.ones(1, 4, 64, 64, dtype=torch.float16, requires_grad=True)
+    loss = (1e-8 * code.float()).sum()
+    assert float(gradient_norm(loss, code)) == pytest.approx(1e-8 * code.numel() ** 0.5, rel=0.01)
+
+
+def test_segmentors_measure_what_the_weighting_needs(tiny_stego):
+    from tests.test_models.test_stego import HOST_LOSSES, pairs, samples
+
+    omh_head = dict(type='OMHHead', weighting='host_gradient', match_weight=0.5, start_iteration=1)
+    model, codes = tiny_stego(omh_head=omh_head, gradient_log_interval=0), []
+    model.decode_head.register_forward_hook(lambda *args: codes.append(args[-1]))
+    assert 'loss_omh_match' not in model.loss(pairs(), samples())
+    losses = model.loss(pairs(), samples())
+    norms = [
+        torch.autograd.grad(sum(losses[name] for name in names), codes[-1], retain_graph=True)[0].norm()
+        for names in (HOST_LOSSES, ['loss_omh_match'])
+    ]
+    torch.testing.assert_close(norms[1], 0.5 * norms[0])
