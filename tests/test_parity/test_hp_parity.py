@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
@@ -182,10 +181,9 @@ def hooks_of(config: Config, settings: Settings) -> list:
 
 def runner_of(model: nn.Module, wrapper: OptimWrapper, data: TrainSet) -> SimpleNamespace:
     loader = DataLoader(data, batch_size=BATCH, collate_fn=pseudo_collate)
-    hub = MessageHub.get_instance('hp_parity')
     return SimpleNamespace(
-        model=model, optim_wrapper=wrapper, train_dataloader=loader, iter=0, max_iters=STEPS, seed=0, message_hub=hub
-    )  # fmt: skip
+        model=model, optim_wrapper=wrapper, train_dataloader=loader, iter=0, max_iters=STEPS, seed=0
+    )
 
 
 def bare_vit(model: nn.Module) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -280,7 +278,9 @@ def train_both(
         feat_aug = features(recorder.views[0])[0] if recorder.views else None
         expected = other.train_step(feat, feat_aug, attention, labels, recorder.draws(settings))
         computed = {name: logged[key].item() for name, key in LOSS_NAMES.items() if key in logged}
-        computed['norm'] = runner.message_hub.get_scalar('train/gradient_norm_decode_head').current()
+        for hook in hooks:
+            hook.after_train_iter(runner, step, outputs=logged)
+        computed['norm'] = logged['gradient_norm_decode_head'].item()
         losses.append((computed, expected))
     return model, other, losses, renewals
 

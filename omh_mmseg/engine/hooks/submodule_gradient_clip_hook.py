@@ -8,7 +8,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from omh_mmseg.registry import HOOKS
@@ -20,7 +20,7 @@ class SubmoduleGradientClipHook(Hook):
 
     ``optim_wrapper.clip_grad`` clips all parameters together. This hook acts inside ``optimizer.step``: under
     ``AmpOptimWrapper`` the gradients are unscaled by then, and with accumulated gradients it acts on their sum. The
-    norm before the clipping is logged as ``gradient_norm_`` and the name.
+    norm before the clipping joins the figures of the step as ``gradient_norm_`` and the name.
 
     Args:
         module: Name of the submodule, e.g. ``'decode_head'``.
@@ -33,12 +33,16 @@ class SubmoduleGradientClipHook(Hook):
     Source: METHODS.md 3B.10; 8, item 16.
     """
 
+    # Before the hook that takes the figures of the step to the log.
+    priority = 'HIGHEST'
+
     def __init__(self, module: str, max_norm: float) -> None:
         if not max_norm > 0:
             raise ValueError(f'max_norm must be above 0; got {max_norm}.')
         self.module = module
         self.max_norm = max_norm
         self.handle: RemovableHandle | None = None
+        self._norm: Tensor | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Attach to the optimiser."""
@@ -54,11 +58,18 @@ class SubmoduleGradientClipHook(Hook):
             )
 
         def clip(*_: Any) -> None:
-            norm = nn.utils.clip_grad_norm_(parameters, self.max_norm)
-            runner.message_hub.update_scalar(f'train/gradient_norm_{self.module}', float(norm))
+            self._norm = nn.utils.clip_grad_norm_(parameters, self.max_norm)
 
         self._detach()
         self.handle = optimizer.register_step_pre_hook(clip)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Add the norm of this step's gradient, where the optimiser made a step, to its figures."""
+        if outputs is not None and self._norm is not None:
+            outputs[f'gradient_norm_{self.module}'] = self._norm
+        self._norm = None
 
     def after_train(self, runner: Runner) -> None:
         """Detach from the optimiser."""
