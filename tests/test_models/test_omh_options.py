@@ -75,6 +75,24 @@ def test_the_pool_reaches_back_over_several_batches():
     assert nearest(head).min() > 0.99
 
 
+def test_the_host_draws_the_same_numbers_as_without():
+    head = head_with(start_iteration=1)
+    for step in range(3):
+        state = torch.get_rng_state()
+        head.loss(grouped_code(step).detach().requires_grad_())
+        assert torch.equal(torch.get_rng_state(), state), step
+
+
+def test_the_pool_sees_every_column():
+    start = KMeansStart(2, 7)
+    size = start.pool.shape[1]
+    columns = torch.arange(8).repeat(size).float()  # eight columns, and a stride of eight
+    for step in range(7):
+        start.step(torch.stack([columns, columns], dim=1), [], step)
+    assert set(start.pool[:7, :, 0].flatten().tolist()) == set(range(7))
+    assert [len(set(row.tolist())) for row in start.pool[:7, :, 0]] == 7 * [1]
+
+
 def test_the_pool_holds_no_more_than_it_says():
     assert KMeansStart(8, 0).pool.shape == (1, POOL_SIZE, 8)
     assert KMeansStart(8, 100).pool.flatten(0, 1).shape == (POOL_SIZE, 8)
@@ -94,7 +112,6 @@ def test_evaluation_collects_nothing():
 def test_resumed_before_the_start_is_bit_equal():
     def run(head: OMHHead, steps: range) -> list[Tensor]:
         for step in steps:
-            torch.manual_seed(step)
             head.loss(grouped_code(step))
         return [centres.detach().clone() for centres in head.centres]
 

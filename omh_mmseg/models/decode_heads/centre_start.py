@@ -21,6 +21,9 @@ class KMeansStart(nn.Module):
     Positions of the last `POOL_STEPS` training steps are kept in a pool, `POOL_SIZE` of each process, as the images of
     one batch show few of the classes. The levels then start from k-means of their own on the same positions.
 
+    Nothing is drawn from the generators of the run: with the same seed a host learns from the same random numbers with
+    and without it.
+
     Args:
         channels: D of the code.
         iteration: Training step at whose beginning the centres are replaced; 0 takes the first batch alone.
@@ -45,13 +48,14 @@ class KMeansStart(nn.Module):
         """
         if not 0 <= self.iteration - iteration < self.steps:
             return
-        chosen = torch.randint(len(positions), (self.pool.shape[1],), device=positions.device)
-        self.pool[iteration % self.steps] = positions[chosen].to(self.pool.dtype)
+        # Evenly spaced, and shifted from step to step: a stride that divides the width would keep to a few columns.
+        slot, share = iteration % self.steps, self.pool.shape[1]
+        places = (torch.arange(share, device=positions.device) + slot / self.steps) * (len(positions) / share)
+        self.pool[slot] = positions[places.long().clamp(max=len(positions) - 1)].to(self.pool.dtype)
         if iteration < self.iteration:
             return
         collected = torch.cat(dist.all_gather(self.pool.flatten(0, 1))).cpu().numpy()
-        for level in centres:
-            seed = int(torch.randint(2**31, ()))
+        for seed, level in enumerate(centres):
             # Centres turn the faster, the shorter they are: the optimiser's steps have a length of their own.
             length = level.norm(dim=1).mean()
             level.copy_(length * F.normalize(fit_centres(collected, len(level), seed), dim=1))
