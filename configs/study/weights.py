@@ -1,4 +1,4 @@
-# How much of OMH reaches the features; the control is a weight of 0.
+# How much of OMH reaches the features, as a share of the host's gradient on the code; the control is a share of 0.
 title = 'Weights of OMH on {host}, {images}'
 placeholders = dict(host='stego', data='vit-t8_demo', images='the demo scenes')
 config = 'configs/omh_{host}_{data}.py'
@@ -7,11 +7,11 @@ references = ['host', 'control']
 runs = [
     dict(name='host', config='configs/{host}_{data}.py', references=[]),
     dict(name='control', options={'model.omh_head.match_weight': 0, 'model.omh_head.cluster_weight': 0}),
-    dict(name='matching', vary={'model.omh_head.match_weight': [0.001, 0.003, 0.01, 0.03, 0.1, 0.3]}),
+    dict(name='matching', vary={'model.omh_head.match_weight': [0.03, 0.1, 0.3, 1.0, 3.0]}),
     dict(
         name='cluster loss',
         options={'model.omh_head.match_weight': 0},
-        vary={'model.omh_head.cluster_weight': [0.001, 0.003, 0.01, 0.03, 0.1, 0.3]},
+        vary={'model.omh_head.cluster_weight': [0.03, 0.1, 0.3, 1.0, 3.0]},
     ),
 ]
 columns = [

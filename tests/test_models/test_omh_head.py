@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from omh_mmseg.models.decode_heads import OMHHead
-from omh_mmseg.models.decode_heads.omh_head import expand_levels
+from omh_mmseg.models.decode_heads.level_sizes import expand_levels
 from omh_mmseg.registry import MODELS
 
 ALL_ON = dict(cluster_weight=0.2, match_weight=0.3, start_iteration=0)
@@ -441,6 +441,9 @@ def test_hierarchy_is_that_of_the_centres():
         (dict(direction='up'), "direction must be one of .*got 'up'"),
         (dict(weighting='host'), "weighting must be one of .*got 'host'"),
         (dict(centre_start='k-means'), "centre_start must be one of .*got 'k-means'"),
+        (dict(centre_update='ema'), "centre_update must be one of .*got 'ema'"),
+        (dict(centre_momentum=1.0), r'centre_momentum must be in \[0, 1\); got 1.0'),
+        (dict(centre_update='momentum', mode='literal'), "set centre_update='gradient' or mode='decoupled'"),
         (dict(target='both'), "target must be one of .*got 'both'"),
         (dict(conditioning='column'), "conditioning must be one of .*got 'column'"),
         (dict(temperature=0), 'temperature must be above 0; got 0'),

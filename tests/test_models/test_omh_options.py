@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omh_mmseg.models.decode_heads import OMHHead
+from omh_mmseg.models.decode_heads import centre_momentum as centre_momentum_module
 from omh_mmseg.models.decode_heads import centre_start as centre_start_module
+from omh_mmseg.models.decode_heads.centre_momentum import follow_positions
 from omh_mmseg.models.decode_heads.centre_start import POOL_SIZE, KMeansStart
 from omh_mmseg.models.gradient_norm import gradient_norm, relative_to
 
@@ -134,6 +136,68 @@ def test_processes_share_pools_and_centres(monkeypatch):
     head.loss(code + 0.02 * grouped_code(0))
     assert nearest(head).min() > 0.99
     assert [tensor.data_ptr() for tensor in sent] == [centres.data_ptr() for centres in head.centres]
+
+
+# ---- centres that follow their positions
+
+
+def test_centres_follow_the_positions_that_they_win():
+    centres = torch.tensor([[2.0, 0.0], [0.0, 3.0], [-1.0, -1.0]])
+    before = centres.clone()
+    positions = F.normalize(torch.tensor([[1.0, 0.5], [1.0, -0.1], [0.1, 1.0]]), dim=1)
+    similarity = positions @ F.normalize(centres, dim=1).t()
+    follow_positions([centres], positions, [similarity], 0.6)
+    wins = [positions[:2].mean(0), positions[2]]
+    for number, mean in enumerate(wins):
+        expected = F.normalize(0.6 * F.normalize(before[number], dim=0) + 0.4 * mean, dim=0) * before[number].norm()
+        torch.testing.assert_close(centres[number], expected)
+    torch.testing.assert_close(centres[2], before[2])
+
+
+def test_processes_follow_the_positions_of_all(monkeypatch):
+    positions = F.normalize(torch.randn(40, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    start = [torch.randn(size, 8, generator=torch.Generator().manual_seed(size)) for size in (3, 5)]
+
+    def similarities(part: Tensor) -> list[Tensor]:
+        return [part @ F.normalize(level, dim=1).t() for level in start]
+
+    together = [level.clone() for level in start]
+    follow_positions(together, positions, similarities(positions), 0.5)
+    sent = []
+    monkeypatch.setattr(centre_momentum_module.dist, 'all_reduce', lambda sums: sent.append(sums.clone()))
+    for part in positions.split([7, 33]):
+        follow_positions([level.clone() for level in start], part, similarities(part), 0.5)
+    monkeypatch.setattr(centre_momentum_module.dist, 'all_reduce', lambda sums: sums.copy_(sent[0] + sent[1]))
+    apart = [level.clone() for level in start]
+    follow_positions(apart, positions[:7], similarities(positions[:7]), 0.5)
+    for one, other in zip(apart, together):
+        torch.testing.assert_close(one, other)
+
+
+def test_centres_follow_in_training_alone_and_take_no_gradient():
+    head = head_with(centre_update='momentum', centre_start='random', start_iteration=0, match_weight=0.1)
+    assert not any(centres.requires_grad for centres in head.centres)
+    before = [centres.clone() for centres in head.centres]
+    code = grouped_code(0)
+    similarities = [similarity.permute(0, 2, 3, 1).flatten(0, 2) for similarity in head(code.detach())]
+    losses = head.eval().loss(code)
+    assert all(torch.equal(now, then) for now, then in zip(head.centres, before))
+    assert 'loss_omh_centre' not in losses and losses['loss_omh_match'].requires_grad
+    losses = head.train().loss(code)
+    positions = F.normalize(code.detach().permute(0, 2, 3, 1).flatten(0, 2), dim=1)
+    follow_positions(before, positions, similarities, 0.97)
+    for now, expected in zip(head.centres, before):
+        torch.testing.assert_close(now, expected)
+    # The step's own loss is against the centres as they were.
+    losses['loss_omh_match'].backward()
+    assert torch.isfinite(code.grad).all() and code.grad.any()
+
+
+def test_followed_centres_settle_on_the_groups():
+    head = head_with(centre_update='momentum', centre_momentum=0.8, start_iteration=0)
+    for step in range(20):
+        head.loss(grouped_code(step))
+    assert nearest(head).min() > 0.999
 
 
 # ---- weights relative to the host's gradient

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from omh_mmseg.models.decode_heads.centre_momentum import follow_positions
 from omh_mmseg.models.decode_heads.centre_start import KMeansStart
+from omh_mmseg.models.decode_heads.level_sizes import checked_levels, expand_levels
 from omh_mmseg.models.decode_heads.probes import code_similarity
 from omh_mmseg.models.gradient_norm import relative_to
 from omh_mmseg.models.host_copy import HostCopy, send
@@ -31,26 +33,10 @@ from omh_mmseg.transport import (
 MODES = ('decoupled', 'literal')
 WEIGHTINGS = ('fixed', 'host_gradient')
 CENTRE_STARTS = ('random', 'kmeans')
+CENTRE_UPDATES = ('gradient', 'momentum')
 MARGINALS = ('uniform', 'activation')
 ASSIGNMENTS = ('hard', 'soft')
 MARGINAL_FLOOR = 1e-3
-
-
-def expand_levels(num_classes: int, num_levels: int, expansion: float) -> list[int]:
-    """Cluster counts ``K_1 = num_classes``, ``K_{l+1} = round(expansion K_l)``, coarsest first.
-
-    Raises:
-        ValueError: If num_classes or num_levels is below 1 or the expansion below 1.
-    """
-    if num_classes < 1 or num_levels < 1 or not expansion >= 1:
-        raise ValueError(
-            'num_classes and num_levels must be at least 1 and expansion at least 1.0; '
-            f'got {num_classes}, {num_levels} and {expansion}.'
-        )
-    sizes = [num_classes]
-    while len(sizes) < num_levels:
-        sizes.append(round(expansion * sizes[-1]))
-    return sizes
 
 
 @MODELS.register_module()
@@ -83,6 +69,9 @@ class OMHHead(BaseModule):
             ``match_weight`` are then the norms of the losses' gradients on the code, relative to that of the host's.
         centre_start: ``'random'``, or ``'kmeans'`` (a choice of this library): at ``start_iteration`` the centres of
             each level move to k-means of their own on codes of the last steps, see `KMeansStart`.
+        centre_update: ``'gradient'``, or ``'momentum'`` (a choice of this library, decoupled mode alone): the centres
+            follow the positions that they win, see `follow_positions`, and ``centre_weight`` does not apply.
+        centre_momentum: Of that, in [0, 1).
         start_iteration: Training step at which losses begin to reach the features.
         ramp_iterations: Steps over which their weight then grows linearly to its full value.
         assignment: ``'hard'`` (default, a choice of this library) or ``'soft'`` cluster loss.
@@ -119,6 +108,8 @@ class OMHHead(BaseModule):
         match_weight: float = 0.03,
         weighting: str = 'fixed',
         centre_start: str = 'random',
+        centre_update: str = 'gradient',
+        centre_momentum: float = 0.97,
         start_iteration: int = 200,
         ramp_iterations: int = 0,
         assignment: str = 'hard',
@@ -137,6 +128,7 @@ class OMHHead(BaseModule):
             ('mode', mode, MODES),
             ('weighting', weighting, WEIGHTINGS),
             ('centre_start', centre_start, CENTRE_STARTS),
+            ('centre_update', centre_update, CENTRE_UPDATES),
             ('marginal', marginal, MARGINALS),
             ('assignment', assignment, ASSIGNMENTS),
             ('plan_gradient', plan_gradient, PLAN_GRADIENTS),
@@ -160,11 +152,14 @@ class OMHHead(BaseModule):
         ):
             if not number >= 0:
                 raise ValueError(f'{name} must be at least 0; got {number}.')
-        sizes = list(level_sizes) if level_sizes is not None else expand_levels(num_classes, num_levels, expansion)
-        if not sizes or sizes[0] != num_classes or any(b < a for a, b in zip(sizes, sizes[1:])):
-            raise ValueError(
-                f'level_sizes must start with num_classes={num_classes} and never shrink (coarsest first); got {sizes}.'
-            )
+        if not 0 <= centre_momentum < 1:
+            raise ValueError(f'centre_momentum must be in [0, 1); got {centre_momentum}.')
+        if centre_update == 'momentum' and mode == 'literal':
+            raise ValueError("mode='literal' trains the centres; set centre_update='gradient' or mode='decoupled'.")
+        if level_sizes is None:
+            sizes = expand_levels(num_classes, num_levels, expansion)
+        else:
+            sizes = checked_levels(level_sizes, num_classes)
         self.level_sizes = sizes
         self.temperature = temperature
         self.entropy_weight = entropy_weight
@@ -173,6 +168,8 @@ class OMHHead(BaseModule):
         self.cluster_weight = cluster_weight
         self.match_weight = match_weight
         self.weighting = weighting
+        self.centre_update = centre_update
+        self.centre_momentum = centre_momentum
         self.start_iteration = start_iteration
         self.ramp_iterations = ramp_iterations
         self.plan_gradient = plan_gradient
@@ -183,6 +180,7 @@ class OMHHead(BaseModule):
         self.cluster_loss = ClusterLoss(None if assignment == 'hard' else 1 / temperature)
         self.matching_loss = HierarchyMatchingLoss(direction, conditioning, target)
         self.centres = nn.ParameterList([torch.randn(size, in_channels) for size in sizes])
+        self.centres.requires_grad_(centre_update == 'gradient')
         self.centre_start = KMeansStart(in_channels, start_iteration) if centre_start == 'kmeans' else None
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
         self._step_counter = StepCounter()
@@ -230,9 +228,10 @@ class OMHHead(BaseModule):
             host_gradient: Norm of the gradient of the host's losses on the code, for ``weighting='host_gradient'``.
 
         Returns:
-            ``loss_omh_centre`` (decoupled mode), ``loss_omh_cluster`` and ``loss_omh_match`` (where their weight is
-            above 0), weights applied; and, without gradient, ``omh_*`` figures of OMH.md 4. A matching loss that is
-            not finite is told to be so by its figure ``omh_match_*``, named after the level pair.
+            ``loss_omh_centre`` (decoupled mode, centres that learn by gradient), ``loss_omh_cluster`` and
+            ``loss_omh_match`` (where their weight is above 0), weights applied; and, without gradient, ``omh_*``
+            figures of OMH.md 4. A matching loss that is not finite is told to be so by its figure ``omh_match_*``,
+            named after the level pair.
 
         Raises:
             FloatingPointError: If a plan is not finite, naming the level pair.
@@ -256,9 +255,10 @@ class OMHHead(BaseModule):
             plans = self._on_device(solved)
             losses: dict[str, Tensor] = {}
             figures = self._figures(detached, solved)
-            if self.mode == 'decoupled':
+            if self.mode == 'decoupled' and self.centre_update == 'gradient':
                 centre_losses = [self.cluster_loss(similarity) for similarity in detached]
                 losses['loss_omh_centre'] = self.centre_weight * torch.stack(centre_losses).sum()
+            if self.mode == 'decoupled':
                 centres = centres.detach()
             if ramp > 0 and (self.cluster_weight > 0 or self.match_weight > 0):
                 similarities = self._similarities(positions, centres)
@@ -272,6 +272,8 @@ class OMHHead(BaseModule):
                     losses['loss_omh_match'] = self._weighted(total, ramp * self.match_weight, code, host_gradient)
                     for level, distance in enumerate(distances, start=1):
                         figures[f'omh_match_{level}{level + 1}'] = distance.detach()
+            if self.centre_update == 'momentum' and self.training:
+                follow_positions(list(self.centres), positions.detach(), detached, self.centre_momentum)
         return {**losses, **figures}
 
     def feature_ramp(self) -> float:

@@ -1,0 +1,36 @@
+"""How many clusters the levels of a hierarchy have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def expand_levels(num_classes: int, num_levels: int, expansion: float) -> list[int]:
+    """Cluster counts ``K_1 = num_classes``, ``K_{l+1} = round(expansion K_l)``, coarsest first.
+
+    Raises:
+        ValueError: If num_classes or num_levels is below 1 or the expansion below 1.
+    """
+    if num_classes < 1 or num_levels < 1 or not expansion >= 1:
+        raise ValueError(
+            'num_classes and num_levels must be at least 1 and expansion at least 1.0; '
+            f'got {num_classes}, {num_levels} and {expansion}.'
+        )
+    sizes = [num_classes]
+    while len(sizes) < num_levels:
+        sizes.append(round(expansion * sizes[-1]))
+    return sizes
+
+
+def checked_levels(level_sizes: Sequence[int], num_classes: int) -> list[int]:
+    """Explicit cluster counts, coarsest first.
+
+    Raises:
+        ValueError: If they do not start with num_classes, or shrink.
+    """
+    sizes = list(level_sizes)
+    if not sizes or sizes[0] != num_classes or any(b < a for a, b in zip(sizes, sizes[1:])):
+        raise ValueError(
+            f'level_sizes must start with num_classes={num_classes} and never shrink (coarsest first); got {sizes}.'
+        )
+    return sizes
