@@ -9,6 +9,7 @@ runs = [
     dict(name='control', options={'model.omh_head.match_weight': 0, 'model.omh_head.cluster_weight': 0}),
     dict(name='OMH'),
     dict(name='random start', options={'model.omh_head.centre_start': 'random'}),
+    dict(name='centres by momentum', options={'model.omh_head.centre_update': 'momentum'}),
     dict(name='centres by gradient', options={'model.omh_head.centre_update': 'gradient'}),
     dict(
         name='fixed weight .03',

@@ -7,7 +7,6 @@ omh_head = dict(
     temperature=0.1,
     entropy_weight=0.05,
     centre_start='kmeans',
-    centre_update='momentum',
     weighting='host_gradient',
     match_weight=0.3,
     start_iteration=200,
