@@ -77,8 +77,14 @@ def test_the_pool_reaches_back_over_several_batches():
     assert nearest(head).min() > 0.99
 
 
-def test_the_host_draws_the_same_numbers_as_without():
-    head = head_with(start_iteration=1)
+@pytest.mark.parametrize('options', [dict(centre_start='random'), dict(), dict(centre_update='momentum')])
+def test_the_host_draws_the_same_numbers_as_without(options):
+    state = torch.get_rng_state()
+    head = head_with(start_iteration=1, **options)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.randn(1)
+    other = head_with(start_iteration=1, **options)
+    assert not torch.equal(head.centres[0], other.centres[0])
     for step in range(3):
         state = torch.get_rng_state()
         head.loss(grouped_code(step).detach().requires_grad_())

@@ -179,7 +179,9 @@ class OMHHead(BaseModule):
         self.warm_start = warm_start
         self.cluster_loss = ClusterLoss(None if assignment == 'hard' else 1 / temperature)
         self.matching_loss = HierarchyMatchingLoss(direction, conditioning, target)
-        self.centres = nn.ParameterList([torch.randn(size, in_channels) for size in sizes])
+        # With the same seed a host thus starts and trains from the same random numbers with and without OMH.
+        with torch.random.fork_rng(devices=[]):
+            self.centres = nn.ParameterList([torch.randn(size, in_channels) for size in sizes])
         self.centres.requires_grad_(centre_update == 'gradient')
         self.centre_start = KMeansStart(in_channels, start_iteration) if centre_start == 'kmeans' else None
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
