@@ -212,7 +212,7 @@ def test_centres_settle():
     code = (directions[torch.arange(48) % 3] + 0.05 * torch.randn(48, 6)).t().reshape(1, 6, 6, 8)
     head = head_with(num_levels=1)
     with torch.no_grad():
-        head.centres[0].copy_(directions + 0.8 * torch.randn(3, 6))
+        head.centres[0].copy_(directions + 0.4 * torch.randn(3, 6))
     optimiser = torch.optim.Adam(head.parameters(), 0.05)
     for _ in range(60):
         optimiser.zero_grad()
