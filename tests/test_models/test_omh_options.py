@@ -106,6 +106,13 @@ def test_the_pool_holds_no_more_than_it_says():
     assert KMeansStart(8, 100).pool.flatten(0, 1).shape == (POOL_SIZE, 8)
 
 
+def test_broken_codes_are_no_start():
+    head = head_with(start_iteration=1)
+    head.loss(torch.full((2, 8, 6, 6), torch.nan))
+    with pytest.raises(FloatingPointError, match='The code is not finite in the steps before 1'):
+        head.loss(grouped_code(0))
+
+
 def test_random_start_keeps_no_pool():
     assert not [name for name in head_with(centre_start='random').state_dict() if 'pool' in name]
 
@@ -239,6 +246,10 @@ def test_the_hosts_gradient_is_asked_for():
     head.loss(grouped_code(0))
     with pytest.raises(ValueError, match="needs the norm of the host's gradient: give host_gradient, or set"):
         head.loss(grouped_code(1))
+
+
+def test_nothing_is_asked_for_what_does_not_reach_the_features():
+    assert not head_with(weighting='host_gradient', match_weight=0, start_iteration=0).needs_host_gradient
 
 
 def test_a_loss_without_gradient_stays_without():

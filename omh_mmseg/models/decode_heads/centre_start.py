@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine import dist
@@ -45,6 +46,9 @@ class KMeansStart(nn.Module):
             positions: (P, D), of unit length.
             centres: (K_l, D) of each level.
             iteration: Number of the step.
+
+        Raises:
+            FloatingPointError: If the positions that k-means starts from are not finite.
         """
         if not 0 <= self.iteration - iteration < self.steps:
             return
@@ -55,6 +59,11 @@ class KMeansStart(nn.Module):
         if iteration < self.iteration:
             return
         collected = torch.cat(dist.all_gather(self.pool.flatten(0, 1))).cpu().numpy()
+        if not np.isfinite(collected).all():
+            raise FloatingPointError(
+                f'The code is not finite in the steps before {iteration}, where centres start from k-means. '
+                'Lower the learning rate, or look for the first loss that is not finite in the log.'
+            )
         for seed, level in enumerate(centres):
             # Centres turn the faster, the shorter they are: the optimiser's steps have a length of their own.
             length = level.norm(dim=1).mean()

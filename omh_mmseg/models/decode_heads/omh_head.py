@@ -220,7 +220,11 @@ class OMHHead(BaseModule):
     @property
     def needs_host_gradient(self) -> bool:
         """Whether the next `loss` wants ``host_gradient``."""
-        return self.weighting == 'host_gradient' and self.feature_ramp() > 0
+        return self.weighting == 'host_gradient' and self._reaches_features
+
+    @property
+    def _reaches_features(self) -> bool:
+        return self.feature_ramp() > 0 and (self.cluster_weight > 0 or self.match_weight > 0)
 
     def loss(self, code: Tensor, host_gradient: Tensor | None = None) -> dict[str, Tensor]:
         """Losses of one training step, and the figures to watch.
@@ -236,10 +240,10 @@ class OMHHead(BaseModule):
             named after the level pair.
 
         Raises:
-            FloatingPointError: If a plan is not finite, naming the level pair.
+            FloatingPointError: If a plan is not finite, naming the level pair, or the codes that k-means starts from.
             ValueError: If ``host_gradient`` is wanted and absent.
         """
-        ramp = self.feature_ramp()
+        ramp, reaches_features = self.feature_ramp(), self._reaches_features
         if self.needs_host_gradient and host_gradient is None:
             raise ValueError(
                 "weighting='host_gradient' needs the norm of the host's gradient: give host_gradient, or set "
@@ -262,7 +266,7 @@ class OMHHead(BaseModule):
                 losses['loss_omh_centre'] = self.centre_weight * torch.stack(centre_losses).sum()
             if self.mode == 'decoupled':
                 centres = centres.detach()
-            if ramp > 0 and (self.cluster_weight > 0 or self.match_weight > 0):
+            if reaches_features:
                 similarities = self._similarities(positions, centres)
                 if self.cluster_weight > 0:
                     feature_losses = [self.cluster_loss(similarity) for similarity in similarities]
