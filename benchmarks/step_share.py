@@ -72,7 +72,7 @@ def whole(head: nn.Module, code: Tensor) -> Callable[[], Callable[[], None]]:
     def fresh() -> Callable[[], None]:
         move(head)
         leaf = code.clone().requires_grad_()
-        return lambda: total(head.loss(leaf)).backward()
+        return lambda: total(head.loss(leaf, leaf.new_ones(()))).backward()
 
     return fresh
 
@@ -80,7 +80,8 @@ def whole(head: nn.Module, code: Tensor) -> Callable[[], Callable[[], None]]:
 def parts(head: nn.Module, code: Tensor) -> dict[str, Callable[[], Callable[[], object]]]:
     """Parts of OMH, each measured by itself on inputs of its own."""
     with torch.no_grad():
-        flat = head._similarities(*head._directions(code))
+        positions = head._directions(code)
+        flat = head._similarities(positions, head._centre_directions(positions.dtype))
         plans = head.plans(flat)
 
     def similarities() -> Callable[[], None]:
@@ -88,7 +89,8 @@ def parts(head: nn.Module, code: Tensor) -> dict[str, Callable[[], Callable[[], 
         gradients = [torch.rand_like(similarity) for similarity in flat]
 
         def run() -> None:
-            positions, centres = head._directions(leaf)
+            positions = head._directions(leaf)
+            centres = head._centre_directions(positions.dtype)
             torch.autograd.backward(head._similarities(positions.detach(), centres), gradients)
             torch.autograd.backward(head._similarities(positions, centres.detach()), gradients)
 

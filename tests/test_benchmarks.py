@@ -173,7 +173,7 @@ def test_reference_step(load, tmp_path: Path) -> None:
     assert columns == ['batch', 'step', 'omh', 'wall_ms', 'cpu_ms', 'wall_ratio', 'cpu_ratio', *ENVIRONMENT]
     ours = ['float32', 'bfloat16', 'cached float32', 'cached float16']
     assert [(row['step'], row['omh']) for row in rows] == [
-        ("references' manner", 'off'), *((step, omh) for omh in ('off', 'on') for step in ours)
+        ("references' manner", 'off'), *((step, omh) for step in ours for omh in ('off', 'on'))
     ]  # fmt: skip
     assert float(rows[0]['wall_ratio']) == 1
     # Equal work; then four limits, and two of OMH.

@@ -255,7 +255,7 @@ class OMHHead(BaseModule):
             positions = self._directions(code)
             if self.centre_start is not None and self.training:
                 self.centre_start.step(positions.detach(), list(self.centres), step)
-            centres = F.normalize(torch.cat(list(self.centres)).to(positions.dtype), dim=1)
+            centres = self._centre_directions(positions.dtype)
             detached = self._similarities(positions.detach(), centres)
             solved = self._solve(detached)
             plans = self._on_device(solved)
@@ -314,6 +314,10 @@ class OMHHead(BaseModule):
         """Unit vectors of the positions, (P, D)."""
         positions = code.permute(0, 2, 3, 1).flatten(0, 2)
         return F.normalize(positions.to(torch.promote_types(code.dtype, torch.float32)), dim=1)
+
+    def _centre_directions(self, dtype: torch.dtype) -> Tensor:
+        """Unit vectors of the centres of all levels, (K_1 + ... + K_N, D)."""
+        return F.normalize(torch.cat(list(self.centres)).to(dtype), dim=1)
 
     def _similarities(self, positions: Tensor, centres: Tensor) -> list[Tensor]:
         """Cosines (P, K_l) of each level."""
