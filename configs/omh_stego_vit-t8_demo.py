@@ -1,5 +1,5 @@
 _base_ = ['./stego_vit-t8_demo.py', './_base_/models/omh.py']
-# Chosen for these scenes, whose run is short (docs/study): centres that move steadily, and a small share.
+# Chosen on these scenes, whose run is short (docs/study): centres that move steadily, and a small share.
 model = dict(
     omh_head=dict(
         _base_.omh_head,
