@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from itertools import product
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,20 +91,30 @@ def alternatives(
     def add(name: str, run: Callable[[], object]) -> None:
         result[name] = lambda: run
 
-    def model_of(omh: bool, **options: Any) -> tuple[Any, Any, Callable[[Any], object]]:
-        config = host_config('stego', omh, backbone, image_size, **options)
+    def model_of(**options: Any) -> tuple[Any, Any, Callable[[bool, Any], object]]:
+        config = host_config('stego', True, backbone, image_size, **options)
         model = build_model(config, device)
         model.load_state_dict(base.state_dict(), strict=False)
-        return config, model, training_step(model, config)
+        step, head = training_step(model, config), model.omh_head
 
-    # With and without OMH in turn: what it adds is less than what the machine varies by within a minute.
-    for precision, omh in product(LIVE, (False, True)):
-        _, _, step = model_of(omh, precision=precision)
-        add(precision + omh * WITH_OMH, lambda step=step: step(data))
-    for dtype, omh in product(CACHED_DTYPES if folder is not None else (), (False, True)):
-        config, model, step = model_of(omh)
+        def switched(omh: bool, batch: Any) -> object:
+            model.omh_head = head if omh else None
+            return step(batch)
+
+        return config, model, switched
+
+    # With and without OMH in turn and in one model: what it adds is less than what the machine varies by within a
+    # minute, and than what two copies of the same weights differ by in bfloat16.
+    for precision in LIVE:
+        _, _, step = model_of(precision=precision)
+        for omh in (False, True):
+            add(precision + omh * WITH_OMH, lambda step=step, omh=omh: step(omh, data))
+    for dtype in CACHED_DTYPES if folder is not None else ():
+        config, model, step = model_of()
         batches = cached_batches(model, config, folder / 'items', folder / 'caches', dtype, batch, pairs=True)
-        add(f'cached {dtype}{omh * WITH_OMH}', lambda step=step, batches=batches: several(step, batches))
+        for omh in (False, True):
+            name = f'cached {dtype}{omh * WITH_OMH}'
+            add(name, lambda step=step, omh=omh, batches=batches: several(partial(step, omh), batches))
     return result
 
 
