@@ -43,7 +43,7 @@ def test_training_logs_what_must_be_observable(trained):
     assert len(steps) == 4
     figures = {f'omh_{name}_{pair}' for name in ('sparsity', 'violation', 'iterations') for pair in (12, 23)}
     figures |= {f'omh_used_{level}' for level in (1, 2, 3)}
-    losses = {f'loss_{name}' for name in ('self', 'knn', 'rand', 'cluster_probe', 'linear_probe', 'omh_centre')}
+    losses = {f'loss_{name}' for name in ('self', 'knn', 'rand', 'cluster_probe', 'linear_probe')}
     assert all(losses | figures <= set(step) for step in steps)
     assert ['loss_omh_match' in step for step in steps] == [False, False, True, True]
     assert 'code_gradient_omh_match' in steps[2]

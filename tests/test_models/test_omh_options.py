@@ -102,8 +102,17 @@ def test_the_pool_sees_every_column():
 
 
 def test_the_pool_holds_no_more_than_it_says():
-    assert KMeansStart(8, 0).pool.shape == (1, POOL_SIZE, 8)
-    assert KMeansStart(8, 100).pool.flatten(0, 1).shape == (POOL_SIZE, 8)
+    for iteration in (0, 2, 100):
+        assert KMeansStart(8, iteration).pool.flatten(0, 1).shape == (POOL_SIZE, 8)
+
+
+@pytest.mark.parametrize('iteration', [0, 2, 6, 7, 9])
+def test_the_pool_is_full_when_it_is_used(iteration):
+    start = KMeansStart(2, iteration)
+    for step in range(iteration):
+        start.step(torch.full((5, 2), step + 1.0), [], step)
+    start.step(torch.full((5, 2), iteration + 1.0), [], iteration)
+    assert set(start.pool.flatten().tolist()) == set(range(max(1, iteration - 6), iteration + 2))
 
 
 def test_broken_codes_are_no_start():

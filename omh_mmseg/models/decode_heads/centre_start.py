@@ -36,7 +36,8 @@ class KMeansStart(nn.Module):
         super().__init__()
         self.iteration = iteration
         self.steps = min(POOL_STEPS, iteration + 1)
-        self.register_buffer('pool', torch.zeros(self.steps, POOL_SIZE // self.steps, channels))
+        # Of one shape whatever the iteration: a checkpoint fits a config that starts at another one.
+        self.register_buffer('pool', torch.zeros(POOL_STEPS, POOL_SIZE // POOL_STEPS, channels))
 
     @torch.no_grad()
     def step(self, positions: Tensor, centres: Sequence[Tensor], iteration: int) -> None:
@@ -53,9 +54,12 @@ class KMeansStart(nn.Module):
         if not 0 <= self.iteration - iteration < self.steps:
             return
         # Evenly spaced, and shifted from step to step: a stride that divides the width would keep to a few columns.
-        slot, share = iteration % self.steps, self.pool.shape[1]
-        places = (torch.arange(share, device=positions.device) + slot / self.steps) * (len(positions) / share)
-        self.pool[slot] = positions[places.long().clamp(max=len(positions) - 1)].to(self.pool.dtype)
+        turn = iteration - self.iteration + self.steps - 1
+        slots = self.pool[turn * POOL_STEPS // self.steps : (turn + 1) * POOL_STEPS // self.steps]
+        count = slots.shape[0] * slots.shape[1]
+        places = (torch.arange(count, device=positions.device) + turn / self.steps) * (len(positions) / count)
+        chosen = positions[places.long().clamp(max=len(positions) - 1)]
+        slots.copy_(chosen.view_as(slots))
         if iteration < self.iteration:
             return
         collected = torch.cat(dist.all_gather(self.pool.flatten(0, 1))).cpu().numpy()
