@@ -19,6 +19,8 @@ from common import ADAM_STEP, CODE_CHANNELS, Verdict, finish, interleave, parser
 from hosts import BACKBONES, build_batch, build_model, host_config
 from torch import Tensor, nn
 
+from omh_mmseg.models.decode_heads.hierarchy_figures import hierarchy_figures
+from omh_mmseg.models.gradient_norm import GradientShares
 from omh_mmseg.registry import MODELS
 
 LIMIT = 0.10
@@ -72,7 +74,7 @@ def whole(head: nn.Module, code: Tensor) -> Callable[[], Callable[[], None]]:
     def fresh() -> Callable[[], None]:
         move(head)
         leaf = code.clone().requires_grad_()
-        return lambda: total(head.loss(leaf, leaf.new_ones(()))).backward()
+        return lambda: total(head.loss(leaf, GradientShares(leaf))).backward()
 
     return fresh
 
@@ -113,7 +115,7 @@ def parts(head: nn.Module, code: Tensor) -> dict[str, Callable[[], Callable[[], 
         'part: plans': solve,
         'part: matching': matching,
         'part: centre losses': centre_losses,
-        'part: diagnostics': lambda: lambda: head._figures(flat, plans),
+        'part: diagnostics': lambda: lambda: hierarchy_figures(flat, plans),
     }
 
 

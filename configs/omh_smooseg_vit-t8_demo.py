@@ -1,11 +1,2 @@
-_base_ = ['./smooseg_vit-t8_demo.py', './_base_/models/omh.py']
-# As in STEGO's twin for these scenes.
-model = dict(
-    omh_head=dict(
-        _base_.omh_head,
-        centre_update='momentum',
-        match_weight=0.1,
-        start_iteration=100,
-        direction='both',
-    ),
-)
+_base_ = ['./smooseg_vit-t8_demo.py', './_base_/models/omh_demo.py']
+model = dict(omh_head={{_base_.omh_head}})

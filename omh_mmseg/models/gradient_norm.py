@@ -1,40 +1,98 @@
-"""How strongly a loss pulls at the code."""
+"""How strongly a loss pulls at the code, and losses that pull at it in proportion to others."""
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 HALF_SCALE = 2.0**12
 
 
-def gradient_norm(loss: Tensor, code: Tensor) -> Tensor:
-    """Norm of a loss's gradient on the code, 0 where it does not depend on it.
+def code_gradient(loss: Tensor, code: Tensor) -> Tensor | None:
+    """A loss's gradient on the code, in float32 or wider; None where it does not depend on it.
 
     Args:
         loss: Scalar whose graph is kept.
         code: Any shape.
-
-    Returns:
-        Scalar without gradient, in float32 or wider.
     """
+    if not loss.requires_grad:
+        return None
     # In float16 gradients of single positions would vanish.
     scale = HALF_SCALE if code.dtype == torch.float16 else 1.0
-    if not loss.requires_grad:
-        return code.new_zeros((), dtype=torch.float32)
     (gradient,) = torch.autograd.grad(scale * loss, code, retain_graph=True, allow_unused=True)
-    if gradient is None:
-        return code.new_zeros((), dtype=torch.float32)
-    return gradient.to(torch.promote_types(gradient.dtype, torch.float32)).norm() / scale
+    return None if gradient is None else _wide(gradient) / scale
 
 
-def relative_to(norm: Tensor, loss: Tensor, code: Tensor) -> Tensor:
-    """The loss, scaled so that its gradient on the code has a given norm; 0 where it has no gradient.
+def gradient_norm(loss: Tensor, code: Tensor) -> Tensor:
+    """Norm of a loss's gradient on the code: a scalar without gradient, 0 where it does not depend on it.
 
     Args:
-        norm: Scalar without gradient.
-        loss: Scalar.
-        code: What the loss was computed from.
+        loss: Scalar whose graph is kept.
+        code: Any shape.
     """
-    own = gradient_norm(loss, code)
-    return loss * torch.where(own > 0, norm / own.clamp_min(torch.finfo(own.dtype).tiny), own)
+    gradient = code_gradient(loss, code)
+    return code.new_zeros((), dtype=torch.float32) if gradient is None else gradient.norm()
+
+
+class GradientShares:
+    r"""Lets further losses pull at a code with a set share of the strength of those that it was made for.
+
+    With the gradient g of what was computed from the code itself, and the gradients :math:`g_i` that branches of
+    weight :math:`w_i` pass back, the code passes on
+
+    .. math:: g + \sum_i w_i \frac{\|g\|}{\|g_i\|} g_i
+
+    Branches keep their gradients back until that of the code is complete. No loss is differentiated twice, nothing
+    is computed before the backward pass, and a factor on all losses (loss scaling) plays no part.
+
+    Args:
+        code: (B, ...), before its backward pass.
+    """
+
+    def __init__(self, code: Tensor) -> None:
+        self.code = code
+        self._kept: list[tuple[float, Tensor]] = []
+        if code.requires_grad:
+            # Not a method: the code would hold the hook, and the hook the code.
+            code.register_hook(partial(_add_kept, self._kept))
+
+    def branch(self, weight: float, rows: int) -> Tensor:
+        """The first rows of the code, for a loss of its own.
+
+        Args:
+            weight: Norm of its gradient, relative to that of the code's own, at least 0.
+            rows: Number of leading rows.
+        """
+        return _KeepBack.apply(self.code, self._kept, weight)[:rows]
+
+
+def _add_kept(kept: list[tuple[float, Tensor]], gradient: Tensor) -> Tensor:
+    total, own = gradient, _wide(gradient).norm()
+    for weight, branch in kept:
+        wide = _wide(branch)
+        norm = wide.norm()
+        scale = torch.where(norm > 0, weight * own / norm.clamp_min(torch.finfo(norm.dtype).tiny), norm)
+        total = total + (scale * wide).to(gradient)
+    kept.clear()
+    return total
+
+
+class _KeepBack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, code: Tensor, kept: list[tuple[float, Tensor]], weight: float) -> Tensor:
+        ctx.kept, ctx.weight = kept, weight
+        return code.view_as(code)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        ctx.kept.append((ctx.weight, gradient))
+        return torch.zeros_like(gradient), None, None
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))

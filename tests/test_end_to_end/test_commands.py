@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -45,6 +46,8 @@ def test_training_logs_what_must_be_observable(trained):
     figures |= {f'omh_used_{level}' for level in (1, 2, 3)}
     losses = {f'loss_{name}' for name in ('self', 'knn', 'rand', 'cluster_probe', 'linear_probe')}
     assert all(losses | figures <= set(step) for step in steps)
+    # The demo's centres follow their positions: there is nothing that they minimise.
+    assert not any('loss_omh_centre' in step for step in steps)
     assert ['loss_omh_match' in step for step in steps] == [False, False, True, True]
     assert 'code_gradient_omh_match' in steps[2]
 
@@ -64,16 +67,17 @@ def test_training_writes_the_hierarchy(trained):
             assert min(picture.size) > 100
 
 
-def test_resume_continues(trained, command, run):
+def test_resume_continues(trained, command, run, tmp_path):
+    work_dir = tmp_path / 'run'
+    shutil.copytree(trained.work_dir, work_dir)
+    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'iter_4.pth'))
     options = trained.options | {'train_cfg.max_iters': 6, 'train_cfg.val_interval': 100}
-    log = run(
-        trained.folder, command('train.py', trained.config, '--work-dir', trained.work_dir, '--resume', options=options)
-    )
+    log = run(trained.folder, command('train.py', trained.config, '--work-dir', work_dir, '--resume', options=options))
     assert 'resumed epoch: 0, iter: 4' in log
-    newest = max(trained.work_dir.glob('*/vis_data/scalars.json'))
+    newest = max(work_dir.glob('*/vis_data/scalars.json'))
     lines = [json.loads(line) for line in newest.read_text().splitlines()]
     assert [line['iter'] for line in lines if 'loss' in line] == [5, 6]
-    before, after = (checkpoint(trained.work_dir / f'iter_{number}.pth') for number in (4, 6))
+    before, after = (checkpoint(work_dir / f'iter_{number}.pth') for number in (4, 6))
     for name in ('iteration', 'omh_head.iteration'):
         assert [int(saved['state_dict'][name]) for saved in (before, after)] == [4, 6]
     assert after['message_hub']['runtime_info']['iter'] + 1 == 6
@@ -116,11 +120,14 @@ def test_missing_index_names_the_command_that_makes_it(demo, command, run, tmp_p
 def test_interrupted_preparation_is_continued(demo, command, start, run, tmp_path):
     from omh_mmseg.datasets import DemoScenes
 
-    DemoScenes(data_root=str(demo.folder / 'scenes'), counts=dict(train=12, val=4), pipeline=[])
+    # One by one, so many images keep any machine busy for a while.
+    counts = dict(train=96, val=1)
+    DemoScenes(data_root=str(tmp_path / 'scenes'), counts=counts, pipeline=[])
     options = demo.options | {
         'train_dataloader.dataset.index': tmp_path / 'index' / 'a.npz', 'train_dataloader.batch_size': 1,
-        'train_dataloader.num_workers': 1,
+        'train_dataloader.num_workers': 1, 'train_dataloader.dataset.dataset.data_root': tmp_path / 'scenes',
     }  # fmt: skip
+    options |= {f'train_dataloader.dataset.dataset.counts.{split}': count for split, count in counts.items()}
     process = start(tmp_path, command('precompute_neighbours.py', demo.config, options=options))
     try:
         until = time.monotonic() + 120

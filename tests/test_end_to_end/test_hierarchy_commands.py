@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from omh_mmseg.evaluation.tables import read_csv
@@ -32,8 +33,7 @@ def test_plans(trained, checkpoints, command, run, tmp_path):
     said = run(tmp_path, words)
     assert '| solved anew |' in said and '| trained ' in said
     steps = read_csv(tmp_path / 'training.csv')
-    # Another test may have trained on in the same folder.
-    assert [int(row['step']) for row in steps][:4] == [1, 2, 3, 4]
+    assert [int(row['step']) for row in steps] == [1, 2, 3, 4]
     assert float(steps[0]['entropy_weight']) == 0.05
     solved = [row for row in read_csv(tmp_path / 'entropy_weight.csv') if row['source'] == 'solved anew']
     assert len(solved) == 2 * 3 * 2
@@ -85,13 +85,24 @@ def test_scores_and_recovery(trained, checkpoints, command, run, tmp_path):
 @pytest.mark.slow
 def test_stability_and_parts(trained, checkpoints, command, run, tmp_path):
     out = tmp_path / 'stability'
-    said = run(tmp_path, command(f'{TOOLS}/hierarchy_stability.py', trained.config, *checkpoints, '--permutations', 50,
-                                 '--out', out, options=trained.options))  # fmt: skip
+    renumbered = tmp_path / 'renumbered.pth'
+    saved = torch.load(checkpoints[1], weights_only=False)
+    for level, size in enumerate((6, 12, 24)):
+        order = torch.randperm(size, generator=torch.Generator().manual_seed(level))
+        saved['state_dict'][f'omh_head.centres.{level}'] = saved['state_dict'][f'omh_head.centres.{level}'][order]
+    torch.save(saved, renumbered)
+    said = run(tmp_path, command(f'{TOOLS}/hierarchy_stability.py', trained.config, *checkpoints, renumbered,
+                                 '--permutations', 50, '--out', out, options=trained.options))  # fmt: skip
     assert '| pairs |' in said
-    assert [row['levels'] for row in read_csv(out / 'parents.csv')] == ['1-2', '2-3']
-    clusters = read_csv(out / 'clusters.csv')
-    # Two steps apart: nearly the same clusters.
-    assert len(clusters) == 3 and all(float(row['ari']) > 0.3 for row in clusters)
+    clusters, parents = read_csv(out / 'clusters.csv'), read_csv(out / 'parents.csv')
+    assert len(clusters) == 3 * 3 and [row['levels'] for row in parents] == 3 * ['1-2', '2-3']
+    # The same clusters and the same tree by other numbers; k-means came between the first two checkpoints.
+    equal, other = ([row for row in clusters if row['second'].endswith('renumbered') and row['first'].endswith(first)]
+                    for first in ('iter_4', 'iter_2'))  # fmt: skip
+    assert [float(row['ari']) for row in equal] == pytest.approx([1, 1, 1])
+    assert len(other) == 3 and all(float(row['ari']) < 1 for row in other)
+    same_tree = [row for row in parents if row['first'].endswith('iter_4') and row['second'].endswith('renumbered')]
+    assert [float(row['agreement']) for row in same_tree] == [1, 1]
     assert pictures(out) == {'stability.png'}
     failed = run(tmp_path, command(f'{TOOLS}/hierarchy_stability.py', trained.config, checkpoints[0]), status=1)
     assert 'two checkpoints at least' in failed

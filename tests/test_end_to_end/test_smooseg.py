@@ -34,6 +34,9 @@ def test_train_resume_test(tmp_path: Path, run, command, demo, options) -> None:
     steps = [line for line in figures if 'loss_data' in line]
     assert sorted(line['step'] for line in steps) == [1, 2, 3, 4, 5, 6]
     assert all({'loss_within', 'loss_across', 'omh_used_3'} <= line.keys() for line in steps)
+    assert {line['step'] for line in steps if 'loss_omh_match' in line} == {3, 4, 5, 6}
+    # The demo's centres follow their positions: there is nothing that they minimise.
+    assert not any('loss_omh_centre' in line for line in steps)
     scored = next(line for line in figures if 'probe/mIoU' in line and line['step'] == 6)
     tested = run(tmp_path, command('test.py', config, tmp_path / 'run/iter_6.pth', options=options))
     assert float(re.findall(r'probe/mIoU: ([\d.]+)', tested)[-1]) == pytest.approx(scored['probe/mIoU'], abs=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from omh_mmseg.models.decode_heads import centre_momentum as centre_momentum_mod
 from omh_mmseg.models.decode_heads import centre_start as centre_start_module
 from omh_mmseg.models.decode_heads.centre_momentum import follow_positions
 from omh_mmseg.models.decode_heads.centre_start import POOL_SIZE, KMeansStart
-from omh_mmseg.models.gradient_norm import gradient_norm, relative_to
+from omh_mmseg.models.gradient_norm import GradientShares, gradient_norm
 
 NUM_GROUPS = 4
 
@@ -225,65 +226,121 @@ def test_followed_centres_settle_on_the_groups():
 # ---- weights relative to the host's gradient
 
 
+def added_gradients(head: OMHHead, code: Tensor, host: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The host's gradient on the code, and what each of OMH's losses adds to it."""
+    (own,) = torch.autograd.grad(host, code, retain_graph=True)
+    losses = head.loss(code, GradientShares(code))
+    added = {}
+    for name in ('loss_omh_cluster', 'loss_omh_match'):
+        if name in losses:
+            (both,) = torch.autograd.grad(host + losses[name], code, retain_graph=True)
+            added[name] = both - own
+    return own, added
+
+
 @pytest.mark.parametrize('scale', [1.0, 1000.0])
 def test_losses_have_the_share_of_the_hosts_gradient(scale):
+    options = dict(centre_start='random', match_weight=0.3, cluster_weight=0.2, start_iteration=0)
+    head = head_with(weighting='host_gradient', **options)
+    fixed = head_with(weighting='fixed', **options)
+    fixed.load_state_dict(head.state_dict())
+    code = grouped_code(0)
+    host = scale * (code**2).mean()
+    own, added = added_gradients(head, code, host)
+    plain = fixed.loss(code)
+    for name, share in (('loss_omh_match', 0.3), ('loss_omh_cluster', 0.2)):
+        (direction,) = torch.autograd.grad(plain[name], code, retain_graph=True)
+        torch.testing.assert_close(added[name], direction * share * own.norm() / direction.norm(), rtol=1e-4, atol=1e-6)
+
+
+def test_all_losses_are_added_in_one_backward_pass():
     head = head_with(
         centre_start='random', weighting='host_gradient', match_weight=0.3, cluster_weight=0.2, start_iteration=0
     )
     code = grouped_code(0)
-    host = scale * (code**2).mean()
-    reference = gradient_norm(host, code)
-    losses = head.loss(code, reference)
-    torch.testing.assert_close(gradient_norm(losses['loss_omh_match'], code), 0.3 * reference)
-    torch.testing.assert_close(gradient_norm(losses['loss_omh_cluster'], code), 0.2 * reference)
+    host = (code**2).mean()
+    own, added = added_gradients(head, code, host)
+    head.iteration.zero_()
+    losses = head.loss(code, GradientShares(code))
+    for _ in range(2):
+        code.grad = None
+        (host + losses['loss_omh_match'] + losses['loss_omh_cluster']).backward(retain_graph=True)
+        torch.testing.assert_close(code.grad, own + sum(added.values()), rtol=1e-4, atol=1e-6)
+
+
+def test_other_rows_of_the_hosts_code_keep_its_gradient():
+    """STEGO's loss sees the neighbours as well; the share is of the whole."""
+    head = head_with(centre_start='random', weighting='host_gradient', match_weight=0.5, start_iteration=0)
+    whole = grouped_code(0)
+    host = (whole**2).mean()
+    (own,) = torch.autograd.grad(host, whole, retain_graph=True)
+    losses = head.loss(whole[:1], GradientShares(whole))
+    (both,) = torch.autograd.grad(host + losses['loss_omh_match'], whole)
+    assert torch.equal(both[1:], own[1:])
+    torch.testing.assert_close((both - own)[:1].norm(), 0.5 * own.norm())
+
+
+def test_shares_do_not_depend_on_the_scale_of_all_losses():
+    head = head_with(centre_start='random', weighting='host_gradient', match_weight=0.5, start_iteration=0)
+    start, found = copy.deepcopy(head.state_dict()), []
+    for scale in (1.0, 2.0**16):
+        code = grouped_code(0)
+        losses = head.loss(code, GradientShares(code))
+        (scale * ((code**2).mean() + losses['loss_omh_match'])).backward()
+        found.append(code.grad / scale)
+        head.load_state_dict(start)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-7)
+
+
+def test_shares_leave_nothing_behind():
+    head = head_with(centre_start='random', weighting='host_gradient', match_weight=0.5, start_iteration=0)
+    leaf = grouped_code(0)
+    code = leaf * 1
+    kept = weakref.ref(code)
+    losses = head.loss(code, GradientShares(code))
+    ((code**2).mean() + losses['loss_omh_match']).backward()
+    del code, losses
+    assert kept() is None
 
 
 def test_the_share_grows_with_the_ramp():
     head = head_with(weighting='host_gradient', match_weight=0.4, start_iteration=1, ramp_iterations=1)
-    reference = torch.tensor(2.0)
     found = []
     for step in range(4):
-        assert head.needs_host_gradient == (step >= 1)
+        assert head.needs_shares == (step >= 1)
         code = grouped_code(step)
-        losses = head.loss(code, reference)
-        found.append(float(gradient_norm(losses['loss_omh_match'], code)) if 'loss_omh_match' in losses else 0.0)
-    assert found == pytest.approx([0.0, 0.4, 0.8, 0.8], rel=1e-4)
+        own, added = added_gradients(head, code, (code**2).sum())
+        found.append(float(added['loss_omh_match'].norm() / own.norm()) if added else 0.0)
+    assert found == pytest.approx([0.0, 0.2, 0.4, 0.4], rel=1e-4)
 
 
-def test_the_hosts_gradient_is_asked_for():
+def test_shares_are_asked_for():
     head = head_with(weighting='host_gradient', start_iteration=1)
     head.loss(grouped_code(0))
-    with pytest.raises(ValueError, match="needs the norm of the host's gradient: give host_gradient, or set"):
+    with pytest.raises(ValueError, match="scales gradients where the host's code ends: give shares, or set"):
         head.loss(grouped_code(1))
 
 
 def test_nothing_is_asked_for_what_does_not_reach_the_features():
-    assert not head_with(weighting='host_gradient', match_weight=0, start_iteration=0).needs_host_gradient
+    assert not head_with(weighting='host_gradient', match_weight=0, start_iteration=0).needs_shares
 
 
-def test_a_loss_without_gradient_stays_without():
+def test_a_loss_without_gradient_adds_nothing():
     code = grouped_code(0)
-    assert relative_to(torch.tensor(1.0), (0 * code).sum(), code) == 0
+    shares = GradientShares(code)
+    ((code**2).sum() + 0 * shares.branch(1.0, len(code)).sum()).backward()
+    assert torch.equal(code.grad, 2 * code)
     assert gradient_norm(torch.tensor(3.0), code) == 0
     assert gradient_norm(code.sum().new_ones((), requires_grad=True) * 2, code) == 0
+
+
+def test_a_code_without_gradient_is_left_alone():
+    head = head_with(centre_start='random', weighting='host_gradient', start_iteration=0)
+    code = grouped_code(0).detach()
+    assert not head.loss(code, GradientShares(code))['loss_omh_match'].requires_grad
 
 
 def test_half_precision_gradients_do_not_vanish():
     code = torch.ones(1, 4, 64, 64, dtype=torch.float16, requires_grad=True)
     loss = (1e-8 * code.float()).sum()
     assert float(gradient_norm(loss, code)) == pytest.approx(1e-8 * code.numel() ** 0.5, rel=0.01)
-
-
-def test_segmentors_measure_what_the_weighting_needs(tiny_stego):
-    from tests.test_models.test_stego import HOST_LOSSES, pairs, samples
-
-    omh_head = dict(type='OMHHead', weighting='host_gradient', match_weight=0.5, start_iteration=1)
-    model, codes = tiny_stego(omh_head=omh_head, gradient_log_interval=0), []
-    model.decode_head.register_forward_hook(lambda *args: codes.append(args[-1]))
-    assert 'loss_omh_match' not in model.loss(pairs(), samples())
-    losses = model.loss(pairs(), samples())
-    norms = [
-        torch.autograd.grad(sum(losses[name] for name in names), codes[-1], retain_graph=True)[0].norm()
-        for names in (HOST_LOSSES, ['loss_omh_match'])
-    ]
-    torch.testing.assert_close(norms[1], 0.5 * norms[0])

@@ -143,6 +143,25 @@ def test_gradient_norms_equal_those_of_autograd(tiny_stego):
     torch.testing.assert_close(losses['code_gradient_omh_match'], norms[1] / norms[0])
 
 
+@pytest.mark.parametrize('weighting', ['fixed', 'host_gradient'])
+def test_gradient_norms_are_of_what_is_added_to_the_host(tiny_stego, weighting):
+    """The share of the host's gradient is that of anchors and neighbours, and what is logged is what was added."""
+    omh_head = dict(type='OMHHead', weighting=weighting, match_weight=0.5, start_iteration=1)
+    model, codes = tiny_stego(omh_head=omh_head, gradient_log_interval=1), []
+    model.decode_head.register_forward_hook(lambda *args: codes.append(args[-1]))
+    assert 'loss_omh_match' not in model.loss(pairs(), samples())
+    losses = model.loss(pairs(), samples())
+    host = sum(losses[name] for name in HOST_LOSSES)
+    own, both = (
+        torch.autograd.grad(loss, codes[-1], retain_graph=True)[0] for loss in (host, host + losses['loss_omh_match'])
+    )
+    ratio = (both - own).norm() / own.norm()
+    torch.testing.assert_close(losses['code_gradient_omh_match'], ratio)
+    if weighting == 'host_gradient':
+        assert float(ratio) == pytest.approx(0.5, rel=1e-4)
+    assert own[3:].any() and torch.equal(both[3:], own[3:])
+
+
 def test_without_labels(tiny_stego):
     model = tiny_stego()
     losses = model.loss(pairs(), samples(label=None))

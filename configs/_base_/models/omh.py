@@ -1,5 +1,6 @@
 # OMH as this library runs it. No number here is the paper's default: levels and expansion lie in the range that the
-# paper reports as best (OMH.md 2); the others were measured (docs/study). Weights are shares of the host's gradient.
+# paper reports as best (OMH.md 2); the others are our choices, of which docs/study says what was measured. Weights are
+# shares of the host's gradient.
 omh_head = dict(
     type='OMHHead',
     num_levels=3,

@@ -71,5 +71,6 @@ class KMeansStart(nn.Module):
         for seed, level in enumerate(centres):
             # Centres turn the faster, the shorter they are: the optimiser's steps have a length of their own.
             length = level.norm(dim=1).mean()
-            level.copy_(length * F.normalize(fit_centres(collected, len(level), seed), dim=1))
+            found = fit_centres(collected, len(level), seed).to(level)
+            level.copy_(length * F.normalize(found, dim=1))
             dist.broadcast(level)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from omh_mmseg.models.decode_heads.centre_momentum import follow_positions
 from omh_mmseg.models.decode_heads.centre_start import KMeansStart
+from omh_mmseg.models.decode_heads.hierarchy_figures import hierarchy_figures
 from omh_mmseg.models.decode_heads.level_sizes import checked_levels, expand_levels
 from omh_mmseg.models.decode_heads.probes import code_similarity
-from omh_mmseg.models.gradient_norm import relative_to
+from omh_mmseg.models.gradient_norm import GradientShares
 from omh_mmseg.models.host_copy import HostCopy, send
 from omh_mmseg.models.losses.cluster_loss import ClusterLoss
 from omh_mmseg.models.losses.hierarchy_matching_loss import HierarchyMatchingLoss
@@ -25,8 +26,6 @@ from omh_mmseg.transport import (
     PLAN_GRADIENTS,
     Hierarchy,
     TransportPlan,
-    cluster_usage,
-    diagnose_plan,
     hierarchy_plans,
 )
 
@@ -66,7 +65,8 @@ class OMHHead(BaseModule):
         cluster_weight: w_clu.
         match_weight: w_match.
         weighting: ``'fixed'``, or ``'host_gradient'`` (a choice of this library): ``cluster_weight`` and
-            ``match_weight`` are then the norms of the losses' gradients on the code, relative to that of the host's.
+            ``match_weight`` are then the norms of the losses' gradients on the code, relative to that of the host's;
+            what reaches the centres is as with ``'fixed'``.
         centre_start: ``'random'``, or ``'kmeans'`` (a choice of this library): at ``start_iteration`` the centres of
             each level move to k-means of their own on codes of the last steps, see `KMeansStart`.
         centre_update: ``'gradient'``, or ``'momentum'`` (a choice of this library, decoupled mode alone): the centres
@@ -218,20 +218,20 @@ class OMHHead(BaseModule):
             self._host_copy.start(self._solved_from())
 
     @property
-    def needs_host_gradient(self) -> bool:
-        """Whether the next `loss` wants ``host_gradient``."""
+    def needs_shares(self) -> bool:
+        """Whether the next `loss` wants ``shares``."""
         return self.weighting == 'host_gradient' and self._reaches_features
 
     @property
     def _reaches_features(self) -> bool:
         return self.feature_ramp() > 0 and (self.cluster_weight > 0 or self.match_weight > 0)
 
-    def loss(self, code: Tensor, host_gradient: Tensor | None = None) -> dict[str, Tensor]:
+    def loss(self, code: Tensor, shares: GradientShares | None = None) -> dict[str, Tensor]:
         """Losses of one training step, and the figures to watch.
 
         Args:
             code: (B, D, h, w), **not** detached.
-            host_gradient: Norm of the gradient of the host's losses on the code, for ``weighting='host_gradient'``.
+            shares: Of the host's code, whose first rows are ``code``, for ``weighting='host_gradient'``.
 
         Returns:
             ``loss_omh_centre`` (decoupled mode, centres that learn by gradient), ``loss_omh_cluster`` and
@@ -241,45 +241,44 @@ class OMHHead(BaseModule):
 
         Raises:
             FloatingPointError: If a plan is not finite, naming the level pair, or the codes that k-means starts from.
-            ValueError: If ``host_gradient`` is wanted and absent.
+            ValueError: If ``shares`` are wanted and absent.
         """
-        ramp, reaches_features = self.feature_ramp(), self._reaches_features
-        if self.needs_host_gradient and host_gradient is None:
+        if self.needs_shares and shares is None:
             raise ValueError(
-                "weighting='host_gradient' needs the norm of the host's gradient: give host_gradient, or set "
+                "weighting='host_gradient' scales gradients where the host's code ends: give shares, or set "
                 "weighting='fixed'."
             )
+        cluster_weight, match_weight = (
+            self.feature_ramp() * weight for weight in (self.cluster_weight, self.match_weight)
+        )
         step = self._step_counter.read(self.iteration)
         self._step_counter.advance(self.iteration)
         with torch.autocast(code.device.type, enabled=False):
-            positions = self._directions(code)
+            positions = self._directions(code.detach())
             if self.centre_start is not None and self.training:
-                self.centre_start.step(positions.detach(), list(self.centres), step)
+                self.centre_start.step(positions, list(self.centres), step)
             centres = self._centre_directions(positions.dtype)
-            detached = self._similarities(positions.detach(), centres)
+            detached = self._similarities(positions, centres)
             solved = self._solve(detached)
             plans = self._on_device(solved)
             losses: dict[str, Tensor] = {}
-            figures = self._figures(detached, solved)
-            if self.mode == 'decoupled' and self.centre_update == 'gradient':
-                centre_losses = [self.cluster_loss(similarity) for similarity in detached]
-                losses['loss_omh_centre'] = self.centre_weight * torch.stack(centre_losses).sum()
+            figures = hierarchy_figures(detached, solved)
             if self.mode == 'decoupled':
+                if self.centre_update == 'gradient':
+                    losses['loss_omh_centre'] = self.centre_weight * self._cluster_loss(detached)
                 centres = centres.detach()
-            if reaches_features:
-                similarities = self._similarities(positions, centres)
-                if self.cluster_weight > 0:
-                    feature_losses = [self.cluster_loss(similarity) for similarity in similarities]
-                    total = torch.stack(feature_losses).sum()
-                    losses['loss_omh_cluster'] = self._weighted(total, ramp * self.cluster_weight, code, host_gradient)
-                if self.match_weight > 0 and plans:
-                    distances = self._match(similarities, plans)
-                    total = torch.stack(distances).sum()
-                    losses['loss_omh_match'] = self._weighted(total, ramp * self.match_weight, code, host_gradient)
-                    for level, distance in enumerate(distances, start=1):
-                        figures[f'omh_match_{level}{level + 1}'] = distance.detach()
+            if cluster_weight > 0:
+                reached = self._directions(self._reached(code, shares, cluster_weight))
+                total = self._cluster_loss(self._similarities(reached, centres))
+                losses['loss_omh_cluster'] = cluster_weight * total
+            if match_weight > 0 and plans:
+                reached = self._directions(self._reached(code, shares, match_weight))
+                distances = self._match(self._similarities(reached, centres), plans)
+                losses['loss_omh_match'] = match_weight * torch.stack(distances).sum()
+                for level, distance in enumerate(distances, start=1):
+                    figures[f'omh_match_{level}{level + 1}'] = distance.detach()
             if self.centre_update == 'momentum' and self.training:
-                follow_positions(list(self.centres), positions.detach(), detached, self.centre_momentum)
+                follow_positions(list(self.centres), positions, detached, self.centre_momentum)
         return {**losses, **figures}
 
     def feature_ramp(self) -> float:
@@ -291,10 +290,11 @@ class OMHHead(BaseModule):
             return 0.0
         return min(1.0, (elapsed + 1) / (self.ramp_iterations + 1))
 
-    def _weighted(self, loss: Tensor, weight: float, code: Tensor, host_gradient: Tensor | None) -> Tensor:
-        if self.weighting == 'fixed' or host_gradient is None:
-            return weight * loss
-        return relative_to(weight * host_gradient, loss, code)
+    def _reached(self, code: Tensor, shares: GradientShares | None, weight: float) -> Tensor:
+        """The code as a loss sees it that is to reach the features."""
+        if self.weighting == 'fixed' or shares is None:
+            return code
+        return shares.branch(weight, len(code))
 
     def plans(self, similarities: Sequence[Tensor] | None = None) -> list[TransportPlan]:
         """Plans between the present centres of all neighbouring levels.
@@ -325,6 +325,10 @@ class OMHHead(BaseModule):
 
     def _activations(self, similarity: Tensor) -> Tensor:
         return torch.softmax(similarity / self.temperature, dim=1)
+
+    def _cluster_loss(self, similarities: Sequence[Tensor]) -> Tensor:
+        """Sum over levels."""
+        return torch.stack([self.cluster_loss(similarity) for similarity in similarities]).sum()
 
     def _match(self, similarities: Sequence[Tensor], plans: Sequence[TransportPlan]) -> list[Tensor]:
         """Matching loss of each level pair."""
@@ -392,17 +396,3 @@ class OMHHead(BaseModule):
 
     def _potentials(self, level: int) -> tuple[Tensor, Tensor]:
         return getattr(self, f'row_potential_{level}'), getattr(self, f'column_potential_{level}')
-
-    @torch.no_grad()
-    def _figures(self, similarities: Sequence[Tensor], plans: Sequence[TransportPlan]) -> dict[str, Tensor]:
-        """Clusters in use per level (share that wins a position of the batch) and diagnostics per plan."""
-        figures: dict[str, Tensor] = {}
-        for level, similarity in enumerate(similarities, start=1):
-            usage = cluster_usage(similarity.argmax(1), similarity.shape[1])
-            figures[f'omh_used_{level}'] = (usage > 0).float().mean()
-        for level, plan in enumerate(plans, start=1):
-            diagnostics = diagnose_plan(plan)
-            for name in ('sparsity', 'parents_mean', 'parents_max', 'violation', 'iterations'):
-                value = float(getattr(diagnostics, name))
-                figures[f'omh_{name}_{level}{level + 1}'] = torch.tensor(value)
-        return figures

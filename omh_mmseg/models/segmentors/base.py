@@ -18,7 +18,7 @@ from omh_mmseg.models.cluster_assignment import ClusterAssignment
 from omh_mmseg.models.code_maps import arg_max, flip_averaged, slide_averaged, upsampled_norm
 from omh_mmseg.models.decode_heads import centre_scores
 from omh_mmseg.models.frozen_inputs import FrozenInputs, Inputs, pixels
-from omh_mmseg.models.gradient_norm import gradient_norm
+from omh_mmseg.models.gradient_norm import GradientShares, code_gradient
 from omh_mmseg.models.segmentors.prediction_options import PredictionOptions
 from omh_mmseg.models.step_counter import StepCounter
 from omh_mmseg.registry import MODELS
@@ -114,7 +114,7 @@ class UnsupervisedSegmentor(BaseSegmentor):
             inputs: Normalised views (B, 3, H, W), by name where there are several, or what is frozen of them.
 
         Returns:
-            The named losses; the whole code they were computed on; and the part of it (B, D, h, w) that belongs to
+            The named losses; the whole code they were computed on; and its first rows (B, D, h, w), which belong to
             the labelled images.
         """
 
@@ -134,8 +134,7 @@ class UnsupervisedSegmentor(BaseSegmentor):
         if self.linear_probe is not None:
             losses.update(self.linear_probe.loss(code, _stack_labels(data_samples, code)))
         if self.omh_head is not None:
-            reference = gradient_norm(host, whole_code) if self.omh_head.needs_host_gradient else None
-            added = self.omh_head.loss(code, reference)
+            added = self.omh_head.loss(code, GradientShares(whole_code) if self.omh_head.needs_shares else None)
             losses.update(added)
             if self.gradient_log_interval and self.step % self.gradient_log_interval == 0:
                 losses.update(_gradient_figures(host, added, whole_code))
@@ -314,10 +313,17 @@ def _stack_labels(data_samples: Sequence[SegDataSample], code: Tensor) -> Tensor
 
 
 def _gradient_figures(host: Tensor, added: dict[str, Tensor], code: Tensor) -> dict[str, Tensor]:
-    """Norm of the host's gradient on the code, and those of OMH's losses relative to it."""
-    figures = {'code_gradient_host': gradient_norm(host, code)}
+    """Norm of the host's gradient on the code, and those of OMH's losses relative to it.
+
+    Those are of what each loss adds to the host's gradient: alone, a loss that is given a share of it has none.
+    """
+    own = code_gradient(host, code)
+    pull = code.new_zeros((), dtype=torch.float32) if own is None else own.norm()
+    figures = {'code_gradient_host': pull}
     for name, loss in added.items():
         if name.startswith('loss_') and loss.requires_grad:
-            ratio = gradient_norm(loss, code) / figures['code_gradient_host'].clamp_min(torch.finfo(torch.float32).tiny)
+            both = code_gradient(host + loss, code)
+            added_pull = pull if both is None else (both if own is None else both - own).norm()
+            ratio = added_pull / pull.clamp_min(torch.finfo(torch.float32).tiny)
             figures[f'code_gradient_{name.removeprefix("loss_")}'] = ratio
     return figures
