@@ -1,12 +1,10 @@
+_base_ = './_base_/one_host.py'
 # One choice of OMH changed at a time. `literal` trains centres and features together from the first step.
 title = 'Ablations of OMH on {host}, {images}'
-placeholders = dict(host='stego', data='vit-t8_demo', images='the demo scenes')
-config = 'configs/omh_{host}_{data}.py'
-seeds = [0, 1, 2]
 references = ['host', 'control', 'OMH']
 runs = [
-    dict(name='host', config='configs/{host}_{data}.py', references=[]),
-    dict(name='control', options={'model.omh_head.match_weight': 0, 'model.omh_head.cluster_weight': 0}),
+    {{_base_._host}},
+    {{_base_._control}},
     dict(name='OMH'),
     dict(name='random start', options={'model.omh_head.centre_start': 'random'}),
     dict(name='centres by momentum', options={'model.omh_head.centre_update': 'momentum'}),
@@ -59,7 +57,11 @@ runs = [
     dict(name='raw plan', options={'model.omh_head.conditioning': 'none'}),
     dict(name='gradient through the solver', options={'model.omh_head.plan_gradient': 'solver'}),
     dict(name='marginals of the activations', options={'model.omh_head.marginal': 'activation'}),
-    dict(name='soft assignment', options={'model.omh_head.assignment': 'soft'}),
+    # Centres that follow by momentum have no loss that could be soft.
+    dict(
+        name='centres by gradient, soft assignment',
+        options={'model.omh_head.centre_update': 'gradient', 'model.omh_head.assignment': 'soft'},
+    ),
     dict(name='features from step 0', options={'model.omh_head.start_iteration': 0}),
     dict(name='ramp of 100 steps', options={'model.omh_head.ramp_iterations': 100}),
 ]

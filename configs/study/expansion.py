@@ -1,12 +1,9 @@
+_base_ = './_base_/one_host.py'
 # rho: how much finer each level is than the one above it; 1 is no hierarchy.
 title = 'Expansion of the levels on {host}, {images}'
-placeholders = dict(host='stego', data='vit-t8_demo', images='the demo scenes')
-config = 'configs/omh_{host}_{data}.py'
-seeds = [0, 1, 2]
-references = ['host', 'control']
 runs = [
-    dict(name='host', config='configs/{host}_{data}.py', references=[]),
-    dict(name='control', options={'model.omh_head.match_weight': 0, 'model.omh_head.cluster_weight': 0}),
+    {{_base_._host}},
+    {{_base_._control}},
     dict(name='rho', vary={'model.omh_head.expansion': [1.0, 1.2, 1.5, 2.0, 3.0]}),
 ]
 columns = [

@@ -1,19 +1,10 @@
-# lambda: how sparse the plans are, with hard and with soft assignment of positions to clusters.
+_base_ = './_base_/one_host.py'
+# lambda: how sparse the plans are, and what becomes of the scores.
 title = 'Entropy weight of the plans on {host}, {images}'
-placeholders = dict(host='stego', data='vit-t8_demo', images='the demo scenes')
-config = 'configs/omh_{host}_{data}.py'
-seeds = [0, 1, 2]
-references = ['host', 'control']
-_lambdas = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2]
 runs = [
-    dict(name='host', config='configs/{host}_{data}.py', references=[]),
-    dict(name='control', options={'model.omh_head.match_weight': 0, 'model.omh_head.cluster_weight': 0}),
-    dict(name='hard', vary={'model.omh_head.entropy_weight': _lambdas}),
-    dict(
-        name='soft',
-        options={'model.omh_head.assignment': 'soft'},
-        vary={'model.omh_head.entropy_weight': _lambdas},
-    ),
+    {{_base_._host}},
+    {{_base_._control}},
+    dict(name='lambda', vary={'model.omh_head.entropy_weight': [0.005, 0.01, 0.02, 0.05, 0.1, 0.2]}),
 ]
 columns = [
     'probe/mIoU', 'level1/mIoU', 'level1/aAcc', 'linear/mIoU', 'train/omh_sparsity_12', 'train/omh_sparsity_23',
@@ -21,7 +12,7 @@ columns = [
 ]  # fmt: skip
 figures = [
     dict(
-        kind='curves', file='lambda.png', curves=['hard', 'soft'], x_label='lambda', log_x=True,
+        kind='curves', file='lambda.png', curves=['lambda'], x_label='lambda', log_x=True,
         references=['host', 'control'], title='Entropy weight of the plans on {host}, {images}',
         panels=[
             dict(label='mIoU of level 1', metrics=['level1/mIoU']),

@@ -1,12 +1,9 @@
+_base_ = './_base_/one_host.py'
 # N: how many levels there are, and what they cost.
 title = 'Number of levels on {host}, {images}'
-placeholders = dict(host='stego', data='vit-t8_demo', images='the demo scenes')
-config = 'configs/omh_{host}_{data}.py'
-seeds = [0, 1, 2]
-references = ['host', 'control']
 runs = [
-    dict(name='host', config='configs/{host}_{data}.py', references=[]),
-    dict(name='control', options={'model.omh_head.match_weight': 0, 'model.omh_head.cluster_weight': 0}),
+    {{_base_._host}},
+    {{_base_._control}},
     dict(name='N', vary={'model.omh_head.num_levels': [1, 2, 3, 4, 5]}),
 ]
 columns = [

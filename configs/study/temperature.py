@@ -1,12 +1,9 @@
+_base_ = './_base_/one_host.py'
 # tau: how soft the activations are that the matching compares.
 title = 'Temperature of OMH on {host}, {images}'
-placeholders = dict(host='stego', data='vit-t8_demo', images='the demo scenes')
-config = 'configs/omh_{host}_{data}.py'
-seeds = [0, 1, 2]
-references = ['host', 'control']
 runs = [
-    dict(name='host', config='configs/{host}_{data}.py', references=[]),
-    dict(name='control', options={'model.omh_head.match_weight': 0, 'model.omh_head.cluster_weight': 0}),
+    {{_base_._host}},
+    {{_base_._control}},
     dict(name='tau', vary={'model.omh_head.temperature': [0.03, 0.05, 0.1, 0.2, 0.4]}),
 ]
 columns = [

@@ -1,12 +1,9 @@
+_base_ = './_base_/one_host.py'
 # How much of OMH reaches the features, as a share of the host's gradient on the code; the control is a share of 0.
 title = 'Weights of OMH on {host}, {images}'
-placeholders = dict(host='stego', data='vit-t8_demo', images='the demo scenes')
-config = 'configs/omh_{host}_{data}.py'
-seeds = [0, 1, 2]
-references = ['host', 'control']
 runs = [
-    dict(name='host', config='configs/{host}_{data}.py', references=[]),
-    dict(name='control', options={'model.omh_head.match_weight': 0, 'model.omh_head.cluster_weight': 0}),
+    {{_base_._host}},
+    {{_base_._control}},
     dict(name='matching', vary={'model.omh_head.match_weight': [0.03, 0.1, 0.3, 1.0, 3.0]}),
     dict(
         name='cluster loss',
