@@ -321,6 +321,15 @@ def test_shares_are_asked_for():
         head.loss(grouped_code(1))
 
 
+def test_fixed_weights_do_not_heed_shares():
+    head = head_with(centre_start='random', match_weight=0.5, start_iteration=0)
+    code = grouped_code(0)
+    _, added = added_gradients(head, code, (code**2).sum())
+    head.iteration.zero_()
+    (expected,) = torch.autograd.grad(head.loss(code)['loss_omh_match'], code)
+    torch.testing.assert_close(added['loss_omh_match'], expected, rtol=1e-3, atol=1e-6)
+
+
 def test_nothing_is_asked_for_what_does_not_reach_the_features():
     assert not head_with(weighting='host_gradient', match_weight=0, start_iteration=0).needs_shares
 
