@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from omh_mmseg.models.code_gradient import GradientShares
 from omh_mmseg.models.decode_heads.centre_momentum import follow_positions
 from omh_mmseg.models.decode_heads.centre_start import KMeansStart
 from omh_mmseg.models.decode_heads.hierarchy_figures import hierarchy_figures
 from omh_mmseg.models.decode_heads.level_sizes import checked_levels, expand_levels
 from omh_mmseg.models.decode_heads.probes import code_similarity
-from omh_mmseg.models.gradient_norm import GradientShares
 from omh_mmseg.models.host_copy import HostCopy, send
 from omh_mmseg.models.losses.cluster_loss import ClusterLoss
 from omh_mmseg.models.losses.hierarchy_matching_loss import HierarchyMatchingLoss

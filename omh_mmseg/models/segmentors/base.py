@@ -15,10 +15,10 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from omh_mmseg.models.cluster_assignment import ClusterAssignment
+from omh_mmseg.models.code_gradient import GradientShares, code_gradient
 from omh_mmseg.models.code_maps import arg_max, flip_averaged, slide_averaged, upsampled_norm
 from omh_mmseg.models.decode_heads import centre_scores
 from omh_mmseg.models.frozen_inputs import FrozenInputs, Inputs, pixels
-from omh_mmseg.models.gradient_norm import GradientShares, code_gradient
 from omh_mmseg.models.segmentors.prediction_options import PredictionOptions
 from omh_mmseg.models.step_counter import StepCounter
 from omh_mmseg.registry import MODELS
@@ -318,12 +318,10 @@ def _gradient_figures(host: Tensor, added: dict[str, Tensor], code: Tensor) -> d
     Those are of what each loss adds to the host's gradient: alone, a loss that is given a share of it has none.
     """
     own = code_gradient(host, code)
-    pull = code.new_zeros((), dtype=torch.float32) if own is None else own.norm()
+    pull = own.norm()
     figures = {'code_gradient_host': pull}
     for name, loss in added.items():
         if name.startswith('loss_') and loss.requires_grad:
-            both = code_gradient(host + loss, code)
-            added_pull = pull if both is None else (both if own is None else both - own).norm()
-            ratio = added_pull / pull.clamp_min(torch.finfo(torch.float32).tiny)
+            ratio = (code_gradient(host + loss, code) - own).norm() / pull.clamp_min(torch.finfo(pull.dtype).tiny)
             figures[f'code_gradient_{name.removeprefix("loss_")}'] = ratio
     return figures

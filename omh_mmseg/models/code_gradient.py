@@ -12,30 +12,19 @@ from torch.autograd.function import once_differentiable
 HALF_SCALE = 2.0**12
 
 
-def code_gradient(loss: Tensor, code: Tensor) -> Tensor | None:
-    """A loss's gradient on the code, in float32 or wider; None where it does not depend on it.
+def code_gradient(loss: Tensor, code: Tensor) -> Tensor:
+    """A loss's gradient on the code, in float32 or wider and of its shape; 0 where it does not depend on it.
 
     Args:
         loss: Scalar whose graph is kept.
         code: Any shape.
     """
-    if not loss.requires_grad:
-        return None
     # In float16 gradients of single positions would vanish.
     scale = HALF_SCALE if code.dtype == torch.float16 else 1.0
-    (gradient,) = torch.autograd.grad(scale * loss, code, retain_graph=True, allow_unused=True)
-    return None if gradient is None else _wide(gradient) / scale
-
-
-def gradient_norm(loss: Tensor, code: Tensor) -> Tensor:
-    """Norm of a loss's gradient on the code: a scalar without gradient, 0 where it does not depend on it.
-
-    Args:
-        loss: Scalar whose graph is kept.
-        code: Any shape.
-    """
-    gradient = code_gradient(loss, code)
-    return code.new_zeros((), dtype=torch.float32) if gradient is None else gradient.norm()
+    gradient = None
+    if loss.requires_grad:
+        (gradient,) = torch.autograd.grad(scale * loss, code, retain_graph=True, allow_unused=True)
+    return _wide(torch.zeros_like(code) if gradient is None else gradient).detach() / scale
 
 
 class GradientShares:
