@@ -28,7 +28,7 @@ PLANS = sorted(path.stem for path in (CONFIGS / 'study').glob('*.py'))
 PARTS = {
     'hosts': ['STEGO*', 'SmooSeg*'],
     'ablations': ['host', 'control', 'OMH', 'literal, .3*', 'both directions', 'gradient*'],
-    'weights': ['host', 'control', '* 0.001', '* 0.3'],
+    'weights': ['host', 'control', '* 0.03', '* 0.3'],
     'temperature': ['host', 'control', 'tau 0.03', 'tau 0.4'],
     'lambda': ['host', 'control', '* 0.005', '* 0.2'],
     'expansion': ['host', 'control', 'rho 1.0', 'rho 3.0'],

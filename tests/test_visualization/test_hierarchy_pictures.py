@@ -116,6 +116,9 @@ def test_stability(tmp_path: Path, drawn: Drawn, count: int) -> None:
     values = figures[0].axes[1].images[0].get_array()
     assert values.mask.diagonal().all() and values[0, 1] == values[1, 0] == pytest.approx(0.2)
     assert len(figures[0].axes) == 5
+    parents_matrix = figures[0].axes[4]
+    assert parents_matrix.get_title('left') == 'parents, levels 2 and 3 (chance 0.20)'
+    assert parents_matrix.images[0].get_array()[1, 0] == pytest.approx(0.8)
     stability.draw_stability(tmp_path / 'one_level.png', names, clusters[:1], [])
     with pytest.raises(ValueError, match='two runs at least'):
         stability.draw_stability(tmp_path / 'a.png', names[:1], clusters, parents)
