@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from omh_mmseg.precision import widened
+
 HALF_SCALE = 2.0**12
 
 
@@ -24,7 +26,7 @@ def code_gradient(loss: Tensor, code: Tensor) -> Tensor:
     gradient = None
     if loss.requires_grad:
         (gradient,) = torch.autograd.grad(scale * loss, code, retain_graph=True, allow_unused=True)
-    return _wide(torch.zeros_like(code) if gradient is None else gradient).detach() / scale
+    return widened(torch.zeros_like(code) if gradient is None else gradient).detach() / scale
 
 
 class GradientShares:
@@ -60,9 +62,9 @@ class GradientShares:
 
 
 def _add_kept(kept: list[tuple[float, Tensor]], gradient: Tensor) -> Tensor:
-    total, own = gradient, _wide(gradient).norm()
+    total, own = gradient, widened(gradient).norm()
     for weight, branch in kept:
-        wide = _wide(branch)
+        wide = widened(branch)
         norm = wide.norm()
         scale = torch.where(norm > 0, weight * own / norm.clamp_min(torch.finfo(norm.dtype).tiny), norm)
         total = total + (scale * wide).to(gradient)
@@ -81,7 +83,3 @@ class _KeepBack(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         ctx.kept.append((ctx.weight, gradient))
         return torch.zeros_like(gradient), None, None
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -11,6 +11,7 @@ from mmseg.utils import SampleList, stack_batch
 from torch import Tensor
 
 from omh_mmseg.models.frozen_inputs import FrozenInputs, FrozenItem
+from omh_mmseg.precision import widened
 from omh_mmseg.registry import MODELS
 
 
@@ -104,7 +105,7 @@ class ViewsDataPreprocessor(SegDataPreProcessor):
             if any(value is None for value in values):
                 return None
             batch = torch.stack(values).to(self.device, non_blocking=self._non_blocking)
-            return batch.to(torch.promote_types(batch.dtype, torch.float32))
+            return widened(batch)
 
         features = together('features')
         assert features is not None

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from omh_mmseg.precision import wide_dtype
+
 DIRECTIONS = ('fine_to_coarse', 'coarse_to_fine', 'both')
 CONDITIONINGS = ('row', 'none')
 TARGETS = ('none', 'lower', 'higher')
@@ -67,7 +69,7 @@ class _MaxTransport(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, activations: Tensor, plan: Tensor, chunk: int) -> Tensor:
         positions, (lower, higher) = activations.shape[0], plan.shape
-        wide = torch.promote_types(activations.dtype, torch.float32)
+        wide = wide_dtype(activations)
         weights = plan.to(wide)[:, :, None]  # (K_lower, K_higher, 1)
         transported = activations.new_empty(positions, higher)
         index_dtype = torch.uint8 if lower <= 256 else torch.int16 if lower <= 32768 else torch.int64

@@ -23,6 +23,7 @@ from omh_mmseg.models.backbones.last_block import (
 )
 from omh_mmseg.models.backbones.position_embedding import dino_positions, require_position_embedding
 from omh_mmseg.models.backbones.token_grid import patch_size, token_grid, token_layout
+from omh_mmseg.precision import widened
 from omh_mmseg.registry import MODELS
 
 DRY_RUN_SIZE = 224
@@ -244,8 +245,8 @@ class FrozenBackbone(BaseModule):
         dtype = None if self.precision == 'float32' else getattr(torch, self.precision)
         with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
             found = self._taps(images, keys, attention, attended)
-        keys_found, attention_found = (None if item is None else _widened(item) for item in found[1:])
-        return BackboneTaps(_widened(found.features), keys_found, attention_found)
+        keys_found, attention_found = (None if item is None else widened(item) for item in found[1:])
+        return BackboneTaps(widened(found.features), keys_found, attention_found)
 
     def _taps(
         self, images: Tensor, keys: bool, attention: str | None, attended: int | None = None
@@ -375,10 +376,6 @@ def _is_convolutional(backbone: torch.nn.Module) -> bool:
     convolutions = [item for item in backbone.modules() if isinstance(item, torch.nn.Conv2d)]
     weights = sum(item.weight.numel() for item in convolutions)
     return 2 * weights > sum(item.numel() for item in backbone.parameters())
-
-
-def _widened(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _check_choice(name: str, value: str | None, choices: Sequence[str | None]) -> None:

@@ -11,6 +11,7 @@ from mmpretrain.models.utils import MultiheadAttention
 from torch import Tensor, nn
 
 from omh_mmseg.models.backbones.token_grid import BLOCK_LISTS, token_grid, token_layout
+from omh_mmseg.precision import widened
 
 
 def last_attention(backbone: nn.Module) -> Any:
@@ -78,7 +79,7 @@ def attention_maps(projected: Tensor, heads: int, mean: bool) -> Tensor:
         (B, N, N) with ``mean``, else (B, H, N, N); rows are queries and sum to 1.
     """
     with torch.autocast(projected.device.type, enabled=False):
-        wide = projected.to(torch.promote_types(projected.dtype, torch.float32))
+        wide = widened(projected)
         queries, keys, _ = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in wide.chunk(3, dim=-1))
         queries = queries * queries.shape[-1] ** -0.5  # (B, H, N, C / H)
         keys = keys.transpose(-1, -2)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omh_mmseg.models.backbones.token_grid import token_grid
+from omh_mmseg.precision import wide_dtype
 
 DINO_OFFSET = 0.1
 
@@ -40,7 +41,7 @@ def dino_position_embedding(embedding: Tensor, native: tuple[int, int], grid: tu
     extra = embedding.shape[1] - native[0] * native[1]
     if extra < 0:
         raise ValueError(f'An embedding of {embedding.shape[1]} tokens has no patch part of {native[0]}x{native[1]}.')
-    wide = torch.promote_types(embedding.dtype, torch.float32)
+    wide = wide_dtype(embedding)
     patches = embedding[:, extra:].to(wide).unflatten(1, native).permute(0, 3, 1, 2)  # (1, C, h_native, w_native)
     factors = [(wanted + DINO_OFFSET) / had for wanted, had in zip(grid, native)]
     resized = F.interpolate(

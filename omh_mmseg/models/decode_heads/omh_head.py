@@ -21,6 +21,7 @@ from omh_mmseg.models.host_copy import HostCopy, send
 from omh_mmseg.models.losses.cluster_loss import ClusterLoss
 from omh_mmseg.models.losses.hierarchy_matching_loss import HierarchyMatchingLoss
 from omh_mmseg.models.step_counter import StepCounter
+from omh_mmseg.precision import wide_dtype, widened
 from omh_mmseg.registry import MODELS
 from omh_mmseg.transport import (
     PLAN_GRADIENTS,
@@ -313,7 +314,7 @@ class OMHHead(BaseModule):
     def _directions(self, code: Tensor) -> Tensor:
         """Unit vectors of the positions, (P, D)."""
         positions = code.permute(0, 2, 3, 1).flatten(0, 2)
-        return F.normalize(positions.to(torch.promote_types(code.dtype, torch.float32)), dim=1)
+        return F.normalize(widened(positions), dim=1)
 
     def _centre_directions(self, dtype: torch.dtype) -> Tensor:
         """Unit vectors of the centres of all levels, (K_1 + ... + K_N, D)."""
@@ -383,7 +384,7 @@ class OMHHead(BaseModule):
         if self._solves_on_host:
             tensors = [tensor for plan in solved for tensor in (plan.plan, *plan.potentials)]
             sent = send(tensors, self.centres[0].device)
-            dtype = torch.promote_types(self.centres[0].dtype, torch.float32)
+            dtype = wide_dtype(self.centres[0])
             solved = [
                 replace(plan, plan=matrix.to(dtype), potentials=(rows, columns))
                 for plan, matrix, rows, columns in zip(solved, sent[::3], sent[1::3], sent[2::3])

@@ -10,6 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from omh_mmseg.models.losses.cluster_loss import ClusterLoss
+from omh_mmseg.precision import wide_dtype, widened
 from omh_mmseg.registry import MODELS
 
 LOG_PROBABILITY_ALPHA = 2.0
@@ -17,7 +18,7 @@ LOG_PROBABILITY_ALPHA = 2.0
 
 def code_similarity(code: Tensor, centres: Tensor) -> Tensor:
     """Cosines of a code (B, D, h, w) with centres (K, D): (B, K, h, w) in [-1, 1], never in half precision."""
-    wide = torch.promote_types(code.dtype, torch.float32)
+    wide = wide_dtype(code)
     with torch.autocast(code.device.type, enabled=False):
         code = F.normalize(code.to(wide), dim=1)
         centres = F.normalize(centres.to(wide), dim=1)
@@ -113,7 +114,7 @@ class LinearProbe(BaseModule):
             ``loss_linear_probe``: scalar, 0 where no label counts.
         """
         logits = self(code.detach())
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = widened(logits)
         # With the logits of a pixel side by side, upsampling and cross-entropy take 40 % of the time on a CPU.
         logits = logits.contiguous(memory_format=torch.channels_last)
         logits = F.interpolate(logits, size=labels.shape[-2:], mode='bilinear', align_corners=False)

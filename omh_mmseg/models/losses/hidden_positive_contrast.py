@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from omh_mmseg.precision import wide_dtype
+
 BASE_TEMPERATURE = 0.07
 HALF_MAX = torch.finfo(torch.float16).max
 OUTSIDE = 1e30
@@ -160,7 +162,7 @@ def hidden_positive_contrast(
         )
     if chunk_elements is None:
         chunk_elements = max(2**21 if projected.device.type == 'cpu' else 2**26, 128 * total)
-    wide = torch.promote_types(projected.dtype, torch.float32)
+    wide = wide_dtype(projected)
     product = wide
     if torch.is_autocast_enabled(projected.device.type):
         product = torch.get_autocast_dtype(projected.device.type)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omh_mmseg.models.losses.hidden_positive_contrast import draw_random_negatives, hidden_positive_contrast
+from omh_mmseg.precision import wide_dtype
 from omh_mmseg.registry import MODELS
 
 
@@ -22,7 +22,7 @@ def consistency_distance(projected: Tensor, augmented: Tensor) -> Tensor:
 
     Source: METHODS.md 3B.8.
     """
-    wide = torch.promote_types(projected.dtype, torch.float32)
+    wide = wide_dtype(projected)
     return F.pairwise_distance(projected.to(wide), augmented.to(wide), eps=1e-6).mean()
 
 
@@ -136,5 +136,5 @@ class HiddenPositiveLoss(nn.Module):
 
 def unit_rows(maps: Tensor) -> Tensor:
     """Positions of maps (B, C, h, w) as unit rows (B h w, C), image by image and row by row, in float32 or wider."""
-    wide = torch.promote_types(maps.dtype, torch.float32)
+    wide = wide_dtype(maps)
     return F.normalize(maps.to(wide).flatten(2).transpose(1, 2).flatten(0, 1), dim=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from omh_mmseg.precision import wide_dtype
 from omh_mmseg.registry import MODELS
 from omh_mmseg.transport import CONDITIONINGS, DIRECTIONS, TARGETS, matching_distance
 
@@ -65,7 +66,7 @@ class HierarchyMatchingLoss(nn.Module):
         Returns:
             Scalar, in float32 or wider whatever the autocast state.
         """
-        wide = torch.promote_types(coarse_activations.dtype, torch.float32)
+        wide = wide_dtype(coarse_activations)
         with torch.autocast(coarse_activations.device.type, enabled=False):
             distance = matching_distance(
                 coarse_activations.to(wide),

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from omh_mmseg.precision import wide_dtype, widened
+
 ATTENTION_SCALE = 28.0
 QUANTILES = (0.1, 0.9)
 OFFSETS = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)]
@@ -13,7 +15,7 @@ OFFSETS = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)]
 
 def feature_affinity(features: Tensor) -> Tensor:
     """Cosines of all positions of each map (B, C, h, w): (B, h w, h w), in place of attention where there is none."""
-    wide = torch.promote_types(features.dtype, torch.float32)
+    wide = wide_dtype(features)
     with torch.autocast(features.device.type, enabled=False):
         rows = F.normalize(features.to(wide).flatten(2), dim=1)
         return rows.transpose(1, 2) @ rows
@@ -104,7 +106,7 @@ def mix_neighbours(code: Tensor, weights: Tensor) -> Tensor:
 
 def _weights(affinity: Tensor, index: Tensor, scale: float) -> Tensor:
     """Weights (B, h w, 9) of the neighbours, those beyond the border not yet removed."""
-    rows = affinity.to(torch.promote_types(affinity.dtype, torch.float32))
+    rows = widened(affinity)
     lower, upper = _quantiles(rows)
     rows = scale * torch.softmax(torch.maximum(torch.minimum(rows, upper), lower), dim=2)
     chosen = rows.gather(2, index.expand(len(rows), -1, -1))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omh_mmseg.models.losses.stego_correlation_loss import NORM_EPSILON, super_permutation
+from omh_mmseg.precision import wide_dtype
 from omh_mmseg.registry import MODELS
 
 
@@ -129,7 +130,7 @@ class SmoothnessEnergyLoss(nn.Module):
             )
         if permutation is None:
             permutation = super_permutation(features.shape[0], features.device)
-        wide = torch.promote_types(assignments.dtype, torch.float32)
+        wide = wide_dtype(assignments)
         with torch.autocast(features.device.type, enabled=False):
             moments = image_moments(features.to(wide), assignments.to(wide))
             others = moments.select(permutation)

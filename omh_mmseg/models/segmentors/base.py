@@ -21,6 +21,7 @@ from omh_mmseg.models.decode_heads import centre_scores
 from omh_mmseg.models.frozen_inputs import FrozenInputs, Inputs, pixels
 from omh_mmseg.models.segmentors.prediction_options import PredictionOptions
 from omh_mmseg.models.step_counter import StepCounter
+from omh_mmseg.precision import widened
 from omh_mmseg.registry import MODELS
 
 IGNORED_LABEL = 255
@@ -201,7 +202,7 @@ class UnsupervisedSegmentor(BaseSegmentor):
             else:
                 crop, step = self.options.crop_size, self.options.stride
                 code = slide_averaged(self.encode, pixels(images), crop, step, self.backbone.stride)
-            return code.to(torch.promote_types(code.dtype, torch.float32))
+            return widened(code)
 
         return flip_averaged(encode, inputs) if self.options.flip else encode(inputs)
 

@@ -19,6 +19,7 @@ from omh_mmseg.models.losses.local_positives import (
 )
 from omh_mmseg.models.photometric_view import PhotometricView
 from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
+from omh_mmseg.precision import widened
 from omh_mmseg.registry import MODELS
 
 LOCAL_AFFINITIES = ('attention', 'features')
@@ -184,7 +185,7 @@ class HiddenPositives(UnsupervisedSegmentor):
             maps = self.decode_head.drop(features) if name == 'agnostic_pool' else self._ema_code(features)
             patches = torch.randint(maps.shape[-2] * maps.shape[-1], (len(maps),), device=maps.device)
             rows = maps.flatten(2)[torch.arange(len(maps), device=maps.device), :, patches]
-            vectors[name] = F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)
+            vectors[name] = F.normalize(widened(rows), dim=1)
         return vectors
 
     def pools_are_filled(self) -> bool:
