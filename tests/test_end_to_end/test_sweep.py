@@ -33,7 +33,7 @@ PARTS = {
     'lambda': ['host', 'control', '* 0.005', '* 0.2'],
     'expansion': ['host', 'control', 'rho 1.0', 'rho 3.0'],
     'levels': ['host', 'control', 'N 1', 'N 5'],
-    'seeds': ['control', 'OMH'],
+    'seeds': ['host', 'control', 'OMH'],
 }
 CASES = [*((name, only, {}) for name, only in PARTS.items()), ('hosts', ['HP*'], {'model.pool_size': 4})]
 """HP's reference pool has room for no more images than there are."""
