@@ -9,5 +9,6 @@ runs = [
 ]
 columns = [
     'probe/mIoU', 'probe/aAcc', 'level1/mIoU', 'level1/aAcc', 'train/omh_sparsity_12', 'train/omh_sparsity_23',
-    'train/omh_parents_mean_12', 'train/omh_parents_mean_23', 'train/omh_used_1', 'train/omh_used_2', 'train/omh_used_3',
+    'train/omh_parents_mean_12', 'train/omh_parents_mean_23', 'train/omh_used_1', 'train/omh_used_2',
+    'train/omh_used_3',
 ]  # fmt: skip
