@@ -9,6 +9,6 @@ omh_head = dict(
     entropy_weight=0.05,
     centre_start='kmeans',
     weighting='host_gradient',
-    match_weight=0.3,
+    match_weight=0.1,
     start_iteration=200,
 )
