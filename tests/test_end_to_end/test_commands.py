@@ -120,14 +120,15 @@ def test_missing_index_names_the_command_that_makes_it(demo, command, run, tmp_p
 def test_interrupted_preparation_is_continued(demo, command, start, run, tmp_path):
     from omh_mmseg.datasets import DemoScenes
 
-    # One by one, so many images keep any machine busy for a while.
-    counts = dict(train=96, val=1)
-    DemoScenes(data_root=str(tmp_path / 'scenes'), counts=counts, pipeline=[])
+    DemoScenes(data_root=str(tmp_path / 'scenes'), counts=dict(train=12, val=4), pipeline=[])
     options = demo.options | {
         'train_dataloader.dataset.index': tmp_path / 'index' / 'a.npz', 'train_dataloader.batch_size': 1,
         'train_dataloader.num_workers': 1, 'train_dataloader.dataset.dataset.data_root': tmp_path / 'scenes',
     }  # fmt: skip
-    options |= {f'train_dataloader.dataset.dataset.counts.{split}': count for split, count in counts.items()}
+    # An image that never comes stops the command in the middle, on any machine.
+    image, kept = tmp_path / 'scenes/images/train/00006.png', tmp_path / 'kept.png'
+    image.rename(kept)
+    os.mkfifo(image)
     process = start(tmp_path, command('precompute_neighbours.py', demo.config, options=options))
     try:
         until = time.monotonic() + 120
@@ -141,6 +142,8 @@ def test_interrupted_preparation_is_continued(demo, command, start, run, tmp_pat
     assert process.returncode == 1, log
     assert 'interrupted; run the same command again to continue' in log
     assert [path.name for path in (tmp_path / 'index').iterdir()] == ['a.npz.partial']
+    image.unlink()
+    kept.rename(image)
     run(tmp_path, command('precompute_neighbours.py', demo.config, options=options))
     assert [path.name for path in (tmp_path / 'index').iterdir()] == ['a.npz']
 

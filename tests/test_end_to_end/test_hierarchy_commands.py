@@ -27,6 +27,7 @@ def checkpoints(trained) -> list[Path]:
     return [trained.work_dir / f'iter_{step}.pth' for step in (2, 4)]
 
 
+@pytest.mark.slow
 def test_plans(trained, checkpoints, command, run, tmp_path):
     words = command(f'{TOOLS}/hierarchy_plans.py', '--runs', trained.work_dir, '--checkpoints', *checkpoints,
                     '--entropy-weights', 0.01, 0.05, 1, '--out', tmp_path)  # fmt: skip

@@ -18,6 +18,7 @@ def options(demo) -> dict[str, object]:
     return {key: value for key, value in renamed.items() if key != 'train_dataloader.dataset.index'}
 
 
+@pytest.mark.slow
 def test_train_resume_test(tmp_path: Path, run, command, demo, options) -> None:
     config = demo.config.with_name('omh_smooseg_vit-t8_demo.py')
     words = command('train.py', config, '--work-dir', tmp_path / 'run', options=options)
