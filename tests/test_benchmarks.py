@@ -186,6 +186,7 @@ def test_the_straight_step_is_the_librarys(load) -> None:
     assert losses < 1e-6 and gradients < 1e-5
 
 
+@pytest.mark.slow
 def test_host_steps(load, tmp_path: Path) -> None:
     module = load('host_steps')
     measure_here(module, 'measure')

@@ -123,7 +123,7 @@ def test_interrupted_preparation_is_continued(demo, command, start, run, tmp_pat
     DemoScenes(data_root=str(tmp_path / 'scenes'), counts=dict(train=12, val=4), pipeline=[])
     options = demo.options | {
         'train_dataloader.dataset.index': tmp_path / 'index' / 'a.npz', 'train_dataloader.batch_size': 1,
-        'train_dataloader.num_workers': 1, 'train_dataloader.dataset.dataset.data_root': tmp_path / 'scenes',
+        'train_dataloader.dataset.dataset.data_root': tmp_path / 'scenes',
     }  # fmt: skip
     # An image that never comes stops the command in the middle, on any machine.
     image, kept = tmp_path / 'scenes/images/train/00006.png', tmp_path / 'kept.png'
