@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omh_mmseg.models.backbones.token_grid import token_grid
-from omh_mmseg.precision import wide_dtype
+from omh_mmseg.precision import widened
 
 DINO_OFFSET = 0.1
 
@@ -41,8 +41,7 @@ def dino_position_embedding(embedding: Tensor, native: tuple[int, int], grid: tu
     extra = embedding.shape[1] - native[0] * native[1]
     if extra < 0:
         raise ValueError(f'An embedding of {embedding.shape[1]} tokens has no patch part of {native[0]}x{native[1]}.')
-    wide = wide_dtype(embedding)
-    patches = embedding[:, extra:].to(wide).unflatten(1, native).permute(0, 3, 1, 2)  # (1, C, h_native, w_native)
+    patches = widened(embedding[:, extra:]).unflatten(1, native).permute(0, 3, 1, 2)  # (1, C, h_native, w_native)
     factors = [(wanted + DINO_OFFSET) / had for wanted, had in zip(grid, native)]
     resized = F.interpolate(
         patches, scale_factor=factors, mode='bicubic', align_corners=False, recompute_scale_factor=False

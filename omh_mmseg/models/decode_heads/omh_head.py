@@ -221,11 +221,8 @@ class OMHHead(BaseModule):
     @property
     def needs_shares(self) -> bool:
         """Whether the next `loss` wants ``shares``."""
-        return self.weighting == 'host_gradient' and self._reaches_features
-
-    @property
-    def _reaches_features(self) -> bool:
-        return self.feature_ramp() > 0 and (self.cluster_weight > 0 or self.match_weight > 0)
+        reaches_features = self.feature_ramp() > 0 and (self.cluster_weight > 0 or self.match_weight > 0)
+        return self.weighting == 'host_gradient' and reaches_features
 
     def loss(self, code: Tensor, shares: GradientShares | None = None) -> dict[str, Tensor]:
         """Losses of one training step, and the figures to watch.
@@ -249,9 +246,8 @@ class OMHHead(BaseModule):
                 "weighting='host_gradient' scales gradients where the host's code ends: give shares, or set "
                 "weighting='fixed'."
             )
-        cluster_weight, match_weight = (
-            self.feature_ramp() * weight for weight in (self.cluster_weight, self.match_weight)
-        )
+        ramp = self.feature_ramp()
+        cluster_weight, match_weight = ramp * self.cluster_weight, ramp * self.match_weight
         step = self._step_counter.read(self.iteration)
         self._step_counter.advance(self.iteration)
         with torch.autocast(code.device.type, enabled=False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from omh_mmseg.precision import wide_dtype
+from omh_mmseg.precision import widened
 from omh_mmseg.registry import MODELS
 
 
@@ -50,5 +50,4 @@ class ClusterLoss(nn.Module):
 
     def forward(self, similarity: Tensor) -> Tensor:
         """Loss of cosines (P, K) or (B, K, h, w); scalar, computed in float32 or wider."""
-        wide = wide_dtype(similarity)
-        return self.loss_weight * cluster_loss(similarity.to(wide), self.alpha)
+        return self.loss_weight * cluster_loss(widened(similarity), self.alpha)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omh_mmseg.models.losses.hidden_positive_contrast import draw_random_negatives, hidden_positive_contrast
-from omh_mmseg.precision import wide_dtype
+from omh_mmseg.precision import wide_dtype, widened
 from omh_mmseg.registry import MODELS
 
 
@@ -136,5 +136,4 @@ class HiddenPositiveLoss(nn.Module):
 
 def unit_rows(maps: Tensor) -> Tensor:
     """Positions of maps (B, C, h, w) as unit rows (B h w, C), image by image and row by row, in float32 or wider."""
-    wide = wide_dtype(maps)
-    return F.normalize(maps.to(wide).flatten(2).transpose(1, 2).flatten(0, 1), dim=1)
+    return F.normalize(widened(maps).flatten(2).transpose(1, 2).flatten(0, 1), dim=1)

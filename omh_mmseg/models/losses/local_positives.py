@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omh_mmseg.precision import wide_dtype, widened
+from omh_mmseg.precision import widened
 
 ATTENTION_SCALE = 28.0
 QUANTILES = (0.1, 0.9)
@@ -15,9 +15,8 @@ OFFSETS = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)]
 
 def feature_affinity(features: Tensor) -> Tensor:
     """Cosines of all positions of each map (B, C, h, w): (B, h w, h w), in place of attention where there is none."""
-    wide = wide_dtype(features)
     with torch.autocast(features.device.type, enabled=False):
-        rows = F.normalize(features.to(wide).flatten(2), dim=1)
+        rows = F.normalize(widened(features).flatten(2), dim=1)
         return rows.transpose(1, 2) @ rows
 
 
