@@ -27,6 +27,7 @@ SWEEP = 'analysis_tools/sweep.py'
 PLANS = sorted(path.stem for path in (CONFIGS / 'study').glob('*.py'))
 PARTS = {
     'hosts': ['STEGO*', 'SmooSeg*'],
+    'gradients': ['STEGO*', 'SmooSeg*'],
     'ablations': ['host', 'control', 'OMH', 'literal, .3*', 'both directions', 'gradient*'],
     'weights': ['host', 'control', '* 0.03', '* 0.3'],
     'temperature': ['host', 'control', 'tau 0.03', 'tau 0.4'],
@@ -131,7 +132,10 @@ def test_plan_of_the_study(name, only, more, photos, command, run):
     printed = run(photos, command(SWEEP, CONFIGS / 'study' / f'{name}.py', *words, options=options))
     found = rows(work)
     assert len(found) >= 2 and {row['status'] for row in found} == {'finished'}
-    assert 'noise' in printed and printed.count('Difference to ') >= 1
     plan = Config.fromfile(str(CONFIGS / 'study' / f'{name}.py'))
+    assert 'noise' in printed
+    # The gradients alone are no comparison with another run.
+    assert ('Difference to ' in printed) == (name != 'gradients')
+    assert all(row.get(column, '') for row in found if 'OMH' in row['name'] for column in plan.columns)
     for figure in plan.get('figures', []):
         assert Image.open(work / figure['file']).size[0] > 300

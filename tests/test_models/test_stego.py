@@ -119,14 +119,15 @@ def test_gradient_norms_are_relative_to_the_host(tiny_stego, start):
     model = tiny_stego(omh_head=omh_head, gradient_log_interval=2)
     for step in range(4):
         losses = model.loss(pairs(), samples())
-        logged = {name for name in losses if name.startswith('code_gradient')}
-        expected = set()
+        logged = {name for name in losses if name.startswith('code_')}
+        expected: set[str] = set()
         if step % 2 == 0:
-            expected = {'code_gradient_host', 'code_gradient_omh_centre'}
+            shown = ['centre'] if step < start else ['centre', 'cluster', 'match']
+            expected = {f'code_{figure}_omh_{loss}' for figure in ('gradient', 'cosine') for loss in shown}
+            expected.add('code_gradient_host')
             if step >= start:
-                expected |= {'code_gradient_omh_cluster', 'code_gradient_omh_match'}
                 assert losses['code_gradient_omh_match'] > 0
-            assert losses['code_gradient_omh_centre'] == 0
+            assert losses['code_gradient_omh_centre'] == losses['code_cosine_omh_centre'] == 0
         assert logged == expected
     assert int(model.iteration) == 4
 
@@ -157,6 +158,8 @@ def test_gradient_norms_are_of_what_is_added_to_the_host(tiny_stego, weighting):
     )
     ratio = (both - own).norm() / own.norm()
     torch.testing.assert_close(losses['code_gradient_omh_match'], ratio)
+    cosine = ((both - own) * own).sum() / (both - own).norm() / own.norm()
+    torch.testing.assert_close(losses['code_cosine_omh_match'], cosine)
     if weighting == 'host_gradient':
         assert float(ratio) == pytest.approx(0.5, rel=1e-4)
     assert own[3:].any() and torch.equal(both[3:], own[3:])

@@ -11,9 +11,7 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def follow_positions(
-    centres: Sequence[Tensor], positions: Tensor, similarities: Sequence[Tensor], momentum: float
-) -> None:
+def follow_positions(centres: Sequence[Tensor], positions: Tensor, scores: Sequence[Tensor], momentum: float) -> None:
     """Turn each centre in place towards the mean of the positions it wins; one that wins none stays.
 
     A centre of direction u whose positions have the mean m turns to ``momentum u + (1 - momentum) m`` and keeps its
@@ -22,11 +20,11 @@ def follow_positions(
     Args:
         centres: (K_l, D) of each level.
         positions: (P, D), of unit length.
-        similarities: Cosines (P, K_l) of each level.
+        scores: Of each level (P, K_l), cosines where nothing else counts: the centre with the highest wins a position.
         momentum: In [0, 1).
     """
     sizes = [len(level) for level in centres]
-    chosen = [torch.zeros_like(one).scatter_(1, one.argmax(1, keepdim=True), 1.0) for one in similarities]
+    chosen = [torch.zeros_like(one).scatter_(1, one.argmax(1, keepdim=True), 1.0) for one in scores]
     won = torch.cat(chosen, dim=1)  # (P, K_1 + ... + K_N)
     sums = torch.cat([won.t() @ positions, won.sum(0)[:, None]], dim=1)
     dist.all_reduce(sums)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from omh_mmseg.models.code_gradient import GradientShares
 from omh_mmseg.models.decode_heads.centre_momentum import follow_positions
 from omh_mmseg.models.decode_heads.centre_start import KMeansStart
 from omh_mmseg.models.decode_heads.hierarchy_figures import hierarchy_figures
+from omh_mmseg.models.decode_heads.level_prior import level_priors
 from omh_mmseg.models.decode_heads.level_sizes import checked_levels, expand_levels
 from omh_mmseg.models.decode_heads.probes import code_similarity
 from omh_mmseg.models.host_copy import HostCopy, send
@@ -73,6 +75,9 @@ class OMHHead(BaseModule):
         centre_update: ``'gradient'``, or ``'momentum'`` (a choice of this library, decoupled mode alone): the centres
             follow the positions that they win, see `follow_positions`, and ``centre_weight`` does not apply.
         centre_momentum: Of that, in [0, 1).
+        prior_weight: From ``start_iteration`` on positions choose the centre that learns from them by their cosine and,
+            so weighted, by what their activations at the next coarser level let expect, see `level_priors` (a choice
+            of this library): 1 is maximum a posteriori. With 0 (default) each level chooses by itself.
         start_iteration: Training step at which losses begin to reach the features.
         ramp_iterations: Steps over which their weight then grows linearly to its full value.
         assignment: ``'hard'`` (default, a choice of this library) or ``'soft'`` cluster loss.
@@ -111,6 +116,7 @@ class OMHHead(BaseModule):
         centre_start: str = 'random',
         centre_update: str = 'gradient',
         centre_momentum: float = 0.97,
+        prior_weight: float = 0.0,
         start_iteration: int = 200,
         ramp_iterations: int = 0,
         assignment: str = 'hard',
@@ -148,6 +154,7 @@ class OMHHead(BaseModule):
             ('centre_weight', centre_weight),
             ('cluster_weight', cluster_weight),
             ('match_weight', match_weight),
+            ('prior_weight', prior_weight),
             ('start_iteration', start_iteration),
             ('ramp_iterations', ramp_iterations),
         ):
@@ -171,6 +178,7 @@ class OMHHead(BaseModule):
         self.weighting = weighting
         self.centre_update = centre_update
         self.centre_momentum = centre_momentum
+        self.prior_weight = prior_weight
         self.start_iteration = start_iteration
         self.ramp_iterations = ramp_iterations
         self.plan_gradient = plan_gradient
@@ -258,15 +266,16 @@ class OMHHead(BaseModule):
             detached = self._similarities(positions, centres)
             solved = self._solve(detached)
             plans = self._on_device(solved)
+            priors = self._priors(detached, plans) if ramp > 0 and self.prior_weight > 0 else None
             losses: dict[str, Tensor] = {}
             figures = hierarchy_figures(detached, solved)
             if self.mode == 'decoupled':
                 if self.centre_update == 'gradient':
-                    losses['loss_omh_centre'] = self.centre_weight * self._cluster_loss(detached)
+                    losses['loss_omh_centre'] = self.centre_weight * self._cluster_loss(detached, priors)
                 centres = centres.detach()
             if cluster_weight > 0:
                 reached = self._directions(self._reached(code, shares, cluster_weight))
-                total = self._cluster_loss(self._similarities(reached, centres))
+                total = self._cluster_loss(self._similarities(reached, centres), priors)
                 losses['loss_omh_cluster'] = cluster_weight * total
             if match_weight > 0 and plans:
                 reached = self._directions(self._reached(code, shares, match_weight))
@@ -275,7 +284,8 @@ class OMHHead(BaseModule):
                 for level, distance in enumerate(distances, start=1):
                     figures[f'omh_match_{level}{level + 1}'] = distance.detach()
             if self.centre_update == 'momentum' and self.training:
-                follow_positions(list(self.centres), positions, detached, self.centre_momentum)
+                scores = detached if priors is None else [cosine + prior for cosine, prior in zip(detached, priors)]
+                follow_positions(list(self.centres), positions, scores, self.centre_momentum)
         return {**losses, **figures}
 
     def feature_ramp(self) -> float:
@@ -323,9 +333,14 @@ class OMHHead(BaseModule):
     def _activations(self, similarity: Tensor) -> Tensor:
         return torch.softmax(similarity / self.temperature, dim=1)
 
-    def _cluster_loss(self, similarities: Sequence[Tensor]) -> Tensor:
+    def _priors(self, similarities: Sequence[Tensor], plans: Sequence[TransportPlan]) -> list[Tensor]:
+        """What positions choose their clusters by beside the cosines."""
+        activations = [self._activations(similarity.detach()) for similarity in similarities]
+        return level_priors(activations, [plan.plan for plan in plans], self.prior_weight * self.temperature)
+
+    def _cluster_loss(self, similarities: Sequence[Tensor], priors: Sequence[Tensor] | None) -> Tensor:
         """Sum over levels."""
-        return torch.stack([self.cluster_loss(similarity) for similarity in similarities]).sum()
+        return torch.stack(list(map(self.cluster_loss, similarities, priors or repeat(None)))).sum()
 
     def _match(self, similarities: Sequence[Tensor], plans: Sequence[TransportPlan]) -> list[Tensor]:
         """Matching loss of each level pair."""

@@ -9,19 +9,21 @@ from omh_mmseg.precision import widened
 from omh_mmseg.registry import MODELS
 
 
-def cluster_loss(similarity: Tensor, alpha: float | None = None) -> Tensor:
-    """``- mean_p sum_k q_pk s_pk`` with q one-hot at the arg-max, or ``softmax(alpha s)``.
+def cluster_loss(similarity: Tensor, alpha: float | None = None, prior: Tensor | None = None) -> Tensor:
+    """``- mean_p sum_k q_pk s_pk`` with q one-hot at the arg-max of s + o, or ``softmax(alpha (s + o))``.
 
     Args:
         similarity: Cosines s with the K clusters on dimension 1: (P, K) or (B, K, h, w).
         alpha: None for the hard assignment, else the inverse temperature of the soft one, above 0.
+        prior: o, of the same shape; 0 if None.
 
     Returns:
         Scalar in the dtype of the input; the gradient of the soft form flows through both factors.
     """
+    score = similarity if prior is None else similarity + prior
     if alpha is None:
-        return -similarity.max(dim=1).values.mean()
-    return -(torch.softmax(alpha * similarity, dim=1) * similarity).sum(dim=1).mean()
+        return -similarity.gather(1, score.argmax(dim=1, keepdim=True)).mean()
+    return -(torch.softmax(alpha * score, dim=1) * similarity).sum(dim=1).mean()
 
 
 @MODELS.register_module()
@@ -48,6 +50,6 @@ class ClusterLoss(nn.Module):
         self.alpha = alpha
         self.loss_weight = loss_weight
 
-    def forward(self, similarity: Tensor) -> Tensor:
-        """Loss of cosines (P, K) or (B, K, h, w); scalar, computed in float32 or wider."""
-        return self.loss_weight * cluster_loss(widened(similarity), self.alpha)
+    def forward(self, similarity: Tensor, prior: Tensor | None = None) -> Tensor:
+        """Loss of cosines (P, K) or (B, K, h, w), with the prior o if any; scalar, computed in float32 or wider."""
+        return self.loss_weight * cluster_loss(widened(similarity), self.alpha, prior)

@@ -44,7 +44,7 @@ class UnsupervisedSegmentor(BaseSegmentor):
         omh_head: Config of `OMHHead`, likewise; None switches OMH off.
         data_preprocessor: See mmengine.
         gradient_log_interval: Every so many steps the norms of each OMH loss's gradient on the code, relative to the
-            host's, are logged; 0 never.
+            host's, and their cosines with it are logged; 0 never.
         test_cfg: How to predict, see `PredictionOptions`. ``assignment``: the classes of the clusters, set by
             hand, see `ClusterAssignment`.
         train_cfg: Unused; mmseg's tools set it.
@@ -314,15 +314,18 @@ def _stack_labels(data_samples: Sequence[SegDataSample], code: Tensor) -> Tensor
 
 
 def _gradient_figures(host: Tensor, added: dict[str, Tensor], code: Tensor) -> dict[str, Tensor]:
-    """Norm of the host's gradient on the code, and those of OMH's losses relative to it.
+    """Norm of the host's gradient on the code, those of OMH's losses relative to it, and their cosines with it.
 
-    Those are of what each loss adds to the host's gradient: alone, a loss that is given a share of it has none.
+    Those are of what each loss adds to the host's gradient: alone, a loss that is given a share of it has none. A
+    cosine below 0 says that the host works against the loss; that of a loss which adds nothing is 0.
     """
     own = code_gradient(host, code)
     pull = own.norm()
     figures = {'code_gradient_host': pull}
     for name, loss in added.items():
         if name.startswith('loss_') and loss.requires_grad:
-            ratio = (code_gradient(host + loss, code) - own).norm() / pull.clamp_min(torch.finfo(pull.dtype).tiny)
-            figures[f'code_gradient_{name.removeprefix("loss_")}'] = ratio
+            short = name.removeprefix('loss_')
+            difference = code_gradient(host + loss, code) - own
+            figures[f'code_gradient_{short}'] = difference.norm() / pull.clamp_min(torch.finfo(pull.dtype).tiny)
+            figures[f'code_cosine_{short}'] = F.cosine_similarity(difference.flatten(), own.flatten(), dim=0)
     return figures
