@@ -62,6 +62,8 @@ runs = [
         name='centres by gradient, soft assignment',
         options={'model.omh_head.centre_update': 'gradient', 'model.omh_head.assignment': 'soft'},
     ),
+    dict(name='levels choose by themselves', options={'model.omh_head.prior_weight': 0.0}),
+    dict(name='prior of the coarser level', options={'model.omh_head.prior_weight': 1.0}),
     dict(name='features from step 0', options={'model.omh_head.start_iteration': 0}),
     dict(name='ramp of 100 steps', options={'model.omh_head.ramp_iterations': 100}),
 ]
