@@ -9,6 +9,6 @@ runs = [
     dict(name='SmooSeg + OMH', config='configs/omh_smooseg_{data}.py'),
 ]
 columns = [
-    'train/code_cosine_omh_match', 'train/code_gradient_omh_match', 'train/code_gradient_host', 'train/omh_match_12',
-    'train/omh_match_23', 'probe/mIoU', 'level1/mIoU',
+    'train/code_cosine_omh_match', 'train/code_gradient_omh_match', 'train/omh_match_12', 'train/omh_match_23',
+    'probe/mIoU', 'level1/mIoU',
 ]  # fmt: skip
