@@ -175,6 +175,8 @@ def test_a_plan_finds_its_configs_from_any_folder(tmp_path, monkeypatch):
 
 def test_the_study_has_a_control_in_every_plan():
     for path in STUDY:
+        if path.stem == 'gradients':  # compares no scores, and a control has no gradient of the matching
+            continue
         controls = [run for run in read_plan(str(path)).runs if 'control' in run.name]
         assert controls, path
         for run in controls:
