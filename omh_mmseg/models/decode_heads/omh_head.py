@@ -75,9 +75,10 @@ class OMHHead(BaseModule):
         centre_update: ``'gradient'``, or ``'momentum'`` (a choice of this library, decoupled mode alone): the centres
             follow the positions that they win, see `follow_positions`, and ``centre_weight`` does not apply.
         centre_momentum: Of that, in [0, 1).
-        prior_weight: From ``start_iteration`` on positions choose the centre that learns from them by their cosine and,
-            so weighted, by what their activations at the next coarser level let expect, see `level_priors` (a choice
-            of this library): 1 is maximum a posteriori. With 0 (default) each level chooses by itself.
+        prior_weight: From ``start_iteration`` on (literal mode: from the first step) positions choose the centre that
+            learns from them by their cosine and, so weighted, by what their activations at the next coarser level let
+            expect, see `level_priors` (a choice of this library): 1 is maximum a posteriori. With 0 (default) each
+            level chooses by itself.
         start_iteration: Training step at which losses begin to reach the features.
         ramp_iterations: Steps over which their weight then grows linearly to its full value.
         assignment: ``'hard'`` (default, a choice of this library) or ``'soft'`` cluster loss.
