@@ -23,7 +23,7 @@ def level_priors(activations: Sequence[Tensor], plans: Sequence[Tensor], scale: 
     posteriori) of a mixture whose likelihoods are ``exp(cosine / tau)``.
 
     Args:
-        activations: a^l of all levels, coarsest first, (P, K_l).
+        activations: a^l of all levels, coarsest first, (P, K_l). Below another one, the finest may be left out.
         plans: T^l of all level pairs, (K_l, K_{l+1}).
         scale: Factor, at least 0.
 

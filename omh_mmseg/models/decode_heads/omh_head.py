@@ -336,7 +336,9 @@ class OMHHead(BaseModule):
 
     def _priors(self, similarities: Sequence[Tensor], plans: Sequence[TransportPlan]) -> list[Tensor]:
         """What positions choose their clusters by beside the cosines."""
-        activations = [self._activations(similarity.detach()) for similarity in similarities]
+        # The finest level, which is the largest, expects nothing of another.
+        parents = similarities[: len(plans) or 1]
+        activations = [self._activations(similarity.detach()) for similarity in parents]
         return level_priors(activations, [plan.plan for plan in plans], self.prior_weight * self.temperature)
 
     def _cluster_loss(self, similarities: Sequence[Tensor], priors: Sequence[Tensor] | None) -> Tensor:
