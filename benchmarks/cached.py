@@ -17,11 +17,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from omh_mmseg.datasets import NeighbourPairs
-from omh_mmseg.datasets.neighbour_index import NeighbourIndex, dataset_fingerprint
+from omh_mmseg.datasets.fingerprint import dataset_fingerprint
+from omh_mmseg.datasets.neighbours.index import NeighbourIndex
 from omh_mmseg.feature_cache import CachedFeatures, FeatureCache
 from omh_mmseg.feature_cache.of_model import frozen_part
-from omh_mmseg.files import replaced_when_complete
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.utils.files import replaced_when_complete
 
 CACHED_DTYPES = ('float32', 'float16')
 NEIGHBOURS = 7

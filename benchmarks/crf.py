@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 import omh_mmseg.datasets  # noqa: F401  registers the drawn scenes
-from omh_mmseg.models.crf import DenseCRF
+from omh_mmseg.models.prediction.crf import DenseCRF
 from omh_mmseg.registry import DATASETS
 
 SEGMENTATIONS = (1, 5)

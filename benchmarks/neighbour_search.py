@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from common import Verdict, finish, parser, positive, start
 from memory import GIB, MIB, add_apart_option, measure_apart, measured_apart, peak_rise
 
-from omh_mmseg.datasets.neighbour_search import TILE_COLUMNS, neighbour_blocks
-from omh_mmseg.datasets.neighbour_store import RowFile
+from omh_mmseg.datasets.neighbours.search import TILE_COLUMNS, neighbour_blocks
+from omh_mmseg.datasets.neighbours.store import RowFile
 
 CLUSTERS = 2000
 SPREAD = 0.7

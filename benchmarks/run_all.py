@@ -24,7 +24,7 @@ import torch
 from common import Verdict, parser, show_verdicts, start, write_csv
 from reference_step import LIVE, omh_overhead
 
-from omh_mmseg.files import replaced_when_complete
+from omh_mmseg.utils.files import replaced_when_complete
 
 QUICK: dict[str, list[str]] = dict(
     reference_step=['--repeats', '1', '--batch-sizes', '4', '--images', '16'],

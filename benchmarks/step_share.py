@@ -19,8 +19,8 @@ from common import ADAM_STEP, CODE_CHANNELS, Verdict, finish, interleave, parser
 from hosts import BACKBONES, build_batch, build_model, host_config
 from torch import Tensor, nn
 
-from omh_mmseg.models.code_gradient import GradientShares
-from omh_mmseg.models.decode_heads.hierarchy_figures import hierarchy_figures
+from omh_mmseg.models.omh.gradient_shares import GradientShares
+from omh_mmseg.models.omh.hierarchy_figures import hierarchy_figures
 from omh_mmseg.registry import MODELS
 
 LIMIT = 0.10

@@ -19,7 +19,7 @@ from pathlib import Path
 from common import REPOSITORY, RESULTS
 from sections import TEXTS, Text
 
-from omh_mmseg.files import replaced_when_complete
+from omh_mmseg.utils.files import replaced_when_complete
 
 PAGE = REPOSITORY / 'docs' / 'benchmarks.md'
 BEGIN, END = '<!-- benchmarks/tables.py writes from here -->', '<!-- to here -->'

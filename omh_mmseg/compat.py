@@ -47,7 +47,10 @@ FAMILIES: dict[str, tuple[Release, ...]] = {
     ),
 }
 STACK = ('mmengine', 'mmcv', 'mmseg', 'mmpretrain')
-STACK_ROOMS = ('apis', 'datasets', 'engine', 'evaluation', 'feature_cache', 'models', 'registry', 'visualization')
+STACK_ROOMS = (
+    'analysis', 'apis', 'datasets', 'engine', 'evaluation', 'feature_cache', 'models', 'preparation', 'registry',
+    'study', 'visualization',
+)  # fmt: skip
 
 
 class StackError(ImportError):

@@ -1,4 +1,4 @@
-"""Shared fixtures: where the golden arrays and the optional shared material are."""
+"""Shared fixtures: where the golden arrays and the optional shared material are, and small image folders."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
+from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN_FILES = ('stego_correlation.npz', 'cluster_lookup.npz', 'metrics.npz', 'dino_vit.npz')
@@ -46,3 +48,81 @@ def golden() -> Callable[[str], dict[str, np.ndarray]]:
             return dict(arrays)
 
     return load
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Path]:
+    """Write a camvid-like folder: ``folder(count=3, labels=True, split='train', size=(40, 60), classes=4)``."""
+
+    def write(
+        count: int = 3,
+        labels: bool = True,
+        split: str = 'train',
+        size: tuple[int, int] = (40, 60),
+        classes: int = 4,
+        suffix: str = '.png',
+        name: str = 'photos',
+    ) -> Path:
+        root = tmp_path / name
+        generator = np.random.default_rng(0)
+        for kind in ('images', 'labels')[: 1 + labels]:
+            (root / kind / split).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            image = generator.integers(0, 256, (*size, 3), dtype=np.uint8)
+            Image.fromarray(image).save(root / 'images' / split / f'{number:03d}{suffix}')
+            if labels:
+                label = generator.integers(0, classes, size).astype(np.uint8)
+                label[0, 0], label[-1, -1] = 255, classes - 1
+                Image.fromarray(label).save(root / 'labels' / split / f'{number:03d}.png')
+        return root
+
+    return write
+
+
+def write_pixels(path: Path, pixels: np.ndarray) -> None:
+    """An image file of these pixels, with its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def cityscapes(tmp_path: Path) -> Callable[..., Path]:
+    """Write Cityscapes below ``cityscapes/``: two cities per split, every label id 0..33 and 255 in each label."""
+
+    def write(size: tuple[int, int] = (64, 129), per_city: int = 2) -> Path:
+        generator = np.random.default_rng(0)
+        root = tmp_path / 'cityscapes'
+        for split, cities in (('train', ('zurich', 'aachen')), ('val', ('lindau', 'frankfurt'))):
+            for city in cities:
+                for number in range(per_city):
+                    stem = f'{split}/{city}/{city}_{number:06d}_000019'
+                    image = generator.integers(0, 256, (*size, 3), dtype=np.uint8)
+                    write_pixels(root / f'leftImg8bit/{stem}_leftImg8bit.png', image)
+                    label = np.resize(np.array([*range(34), 255], np.uint8), size)
+                    write_pixels(root / f'gtFine/{stem}_gtFine_labelIds.png', label)
+                    write_pixels(root / f'gtFine/{stem}_gtFine_labelTrainIds.png', np.zeros(size, np.uint8))
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture
+def potsdam(tmp_path: Path) -> Callable[..., Path]:
+    """Write the patches of IIC below ``potsdam/``: four, all but the last with labels of every value 0..5 and 255."""
+
+    def write(size: tuple[int, int] = (200, 200)) -> Path:
+        generator = np.random.default_rng(0)
+        root = tmp_path / 'potsdam'
+        for kind in ('imgs', 'gt'):
+            (root / kind).mkdir(parents=True)
+        for number in range(4):
+            image = generator.integers(0, 256, (*size, 4), dtype=np.uint8)
+            scipy.io.savemat(root / 'imgs' / f'{number}.mat', dict(img=image))
+            label = np.resize(np.array([*range(6), 255], np.int32), size)
+            if number < 3:
+                scipy.io.savemat(root / 'gt' / f'{number}.mat', dict(gt=label))
+        for name, ids in (('labelled_train', (2, 0)), ('labelled_test', (1,)), ('unlabelled_train', (3,))):
+            (root / f'{name}.txt').write_text(''.join(f'{number}\n' for number in ids))
+        return tmp_path
+
+    return write

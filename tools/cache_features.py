@@ -12,11 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from omh_mmseg.devices import default_device  # noqa: E402
-from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.feature_cache.cached_features import DTYPES  # noqa: E402
 from omh_mmseg.feature_cache.of_model import SPLITS  # noqa: E402
-from omh_mmseg.feature_cache.prepare import describe_features, prepare_features  # noqa: E402
+from omh_mmseg.preparation.features import describe_features, prepare_features  # noqa: E402
+from omh_mmseg.utils.config import add_config_options, read_config  # noqa: E402
+from omh_mmseg.utils.devices import default_device  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--dtype', choices=sorted(DTYPES), help="default: the config's, else float32")
     parser.add_argument('--device', default=default_device(), help='where to compute')
     parser.add_argument('--dry-run', action='store_true', help='only say what would be made and what it needs')
-    launch.add_config_options(parser)
+    add_config_options(parser)
     return parser
 
 
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     options = dict(splits=args.splits, folder=args.folder, dtype=args.dtype, device=args.device)
     try:
-        config = launch.read_config(args.config, args.cfg_options)
+        config = read_config(args.config, args.cfg_options)
         if args.dry_run:
             print(describe_features(config, **options))
             return

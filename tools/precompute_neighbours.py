@@ -12,10 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from omh_mmseg.datasets.neighbour_search import SEARCHES  # noqa: E402
-from omh_mmseg.datasets.prepare_neighbours import describe_neighbours, prepare_neighbours  # noqa: E402
-from omh_mmseg.devices import default_device  # noqa: E402
-from omh_mmseg.engine import launch  # noqa: E402
+from omh_mmseg.datasets.neighbours.search import SEARCHES  # noqa: E402
+from omh_mmseg.preparation.neighbours import describe_neighbours, prepare_neighbours  # noqa: E402
+from omh_mmseg.utils.config import add_config_options, read_config  # noqa: E402
+from omh_mmseg.utils.devices import default_device  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--force', action='store_true', help='replace an index that is there')
     parser.add_argument('--if-missing', action='store_true', help='keep an index that fits, even with --force')
     parser.add_argument('--dry-run', action='store_true', help='only say what would be made and what it needs')
-    launch.add_config_options(parser)
+    add_config_options(parser)
     return parser.parse_args()
 
 
@@ -57,7 +57,7 @@ def main() -> None:
         search=args.search,
     )
     try:
-        cfg = launch.read_config(args.config, args.cfg_options)
+        cfg = read_config(args.config, args.cfg_options)
         if args.dry_run:
             print(describe_neighbours(cfg, **options))
             return

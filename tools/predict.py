@@ -9,8 +9,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from omh_mmseg.apis import SegmentationInferencer, draw_prediction_grid, find_images, predict_images  # noqa: E402
-from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.evaluation.protocols import known_protocols  # noqa: E402
+from omh_mmseg.utils.config import add_config_options  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--flip', action=argparse.BooleanOptionalAction, help='average with the mirrored image')
     parser.add_argument('--batch-size', type=int, default=1, help='images of one size taken together')
     parser.add_argument('--device', help='e.g. cpu or cuda:1; default: the first GPU, else the CPU')
-    launch.add_config_options(parser)
+    add_config_options(parser)
     return parser
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from omh_mmseg.datasets.preparation import (  # noqa: E402
+from omh_mmseg.preparation.downloads import (  # noqa: E402
     plan_cityscapes27,
     plan_coco_stuff27,
     plan_potsdam3,

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmengine.config import DictAction  # noqa: E402
 
-from omh_mmseg.datasets.prepare_five_crop import describe_five_crop, prepare_five_crop  # noqa: E402
-from omh_mmseg.engine import launch  # noqa: E402
+from omh_mmseg.preparation.five_crop import describe_five_crop, prepare_five_crop  # noqa: E402
+from omh_mmseg.utils.config import read_config  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,7 +40,7 @@ def main() -> None:
     """Write the crops and say where they are."""
     args = parse_args()
     try:
-        cfg = launch.read_config(args.config, args.cfg_options)
+        cfg = read_config(args.config, args.cfg_options)
         if args.dry_run:
             print(describe_five_crop(cfg, args.out, args.split, args.quality))
             return

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import omh_mmseg  # noqa: E402, F401  makes mmpretrain importable
 from omh_mmseg.datasets.scenes.store import prepare_scenes  # noqa: E402
-from omh_mmseg.files import replaced_when_complete  # noqa: E402
+from omh_mmseg.utils.files import replaced_when_complete  # noqa: E402
 
 
 def run_in_bfloat16(model: torch.nn.Module) -> None:

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.evaluation.protocols import known_protocols, resolve  # noqa: E402
+from omh_mmseg.utils.config import check_checkpoint, check_config  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,8 +43,8 @@ def main() -> None:
             resolve(args.protocol)
         elif args.no_crf or args.no_flip:
             raise ValueError('--no-crf and --no-flip change a protocol; name it with --protocol')
-        launch.check_config(args.config)
-        launch.check_checkpoint(args.checkpoint)
+        check_config(args.config)
+        check_checkpoint(args.checkpoint)
         config = launch.load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
         if args.show or args.show_dir:
             launch.draw_predictions(config, args.show, args.show_dir, args.wait_time)

@@ -17,14 +17,15 @@ from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import _load_checkpoint
 from mmseg.structures import SegDataSample
 
-from omh_mmseg.datasets.base import first_few, run_pipeline
+from omh_mmseg.datasets.base import run_pipeline
 from omh_mmseg.datasets.folder import IMAGE_SUFFIXES
-from omh_mmseg.devices import check_device, default_device
-from omh_mmseg.engine import launch
 from omh_mmseg.evaluation.protocols import LABELS, apply_protocol
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.registry import DATASETS, MODELS
 from omh_mmseg.transport import Hierarchy
+from omh_mmseg.utils.config import check_checkpoint, read_config
+from omh_mmseg.utils.devices import check_device, default_device
+from omh_mmseg.utils.text import first_few
 
 Image = str | os.PathLike[str] | np.ndarray
 STATISTICS = ('assignment.', 'iteration')
@@ -74,13 +75,13 @@ def init_model(
         ValueError: The weights are not those of the config's model, or there is no such device.
     """
     if not isinstance(config, Config):
-        config = launch.read_config(os.fspath(config), options)
+        config = read_config(os.fspath(config), options)
     elif options:
         config.merge_from_dict(dict(options))
     device = default_device() if device is None else device
     check_device(device)
     checkpoint = os.fspath(checkpoint)
-    launch.check_checkpoint(checkpoint)
+    check_checkpoint(checkpoint)
     init_default_scope(config.get('default_scope', 'mmseg'))
     model = MODELS.build(config.model)
     loaded = _load_checkpoint(checkpoint, map_location='cpu')
@@ -132,7 +133,7 @@ class SegmentationInferencer:
         if batch_size < 1:
             raise ValueError(f'batch_size must be at least 1; got {batch_size}.')
         if not isinstance(config, Config):
-            config = launch.read_config(os.fspath(config), options)
+            config = read_config(os.fspath(config), options)
         elif options:
             config.merge_from_dict(dict(options))
         if protocol is not None:

@@ -15,9 +15,9 @@ from PIL import Image
 from rich.progress import track
 
 from omh_mmseg.apis.inference import Segmentation, SegmentationInferencer
-from omh_mmseg.evaluation.matching import UNMATCHED
 from omh_mmseg.evaluation.protocols import protocol_of_config
-from omh_mmseg.files import replaced_when_complete
+from omh_mmseg.structures.assignment import UNMATCHED
+from omh_mmseg.utils.files import replaced_when_complete
 from omh_mmseg.visualization import cluster_palettes, distinct_colours, match_colours
 from omh_mmseg.visualization.local_visualizer import fit_image
 

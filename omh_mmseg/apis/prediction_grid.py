@@ -13,8 +13,8 @@ from mmengine.logging import MMLogger
 
 from omh_mmseg.apis.inference import SegmentationInferencer
 from omh_mmseg.apis.prediction_files import NO_CLASS, class_palette, head_palettes
-from omh_mmseg.evaluation.matching import UNMATCHED
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.structures.assignment import UNMATCHED
 from omh_mmseg.visualization import draw_segmentation_grid
 from omh_mmseg.visualization.local_visualizer import fit_image
 

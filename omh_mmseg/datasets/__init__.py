@@ -4,10 +4,11 @@ from omh_mmseg.datasets.base import numbered_palette
 from omh_mmseg.datasets.cityscapes27 import Cityscapes27
 from omh_mmseg.datasets.coco_stuff27 import COCOStuff27
 from omh_mmseg.datasets.demo_scenes import DemoScenes
+from omh_mmseg.datasets.five_crop.wrapper import FiveCrop
 from omh_mmseg.datasets.folder import FolderSegDataset
 from omh_mmseg.datasets.mat_files import MatImageBackend
+from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
 from omh_mmseg.datasets.potsdam3 import Potsdam3
-from omh_mmseg.datasets.shared_options import apply_shared_options
 from omh_mmseg.datasets.transforms import (
     CentreCrop,
     FiveCropPatch,
@@ -15,7 +16,6 @@ from omh_mmseg.datasets.transforms import (
     ResizeShortSide,
     ResizeToCover,
 )
-from omh_mmseg.datasets.wrappers import FiveCrop, NeighbourPairs
 
 __all__ = [
     'COCOStuff27',
@@ -31,6 +31,5 @@ __all__ = [
     'Potsdam3',
     'ResizeShortSide',
     'ResizeToCover',
-    'apply_shared_options',
     'numbered_palette',
 ]

@@ -104,7 +104,3 @@ def data_item(image: str, label: str | None) -> dict[str, str]:
     return dict(img_path=image) if label is None else dict(img_path=image, seg_map_path=label)
 
 
-def first_few(names: list[str], limit: int = 3) -> str:
-    """The first names of a list and how many more there are, for error messages."""
-    more = f' and {len(names) - limit} more' if len(names) > limit else ''
-    return ', '.join(names[:limit]) + more

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from omh_mmseg.datasets.granularity import Granularity
 from omh_mmseg.datasets.layouts import IGNORE, Layout, LayoutSegDataset
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.structures.granularity import Granularity
 
 FIRST_CLASS = 7
 # Label id -> class, METHODS.md B.2. The licence plates, id -1, are stored as 255 where they are stored at all.

@@ -8,9 +8,9 @@ import numpy as np
 from mmseg.datasets import COCOStuffDataset
 
 from omh_mmseg.datasets.base import numbered_palette
-from omh_mmseg.datasets.granularity import Granularity
 from omh_mmseg.datasets.layouts import IGNORE, Layout, LayoutSegDataset
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.structures.granularity import Granularity
 
 # Raw value 0..181 of the stuff-thing maps -> class, METHODS.md B.1.
 RAW_TO_27 = (

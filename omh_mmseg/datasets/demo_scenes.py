@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from omh_mmseg.datasets.base import FileSegDataset, data_item
-from omh_mmseg.datasets.granularity import Granularity
 from omh_mmseg.datasets.scenes import HIERARCHY, LEVELS, SPLITS
 from omh_mmseg.datasets.scenes.store import prepare_scenes
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.structures.granularity import Granularity
 
 __all__ = ['HIERARCHY', 'DemoScenes']
 

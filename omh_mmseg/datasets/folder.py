@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from omh_mmseg.datasets.base import FileSegDataset, data_item, first_few, numbered_palette
+from omh_mmseg.datasets.base import FileSegDataset, data_item, numbered_palette
 from omh_mmseg.datasets.transforms.loading import IGNORE, read_label
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.utils.text import first_few
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 LABELS = ('auto', 'required', 'none')

@@ -5,68 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from omh_mmseg.datasets.base import first_few
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.structures.granularity import NO_CLASS, Granularity
+from omh_mmseg.utils.text import first_few
 
-NO_CLASS = 255
 ONLY_NAME = 'class'
 """Name of the granularity of a data set that has no other."""
 
 
-@dataclass(frozen=True)
-class Granularity:
-    """One set of classes that a data set's labels can be read as.
-
-    Attributes:
-        name: Value of the data set's ``level``.
-        classes: Names.
-        table: (finest labels,) class of each of the finest labels; 255 for none.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    table: np.ndarray
-
-    def __post_init__(self) -> None:
-        table = np.asarray(self.table, dtype=np.int64)
-        if ((table < 0) | ((table >= len(self.classes)) & (table != NO_CLASS))).any():
-            raise ValueError(
-                f'the table of {self.name!r} must hold classes in 0..{len(self.classes) - 1}, or {NO_CLASS} for none; '
-                f'got {sorted(set(table.tolist()))}'
-            )
-        object.__setattr__(self, 'table', table)
-
-    def merge(self, counts: np.ndarray) -> np.ndarray:
-        """Sum the columns of (clusters, finest labels) counts by class: (clusters, classes)."""
-        counts = np.asarray(counts)
-        merged = np.zeros((len(counts), len(self.classes)), counts.dtype)
-        known = self.table != NO_CLASS
-        np.add.at(merged.T, self.table[known], counts.T[known])
-        return merged
-
-    def parents_in(self, coarser: Granularity) -> np.ndarray:
-        """Class of the coarser (or the same) granularity that holds each class of this one, (classes,).
-
-        Raises:
-            ValueError: A class has finest labels of several coarser classes, or of none.
-        """
-        parents = np.empty(len(self.classes), dtype=np.int64)
-        for number, name in enumerate(self.classes):
-            found = set(coarser.table[self.table == number].tolist())
-            if len(found) != 1 or NO_CLASS in found:
-                names = [coarser.classes[parent] for parent in sorted(found - {NO_CLASS})]
-                raise ValueError(
-                    f'{name!r} of {self.name!r} lies in {len(names)} classes of {coarser.name!r}'
-                    f'{f" ({first_few(names)})" if names else ""}; a hierarchy needs exactly one'
-                )
-            (parents[number],) = found
-        return parents
 
 
 def finest_labels(
@@ -137,12 +88,3 @@ def read_groups(path: str | os.PathLike[str], classes: Sequence[str]) -> tuple[G
     return tuple(found)
 
 
-def granularity_of_levels(sizes: Sequence[int], granularities: Sequence[Granularity]) -> list[Granularity]:
-    """For each level of clusters the granularity with the number of classes that is nearest, by ratio.
-
-    Args:
-        sizes: Numbers of clusters, growing.
-        granularities: Coarsest first.
-    """
-    logs = np.log([len(one.classes) for one in granularities])
-    return [granularities[int(np.abs(logs - np.log(size)).argmin())] for size in sizes]

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from omh_mmseg.datasets.base import FileSegDataset, data_item, first_few, numbered_palette
-from omh_mmseg.datasets.granularity import Granularity
+from omh_mmseg.datasets.base import FileSegDataset, data_item, numbered_palette
+from omh_mmseg.structures.granularity import Granularity
+from omh_mmseg.utils.text import first_few
 
 IGNORE = 255
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from omh_mmseg.datasets.granularity import Granularity
 from omh_mmseg.datasets.layouts import IGNORE, Layout, LayoutSegDataset
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.structures.granularity import Granularity
 
 CLASSES = ('roads and cars', 'buildings and clutter', 'trees and vegetation')
 PALETTE = [[255, 255, 255], [0, 0, 255], [0, 255, 0]]

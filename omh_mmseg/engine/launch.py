@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -11,16 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
-from omh_mmseg.datasets.shared_options import apply_shared_options
 from omh_mmseg.evaluation.protocols import Protocol, apply_protocol, resolve
-from omh_mmseg.models.segmentors.prediction_options import PredictionOptions
+from omh_mmseg.models.prediction.options import PredictionOptions
+from omh_mmseg.utils.config import add_config_options, read_config
 
 _PROTOCOL_KEYS = ('model.test_cfg.', 'test_pipeline', 'test_dataloader.dataset.pipeline', 'test_evaluator')
 LATEST = 'last_checkpoint'
@@ -34,15 +33,6 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
 
 
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cfg-options``."""
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='settings that replace those of the config, e.g. model.decode_head.channels=90; lists as key="[a,b]"',
-    )
 
 
 def build_runner(config: Config) -> Any:
@@ -86,29 +76,8 @@ def load_config(
     return config
 
 
-def read_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
-    """Read a config file and replace settings, without touching a work directory.
-
-    Raises:
-        FileNotFoundError: No such config file; the message names similar ones beside it.
-    """
-    check_config(path)
-    config = Config.fromfile(path)
-    if options:
-        config.merge_from_dict(dict(options))
-        apply_shared_options(config, options)
-    return config
 
 
-def check_config(path: str) -> None:
-    """Raise FileNotFoundError, with similar names, if ``path`` is not a config file."""
-    if Path(path).is_file():
-        return
-    folder = Path(path).parent
-    names = sorted(file.name for file in folder.glob('*.py')) if folder.is_dir() else []
-    close = difflib.get_close_matches(Path(path).name, names, n=3)
-    hint = f'; did you mean {" or ".join(str(folder / name) for name in close)}?' if close else ''
-    raise FileNotFoundError(f'there is no config file {path} (looked from {Path.cwd()}){hint}')
 
 
 def check_work_dir(work_dir: str) -> None:
@@ -128,14 +97,6 @@ def check_work_dir(work_dir: str) -> None:
         ) from error
 
 
-def check_checkpoint(path: str) -> None:
-    """Raise FileNotFoundError, naming what is there, if a local checkpoint does not exist; addresses pass."""
-    if '://' in path or Path(path).is_file():
-        return
-    folder = Path(path).parent
-    there = sorted(file.name for file in folder.glob('*.pth')) if folder.is_dir() else []
-    hint = f'; {folder} holds {", ".join(there)}' if there else f'; {folder} holds no .pth file'
-    raise FileNotFoundError(f'there is no checkpoint {path}{hint}')
 
 
 def use_mixed_precision(config: Config) -> None:

@@ -12,8 +12,8 @@ from mmengine.dist import all_gather_object
 from mmengine.logging import MMLogger
 from PIL import Image
 
-from omh_mmseg.evaluation.matching import UNMATCHED
-from omh_mmseg.files import replaced_when_complete
+from omh_mmseg.structures.assignment import UNMATCHED
+from omh_mmseg.utils.files import replaced_when_complete
 
 MAX_PNG_VALUE = 255
 NO_CLASS = 255

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from prettytable import PrettyTable
 
-from omh_mmseg.evaluation.matching import UNMATCHED, SegmentationScores
-from omh_mmseg.files import replaced_when_complete
+from omh_mmseg.evaluation.scores import SegmentationScores
+from omh_mmseg.structures.assignment import UNMATCHED
+from omh_mmseg.utils.files import replaced_when_complete
 
 
 def describe_scores(

@@ -20,13 +20,13 @@ from mmengine.logging import MMLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from omh_mmseg.datasets.neighbour_search import progress_bar
 from omh_mmseg.feature_cache.cached_features import DTYPES, SAMPLE, CachedFeatures
 from omh_mmseg.feature_cache.fingerprint import cache_fingerprint, fingerprint_key, random_transforms, transforms_of
 from omh_mmseg.feature_cache.items import check_item, packed
 from omh_mmseg.feature_cache.store import ALIGNMENT, RECORD, FieldFile, ProcessLock
-from omh_mmseg.files import replaced_when_complete
-from omh_mmseg.models.frozen_inputs import FrozenInputs
+from omh_mmseg.structures.frozen_inputs import FrozenInputs
+from omh_mmseg.utils.files import replaced_when_complete
+from omh_mmseg.utils.progress import progress_bar
 
 FEATURES, WEIGHTS, MIRRORED = 'features', 'weights', 'mirrored'
 PROBED_ITEMS = 3

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omh_mmseg.datasets.wrappers.base import DatasetWrapper, positive_index
+from omh_mmseg.datasets.wrapper import DatasetWrapper, positive_index
 from omh_mmseg.feature_cache.items import unpacked
 from omh_mmseg.feature_cache.store import FieldFile
-from omh_mmseg.models.frozen_inputs import FrozenItem
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.structures.frozen_inputs import FrozenItem
 
 SAMPLE = 'sample'
 DTYPES = dict(float32=torch.float32, float16=torch.float16, bfloat16=torch.bfloat16)

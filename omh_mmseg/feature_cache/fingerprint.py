@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from omh_mmseg.datasets.neighbour_index import model_fingerprint
+from omh_mmseg.datasets.fingerprint import model_fingerprint
 
 FORMAT = 1
 RANDOM_NAMES = ('Random', 'PhotoMetric', 'AutoAugment', 'TrivialAugment', 'AugMix', 'MixUp', 'Mosaic', 'GenerateEdge')

@@ -10,9 +10,9 @@ from mmseg.models import SegDataPreProcessor
 from mmseg.utils import SampleList, stack_batch
 from torch import Tensor
 
-from omh_mmseg.models.frozen_inputs import FrozenInputs, FrozenItem
-from omh_mmseg.precision import widened
 from omh_mmseg.registry import MODELS
+from omh_mmseg.structures.frozen_inputs import FrozenInputs, FrozenItem
+from omh_mmseg.utils.precision import widened
 
 
 @MODELS.register_module()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omh_mmseg.files import replaced_when_complete
+from omh_mmseg.utils.files import replaced_when_complete
 
 FORMAT_VERSION = 1
 

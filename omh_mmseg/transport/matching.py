@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from omh_mmseg.precision import wide_dtype
+from omh_mmseg.utils.precision import wide_dtype
 
 DIRECTIONS = ('fine_to_coarse', 'coarse_to_fine', 'both')
 CONDITIONINGS = ('row', 'none')

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from omh_mmseg.evaluation.matching import UNMATCHED
+from omh_mmseg.structures.assignment import UNMATCHED
 
 if TYPE_CHECKING:
     from omh_mmseg.transport import Hierarchy

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from omh_mmseg.evaluation.matching import UNMATCHED
+from omh_mmseg.structures.assignment import UNMATCHED
 from omh_mmseg.visualization.figures import NOTE_COLOUR, TEXT_COLOUR, TEXT_SIZE, TITLE_SIZE, new_figure, save_figure
 
 _TOP, _BOTTOM, _RIGHT, _BAR = 0.45, 0.95, 1.0, 0.15  # inches

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from omh_mmseg.files import replaced_when_complete
+from omh_mmseg.utils.files import replaced_when_complete
 
 DPI = 130
 TITLE_SIZE = 11

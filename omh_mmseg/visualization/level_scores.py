@@ -33,7 +33,7 @@ def draw_level_scores(path: str | os.PathLike[str], rows: Sequence[Mapping[str, 
 
     Args:
         path: PNG to write.
-        rows: Of `omh_mmseg.evaluation.tables.summarise` over those of `level_scores`: ``head``, ``clusters``,
+        rows: Of `omh_mmseg.utils.tables.summarise` over those of `level_scores`: ``head``, ``clusters``,
             ``labels``, ``classes``, ``runs``, and each figure with its ``_spread``.
 
     Returns:

@@ -15,8 +15,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
-from omh_mmseg.evaluation.assignment_file import META_KEY
 from omh_mmseg.registry import VISUALIZERS
+from omh_mmseg.structures.assignment import META_KEY
 from omh_mmseg.visualization.colours import distinct_colours
 
 IGNORE_INDEX = 255

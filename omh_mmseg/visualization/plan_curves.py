@@ -33,7 +33,7 @@ def draw_plan_training(path: str | os.PathLike[str], runs: Mapping[str, Sequence
 
     Args:
         path: PNG to write.
-        runs: Rows of `omh_mmseg.evaluation.plan_figures.training_figures` by name of the run. With several, each is a
+        runs: Rows of `omh_mmseg.analysis.plans.training_figures` by name of the run. With several, each is a
             thin line and their mean, over the steps that all have, a thick one.
 
     Returns:

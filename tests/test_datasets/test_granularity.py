@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from mmseg.datasets import COCOStuffDataset
 
 from omh_mmseg.datasets import Cityscapes27, COCOStuff27, DemoScenes, Potsdam3
-from omh_mmseg.datasets.granularity import Granularity, finest_labels, granularity_of_levels, read_groups
+from omh_mmseg.datasets.granularity import finest_labels, read_groups
 from omh_mmseg.datasets.scenes import HIERARCHY
+from omh_mmseg.structures.granularity import Granularity, granularity_of_levels
 
 
 def test_tables_of_the_published_sets():

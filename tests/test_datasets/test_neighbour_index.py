@@ -8,19 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from omh_mmseg.datasets import neighbour_index
-from omh_mmseg.datasets.neighbour_index import (
-    NeighbourIndex,
-    command_to_remake,
+from omh_mmseg.datasets.fingerprint import (
     compare_fingerprints,
     dataset_fingerprint,
     model_fingerprint,
-    resolve_index_path,
     state_dict_digest,
-    suggested_command,
 )
-from omh_mmseg.files import replaced_when_complete
+from omh_mmseg.datasets.neighbours import index as neighbour_index
+from omh_mmseg.datasets.neighbours.index import NeighbourIndex, command_to_remake, resolve_index_path
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.utils.files import replaced_when_complete
+from omh_mmseg.utils.text import suggested_command
 
 
 def test_file_round_trip(tmp_path, monkeypatch):

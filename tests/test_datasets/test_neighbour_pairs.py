@@ -10,9 +10,10 @@ from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 
 from omh_mmseg.datasets import NeighbourPairs
-from omh_mmseg.datasets.neighbour_index import NeighbourIndex, dataset_fingerprint
-from omh_mmseg.files import replaced_when_complete
+from omh_mmseg.datasets.fingerprint import dataset_fingerprint
+from omh_mmseg.datasets.neighbours.index import NeighbourIndex
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.utils.files import replaced_when_complete
 
 PIPELINE = [
     dict(type='LoadImageFromFile', imdecode_backend='pillow'),

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from omh_mmseg.datasets import neighbour_search
-from omh_mmseg.datasets.neighbour_features import channel_masks, pooled_features
-from omh_mmseg.datasets.neighbour_search import build_neighbour_index, neighbour_blocks, search_memory
+from omh_mmseg.datasets.neighbours import search as neighbour_search
+from omh_mmseg.datasets.neighbours.features import channel_masks, pooled_features
+from omh_mmseg.datasets.neighbours.search import build_neighbour_index, neighbour_blocks, search_memory
 
 
 @pytest.fixture

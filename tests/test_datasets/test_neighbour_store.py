@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from omh_mmseg.datasets.neighbour_store import PartialIndex, RowFile, discard_partial, partial_progress
+from omh_mmseg.datasets.neighbours.store import PartialIndex, RowFile, discard_partial, partial_progress
 
 FINGERPRINT = dict(items=5, images='abc')
 

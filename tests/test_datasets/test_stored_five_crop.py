@@ -15,10 +15,10 @@ from mmengine.logging import MMLogger
 from PIL import Image
 
 from omh_mmseg.datasets import FiveCrop
-from omh_mmseg.datasets import prepare_five_crop as module
-from omh_mmseg.datasets.neighbour_index import dataset_fingerprint
-from omh_mmseg.datasets.prepare_five_crop import describe_five_crop, prepare_five_crop
-from omh_mmseg.datasets.stored_crops import CropManifest
+from omh_mmseg.datasets.fingerprint import dataset_fingerprint
+from omh_mmseg.datasets.five_crop.stored import CropManifest
+from omh_mmseg.preparation import five_crop as module
+from omh_mmseg.preparation.five_crop import describe_five_crop, prepare_five_crop
 from omh_mmseg.registry import DATASETS
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'prepare_five_crop.py'

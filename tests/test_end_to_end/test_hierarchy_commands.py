@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from omh_mmseg.evaluation.tables import read_csv
+from omh_mmseg.utils.tables import read_csv
 
 TOOLS = 'analysis_tools'
 

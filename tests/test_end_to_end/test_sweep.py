@@ -18,8 +18,8 @@ from mmengine.registry import DefaultScope, init_default_scope
 from PIL import Image
 
 import omh_mmseg  # noqa: F401
-from omh_mmseg.engine.run_process import locked
 from omh_mmseg.registry import MODELS
+from omh_mmseg.study.process import locked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / 'configs'

@@ -17,11 +17,12 @@ from mmseg.structures import SegDataSample
 from torch.utils.data import Dataset
 
 import omh_mmseg  # noqa: F401
-from omh_mmseg.engine.fit_assignment import fit_assignment, split_dataset
+from omh_mmseg.apis.assignment import fit_assignment
 from omh_mmseg.engine.hooks.assignment_hook import find_assignment
-from omh_mmseg.evaluation import read_assignment
-from omh_mmseg.models import ClusterAssignment
+from omh_mmseg.models.prediction import ClusterAssignment
 from omh_mmseg.registry import DATASETS, MODELS
+from omh_mmseg.structures.assignment import read_assignment
+from omh_mmseg.utils.config import split_dataset
 
 CLUSTER_OF = torch.tensor([2, 0, 1])
 HOOKS = dict(assignment=dict(type='AssignmentHook'), score_report=dict(type='ScoreReportHook'))

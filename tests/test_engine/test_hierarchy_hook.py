@@ -9,7 +9,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from omh_mmseg.engine.hooks import HierarchyHook
-from omh_mmseg.models.decode_heads import OMHHead
+from omh_mmseg.models.omh import OMHHead
 from omh_mmseg.registry import HOOKS
 from omh_mmseg.transport import Hierarchy
 

@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 
 from omh_mmseg.engine import launch
+from omh_mmseg.utils.config import check_checkpoint
 
 
 @pytest.fixture
@@ -47,12 +48,12 @@ class TestCheckpoint:
     def test_missing_names_what_is_there(self, tmp_path: Path) -> None:
         (tmp_path / 'iter_500.pth').touch()
         with pytest.raises(FileNotFoundError, match='holds iter_500.pth'):
-            launch.check_checkpoint(str(tmp_path / 'iter_400.pth'))
+            check_checkpoint(str(tmp_path / 'iter_400.pth'))
 
     def test_addresses_and_files_pass(self, tmp_path: Path) -> None:
         (tmp_path / 'a.pth').touch()
-        launch.check_checkpoint(str(tmp_path / 'a.pth'))
-        launch.check_checkpoint('https://host.invalid/a.pth')
+        check_checkpoint(str(tmp_path / 'a.pth'))
+        check_checkpoint('https://host.invalid/a.pth')
 
 
 class TestSwitches:

@@ -10,13 +10,10 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 from torch import nn
 
-from omh_mmseg.datasets.neighbour_index import (
-    NeighbourIndex,
-    dataset_fingerprint,
-    model_fingerprint,
-)
-from omh_mmseg.files import replaced_when_complete
+from omh_mmseg.datasets.fingerprint import dataset_fingerprint, model_fingerprint
+from omh_mmseg.datasets.neighbours.index import NeighbourIndex
 from omh_mmseg.registry import DATASETS, HOOKS
+from omh_mmseg.utils.files import replaced_when_complete
 
 
 @pytest.fixture

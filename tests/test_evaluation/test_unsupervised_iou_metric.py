@@ -19,8 +19,8 @@ from omh_mmseg.evaluation import (
     confusion_matrix,
     normalised_mutual_information,
     scores_from_confusion,
-    write_assignment,
 )
+from omh_mmseg.structures.assignment import write_assignment
 
 
 def test_registered_in_mmseg() -> None:

@@ -190,7 +190,7 @@ def train(tmp_path: Path) -> Callable[[Config], tuple[Runner, list[dict[str, flo
     count = [0]
 
     def run(config: Config) -> tuple[Runner, list[dict[str, float]]]:
-        from omh_mmseg.datasets.prepare_neighbours import prepare_neighbours
+        from omh_mmseg.preparation.neighbours import prepare_neighbours
 
         count[0] += 1
         if config.model.type == 'STEGO':

@@ -22,8 +22,8 @@ from PIL import Image
 
 from omh_mmseg.feature_cache import CachedFeatures, FeatureCache, FrozenPart, build, store
 from omh_mmseg.feature_cache.build import features_alone
-from omh_mmseg.models.frozen_inputs import FrozenInputs
 from omh_mmseg.registry import DATASETS, MODELS, TRANSFORMS
+from omh_mmseg.structures.frozen_inputs import FrozenInputs
 
 ITEMS, BATCH = 10, 3
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omh_mmseg.datasets.neighbour_index import NeighbourIndex
-from omh_mmseg.datasets.prepare_neighbours import prepare_neighbours
+from omh_mmseg.datasets.neighbours.index import NeighbourIndex
+from omh_mmseg.preparation.neighbours import prepare_neighbours
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'cache_features.py'
 

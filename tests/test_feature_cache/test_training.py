@@ -13,7 +13,7 @@ import torch
 from mmengine.runner import Runner
 
 from omh_mmseg.feature_cache import CachedFeatures
-from omh_mmseg.models.frozen_inputs import FrozenItem
+from omh_mmseg.structures.frozen_inputs import FrozenItem
 
 CASES = [('stego', True, 2), ('hp', True, 0), ('smooseg', False, 2)]
 OTHERS = [

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.logging import MMLogger
 
-from omh_mmseg.datasets.neighbour_index import model_fingerprint
+from omh_mmseg.datasets.fingerprint import model_fingerprint
 from omh_mmseg.models.backbones import FrozenBackbone, frozen_backbone
 from omh_mmseg.registry import MODELS
 

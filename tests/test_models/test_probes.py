@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from omh_mmseg.models.decode_heads import ClusterProbe, LinearProbe, centre_scores
+from omh_mmseg.models.decode_heads import ClusterProbe, LinearProbe
+from omh_mmseg.models.utils.similarity import centre_scores
 from omh_mmseg.registry import MODELS
 
 

@@ -15,8 +15,8 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from omh_mmseg.models.decode_heads import omh_head
-from omh_mmseg.models.photometric_view import PhotometricView
+from omh_mmseg.models.omh import head as omh_head
+from omh_mmseg.models.utils.photometric_view import PhotometricView
 from omh_mmseg.registry import MODELS
 
 ASKING = {
@@ -97,7 +97,7 @@ def test_a_step_asks_for_no_value(host, omh, tiny_vit, monkeypatch):
     inputs = dict(anchor=images, neighbour=images.flip(0)) if host == 'STEGO' else images
     labelled = SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, 4, (1, 32, 32))))
     waiting = Waiting()
-    hierarchy_figures = importlib.import_module('omh_mmseg.models.decode_heads.hierarchy_figures')
+    hierarchy_figures = importlib.import_module('omh_mmseg.models.omh.hierarchy_figures')
     # The solver and the judgement of its plans get copies on the host.
     for module, name in ((omh_head, 'hierarchy_plans'), (hierarchy_figures, 'diagnose_plan')):
         function = getattr(module, name)

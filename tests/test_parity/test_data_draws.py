@@ -13,9 +13,10 @@ from mmengine.runner import Runner
 from PIL import Image
 from scipy.stats import chi2_contingency, chisquare
 
-from omh_mmseg.datasets.neighbour_index import NeighbourIndex, dataset_fingerprint
-from omh_mmseg.files import replaced_when_complete
+from omh_mmseg.datasets.fingerprint import dataset_fingerprint
+from omh_mmseg.datasets.neighbours.index import NeighbourIndex
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.utils.files import replaced_when_complete
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 ITEMS, COLUMNS, NEIGHBOURS = 12, 10, 7

@@ -21,7 +21,7 @@ from straight_line_stego import normalised
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from omh_mmseg.models.photometric_view import PhotometricView
+from omh_mmseg.models.utils.photometric_view import PhotometricView
 from omh_mmseg.registry import HOOKS, MODELS
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'hp_vit-s8_cityscapes.py'

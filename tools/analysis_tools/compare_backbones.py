@@ -21,8 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from omh_mmseg.engine import launch  # noqa: E402
-from omh_mmseg.engine.backbone_table import comparison_table  # noqa: E402
-from omh_mmseg.engine.compare_backbones import compare_backbones, parse_contender  # noqa: E402
+from omh_mmseg.study.backbone_table import comparison_table  # noqa: E402
+from omh_mmseg.study.backbones import compare_backbones, parse_contender  # noqa: E402
+from omh_mmseg.utils.config import add_config_options, check_config  # noqa: E402
 
 BLOCKS = ROOT / 'configs' / '_base_' / 'models' / 'backbones'
 
@@ -35,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='seeds of the runs of each backbone')
     parser.add_argument('--work-dir', default='work_dirs/compare_backbones', help='folder of runs, table and picture')
     parser.add_argument('--timed-images', type=int, default=20, help='images whose prediction is timed')
-    launch.add_config_options(parser)
+    add_config_options(parser)
     return parser
 
 
@@ -43,7 +44,7 @@ def main() -> None:
     """Run the command."""
     args = build_parser().parse_args()
     try:
-        launch.check_config(args.config)
+        check_config(args.config)
         launch.check_work_dir(args.work_dir)
         contenders = [parse_contender(text, BLOCKS) for text in args.backbones]
         runs = compare_backbones(

@@ -15,10 +15,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from omh_mmseg.apis import init_model  # noqa: E402
-from omh_mmseg.engine import launch  # noqa: E402
-from omh_mmseg.engine.compare_protocols import compare_protocols, protocol_table  # noqa: E402
+from omh_mmseg.apis.protocols import compare_protocols, protocol_table  # noqa: E402
 from omh_mmseg.evaluation.protocols import known_protocols, resolve  # noqa: E402
-from omh_mmseg.files import replaced_when_complete  # noqa: E402
+from omh_mmseg.utils.config import add_config_options, read_config  # noqa: E402
+from omh_mmseg.utils.files import replaced_when_complete  # noqa: E402
 
 # METHODS.md 10.6: no CRF and no flip, CRF alone, both.
 DEFAULT = ['mmseg', 'stego-no-crf-no-flip', 'stego-no-crf', 'hp', 'stego']
@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--protocols', nargs='+', default=DEFAULT, metavar='NAME', help=known_protocols())
     parser.add_argument('--out', help='JSON file to write')
     parser.add_argument('--device', help='e.g. cpu or cuda:1; default: the first GPU, else the CPU')
-    launch.add_config_options(parser)
+    add_config_options(parser)
     return parser
 
 
@@ -42,7 +42,7 @@ def main() -> None:
     try:
         for name in args.protocols:
             resolve(name)
-        config = launch.read_config(args.config, args.cfg_options)
+        config = read_config(args.config, args.cfg_options)
         model = init_model(config, args.checkpoint, args.device)
         rows = compare_protocols(model, config, args.protocols, args.cfg_options)
         if args.out:

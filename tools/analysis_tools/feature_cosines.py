@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader  # noqa: E402
 from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.models.losses import super_permutation  # noqa: E402
 from omh_mmseg.registry import DATASETS, MODELS  # noqa: E402
+from omh_mmseg.utils.config import read_config  # noqa: E402
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -41,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     args = build_parser().parse_args(argv)
-    config = launch.read_config(args.config, args.cfg_options)
+    config = read_config(args.config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmseg'))
     torch.manual_seed(args.seed)
     model = MODELS.build(config.model)

@@ -15,9 +15,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from omh_mmseg.apis.assignment import fit_assignment
 from omh_mmseg.engine import launch  # noqa: E402
-from omh_mmseg.engine.fit_assignment import SPLITS, fit_assignment  # noqa: E402
-from omh_mmseg.evaluation.matching import MATCHINGS  # noqa: E402
+from omh_mmseg.evaluation.scores import MATCHINGS  # noqa: E402
+from omh_mmseg.utils.config import SPLITS, check_checkpoint, check_config  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,8 +41,8 @@ def main() -> None:
     args = build_parser().parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     try:
-        launch.check_config(args.config)
-        launch.check_checkpoint(args.checkpoint)
+        check_config(args.config)
+        check_checkpoint(args.checkpoint)
         config = launch.load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
         found = fit_assignment(
             config, args.checkpoint, args.out, args.split, args.images, args.matching, args.save

@@ -13,9 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from omh_mmseg.engine import launch  # noqa: E402
-from omh_mmseg.engine.hierarchy_analysis import analyse_parts  # noqa: E402
-from omh_mmseg.engine.level_predictions import add_analysis_options, add_label_options  # noqa: E402
+from omh_mmseg.analysis.level_counts import add_analysis_options, add_label_options  # noqa: E402
+from omh_mmseg.analysis.part_whole import analyse_parts
+from omh_mmseg.utils.config import read_config  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,7 +33,7 @@ def main() -> None:
     """Run the command."""
     args = build_parser().parse_args()
     try:
-        config = launch.read_config(args.config, args.cfg_options)
+        config = read_config(args.config, args.cfg_options)
         print(
             analyse_parts(
                 config, args.checkpoint, args.out, args.split, args.images, args.groups, args.labels, args.device

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from omh_mmseg.engine.hierarchy_analysis import analyse_plans  # noqa: E402
+from omh_mmseg.analysis.plans import analyse_plans
 
 WEIGHTS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
 

@@ -14,10 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from omh_mmseg.engine import launch  # noqa: E402
-from omh_mmseg.engine.hierarchy_analysis import analyse_recovery  # noqa: E402
-from omh_mmseg.engine.hierarchy_recovery import RecoveryOptions, add_recovery_options  # noqa: E402
-from omh_mmseg.engine.level_predictions import add_analysis_options, add_label_options  # noqa: E402
+from omh_mmseg.analysis.level_counts import add_analysis_options, add_label_options  # noqa: E402
+from omh_mmseg.analysis.recovery import RecoveryOptions, add_recovery_options, analyse_recovery  # noqa: E402
+from omh_mmseg.utils.config import read_config  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,10 +47,10 @@ def main() -> None:
         args.seed,
     )  # fmt: skip
     try:
-        config = launch.read_config(args.config, args.cfg_options)
+        config = read_config(args.config, args.cfg_options)
         control = None
         if args.control is not None:
-            control = (launch.read_config(args.control[0], args.cfg_options), args.control[1:])
+            control = (read_config(args.control[0], args.cfg_options), args.control[1:])
         print(analyse_recovery(config, args.checkpoints, args.out, options, control, args.device))
     except (OSError, ValueError) as error:
         sys.exit(f'hierarchy_recovery.py: {error}')

@@ -15,9 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from omh_mmseg.engine import launch  # noqa: E402
-from omh_mmseg.engine.hierarchy_analysis import analyse_stability  # noqa: E402
-from omh_mmseg.engine.level_predictions import add_analysis_options  # noqa: E402
+from omh_mmseg.analysis.level_counts import add_analysis_options  # noqa: E402
+from omh_mmseg.analysis.stability import analyse_stability
+from omh_mmseg.utils.config import read_config  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,7 +34,7 @@ def main() -> None:
     """Run the command."""
     args = build_parser().parse_args()
     try:
-        config = launch.read_config(args.config, args.cfg_options)
+        config = read_config(args.config, args.cfg_options)
         print(
             analyse_stability(
                 config, args.checkpoints, args.out, args.split, args.images, args.permutations, args.device

@@ -15,12 +15,15 @@ from mmengine.registry import init_default_scope  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
-from omh_mmseg.datasets.prepare_neighbours import find_pairs_config  # noqa: E402
+from omh_mmseg.analysis.k_means import collect_features, score_centres  # noqa: E402
 from omh_mmseg.engine import launch  # noqa: E402
-from omh_mmseg.engine.compare_backbones import contender_config, parse_contender, prepare_contender  # noqa: E402
-from omh_mmseg.evaluation.kmeans_baseline import collect_features, score_centres  # noqa: E402
-from omh_mmseg.models.k_means import fit_centres  # noqa: E402
+from omh_mmseg.models.utils.k_means import fit_centres  # noqa: E402
 from omh_mmseg.registry import DATASETS, MODELS  # noqa: E402
+from omh_mmseg.study.backbones import contender_config, parse_contender, prepare_contender  # noqa: E402
+from omh_mmseg.utils.config import (
+    find_pairs_config,
+    read_config,  # noqa: E402
+)
 
 BLOCKS = Path(__file__).resolve().parents[2] / 'configs' / '_base_' / 'models' / 'backbones'
 
@@ -43,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     args = build_parser().parse_args(argv)
-    config = launch.read_config(args.config, args.cfg_options)
+    config = read_config(args.config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmseg'))
     if args.backbone:
         contender = parse_contender(args.backbone, BLOCKS)

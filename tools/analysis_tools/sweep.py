@@ -21,9 +21,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from omh_mmseg.engine import launch  # noqa: E402
-from omh_mmseg.engine.sweep import Resources, default_devices, run_sweep  # noqa: E402
-from omh_mmseg.engine.sweep_plan import SweepPlan, parse_placeholders, parse_run, read_plan  # noqa: E402
-from omh_mmseg.engine.sweep_table import sweep_table  # noqa: E402
+from omh_mmseg.study.plan import SweepPlan, parse_placeholders, parse_run, read_plan  # noqa: E402
+from omh_mmseg.study.runner import Resources, default_devices, run_sweep  # noqa: E402
+from omh_mmseg.study.table import sweep_table  # noqa: E402
+from omh_mmseg.utils.config import add_config_options  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--any-source', action='store_true', help='keep finished runs of other source code, too')
     parser.add_argument('--new-interpreters', action='store_true', help='import everything anew for every run')
     parser.add_argument('--tables-only', action='store_true', help='train nothing; write tables and pictures again')
-    launch.add_config_options(parser)
+    add_config_options(parser)
     return parser
 
 

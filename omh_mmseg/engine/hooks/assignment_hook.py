@@ -13,9 +13,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from omh_mmseg.evaluation import UnsupervisedIoUMetric
-from omh_mmseg.files import replaced_when_complete
-from omh_mmseg.models import ClusterAssignment
+from omh_mmseg.models.prediction import ClusterAssignment
 from omh_mmseg.registry import HOOKS
+from omh_mmseg.utils.files import replaced_when_complete
 
 
 @HOOKS.register_module()

@@ -12,7 +12,7 @@ from mmengine.registry import DATA_SAMPLERS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from omh_mmseg.datasets.wrappers import NeighbourPairs
+from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
 from omh_mmseg.engine.hooks.random_state_hook import generator_states, restore_generators
 from omh_mmseg.feature_cache.build import FeatureCache
 from omh_mmseg.feature_cache.cached_features import SAMPLE, CachedFeatures

@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from omh_mmseg.models.decode_heads import OMHHead
+from omh_mmseg.models.omh import OMHHead
 from omh_mmseg.registry import HOOKS
 from omh_mmseg.visualization import draw_hierarchy_tree, draw_plan_matrices
 

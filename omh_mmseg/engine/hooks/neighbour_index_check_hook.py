@@ -8,14 +8,9 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from omh_mmseg.datasets.neighbour_index import (
-    DROPOUT_PART,
-    MODEL_PARTS,
-    command_to_remake,
-    compare_fingerprints,
-    model_fingerprint,
-)
-from omh_mmseg.datasets.wrappers import NeighbourPairs
+from omh_mmseg.datasets.fingerprint import DROPOUT_PART, MODEL_PARTS, compare_fingerprints, model_fingerprint
+from omh_mmseg.datasets.neighbours.index import command_to_remake
+from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
 from omh_mmseg.registry import HOOKS
 
 

@@ -11,8 +11,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from omh_mmseg.evaluation.protocols import protocol_of_config
-from omh_mmseg.files import replaced_when_complete
 from omh_mmseg.registry import HOOKS
+from omh_mmseg.utils.files import replaced_when_complete
 
 
 @HOOKS.register_module()

@@ -10,9 +10,9 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
 from omh_mmseg.engine.hooks.assignment_hook import unsupervised_metrics
-from omh_mmseg.evaluation.assignment_file import write_assignment
 from omh_mmseg.evaluation.score_table import write_class_csv, write_confusion_csv
 from omh_mmseg.registry import HOOKS
+from omh_mmseg.structures.assignment import write_assignment
 from omh_mmseg.visualization import draw_confusion_matrix
 
 

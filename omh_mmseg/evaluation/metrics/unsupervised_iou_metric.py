@@ -11,22 +11,23 @@ from mmengine.dist import all_gather_object, all_reduce, get_dist_info
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
-from omh_mmseg.evaluation.assignment_file import META_KEY, AssignmentSource, missing_assignment, read_assignment
 from omh_mmseg.evaluation.bootstrap import PoissonBootstrap, percentile_interval
-from omh_mmseg.evaluation.clustering_scores import adjusted_rand_index, normalised_mutual_information
 from omh_mmseg.evaluation.label_maps import LabelMapWriter
-from omh_mmseg.evaluation.matching import (
+from omh_mmseg.evaluation.score_table import describe_scores
+from omh_mmseg.evaluation.scores import (
     ABSENT_RULES,
     MATCHINGS,
     SegmentationScores,
+    adjusted_rand_index,
     confusion_matrix,
     majority_assignment,
     match_clusters,
+    normalised_mutual_information,
     scores_from_confusion,
     without_extra_clusters,
 )
-from omh_mmseg.evaluation.score_table import describe_scores
 from omh_mmseg.registry import METRICS
+from omh_mmseg.structures.assignment import META_KEY, AssignmentSource, missing_assignment, read_assignment
 
 DEFAULT_HEADS = {
     'pred_sem_seg': 'probe',

@@ -23,8 +23,8 @@ from omh_mmseg.models.backbones.last_block import (
 )
 from omh_mmseg.models.backbones.position_embedding import dino_positions, require_position_embedding
 from omh_mmseg.models.backbones.token_grid import patch_size, token_grid, token_layout
-from omh_mmseg.precision import widened
 from omh_mmseg.registry import MODELS
+from omh_mmseg.utils.precision import widened
 
 DRY_RUN_SIZE = 224
 POSITION_INTERPOLATIONS = (None, 'size', 'dino')

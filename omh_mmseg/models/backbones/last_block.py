@@ -11,7 +11,7 @@ from mmpretrain.models.utils import MultiheadAttention
 from torch import Tensor, nn
 
 from omh_mmseg.models.backbones.token_grid import BLOCK_LISTS, token_grid, token_layout
-from omh_mmseg.precision import widened
+from omh_mmseg.utils.precision import widened
 
 
 def last_attention(backbone: nn.Module) -> Any:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omh_mmseg.models.backbones.token_grid import token_grid
-from omh_mmseg.precision import widened
+from omh_mmseg.utils.precision import widened
 
 DINO_OFFSET = 0.1
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omh_mmseg.files import replaced_when_complete
 from omh_mmseg.models.backbones import dino_to_mmpretrain, read_state_dict
 from omh_mmseg.models.backbones.checkpoint import unwrap_state_dict
 from omh_mmseg.models.converters.foreign_pickle import read_foreign_checkpoint
+from omh_mmseg.utils.files import replaced_when_complete
 
 BLOCK_PARTS = ('ln1', 'attn.qkv', 'attn.proj', 'ln2', 'ffn.layers.0.0', 'ffn.layers.1')
 # METHODS.md 1.1: mmpretrain's name, depth and heads by embedding.

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omh_mmseg.files import replaced_when_complete
 from omh_mmseg.models.backbones import dino_to_mmpretrain
 from omh_mmseg.models.converters.dino import TransformerShape, listed, transformer_shape
 from omh_mmseg.models.converters.foreign_pickle import read_foreign_checkpoint
+from omh_mmseg.utils.files import replaced_when_complete
 
 NET, LINEAR, CLUSTER = (f'{part}_model_state_dict' for part in ('net', 'linear', 'cluster'))
 BACKBONE = 'model.'

@@ -10,24 +10,15 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from omh_mmseg.models.losses.cluster_loss import ClusterLoss
-from omh_mmseg.precision import wide_dtype, widened
+from omh_mmseg.models.utils.similarity import code_similarity
 from omh_mmseg.registry import MODELS
+from omh_mmseg.utils.precision import widened
 
 LOG_PROBABILITY_ALPHA = 2.0
 
 
-def code_similarity(code: Tensor, centres: Tensor) -> Tensor:
-    """Cosines of a code (B, D, h, w) with centres (K, D): (B, K, h, w) in [-1, 1], never in half precision."""
-    wide = wide_dtype(code)
-    with torch.autocast(code.device.type, enabled=False):
-        code = F.normalize(code.to(wide), dim=1)
-        centres = F.normalize(centres.to(wide), dim=1)
-        return F.conv2d(code, centres[:, :, None, None])
 
 
-def centre_scores(code: Tensor, centres: Tensor) -> Tensor:
-    """Dot products of a code (B, D, h, w) with unit centres: (B, K, h, w), of the same arg-max as the cosines."""
-    return F.conv2d(code, F.normalize(centres.to(code.dtype), dim=1)[:, :, None, None])
 
 
 @MODELS.register_module()

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from omh_mmseg.models.decode_heads.probes import LOG_PROBABILITY_ALPHA, code_similarity
+from omh_mmseg.models.decode_heads.probes import LOG_PROBABILITY_ALPHA
+from omh_mmseg.models.utils.similarity import code_similarity
 from omh_mmseg.registry import MODELS
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from omh_mmseg.precision import widened
 from omh_mmseg.registry import MODELS
+from omh_mmseg.utils.precision import widened
 
 
 def cluster_loss(similarity: Tensor, alpha: float | None = None, prior: Tensor | None = None) -> Tensor:

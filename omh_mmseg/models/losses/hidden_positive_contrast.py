@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from omh_mmseg.precision import wide_dtype
+from omh_mmseg.utils.precision import wide_dtype
 
 BASE_TEMPERATURE = 0.07
 HALF_MAX = torch.finfo(torch.float16).max

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omh_mmseg.models.losses.hidden_positive_contrast import draw_random_negatives, hidden_positive_contrast
-from omh_mmseg.precision import wide_dtype, widened
 from omh_mmseg.registry import MODELS
+from omh_mmseg.utils.precision import wide_dtype, widened
 
 
 def consistency_distance(projected: Tensor, augmented: Tensor) -> Tensor:

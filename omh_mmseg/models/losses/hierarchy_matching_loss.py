@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from omh_mmseg.precision import wide_dtype
 from omh_mmseg.registry import MODELS
 from omh_mmseg.transport import CONDITIONINGS, DIRECTIONS, TARGETS, matching_distance
+from omh_mmseg.utils.precision import wide_dtype
 
 
 @MODELS.register_module()

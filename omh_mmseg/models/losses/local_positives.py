@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omh_mmseg.precision import widened
+from omh_mmseg.utils.precision import widened
 
 ATTENTION_SCALE = 28.0
 QUANTILES = (0.1, 0.9)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omh_mmseg.models.losses.stego_correlation_loss import NORM_EPSILON, super_permutation
-from omh_mmseg.precision import wide_dtype
 from omh_mmseg.registry import MODELS
+from omh_mmseg.utils.precision import wide_dtype
 
 
 class ImageMoments(NamedTuple):

@@ -14,15 +14,15 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from omh_mmseg.models.cluster_assignment import ClusterAssignment
-from omh_mmseg.models.code_gradient import GradientShares, code_gradient
-from omh_mmseg.models.code_maps import arg_max, flip_averaged, slide_averaged, upsampled_norm
-from omh_mmseg.models.decode_heads import centre_scores
-from omh_mmseg.models.frozen_inputs import FrozenInputs, Inputs, pixels
-from omh_mmseg.models.segmentors.prediction_options import PredictionOptions
-from omh_mmseg.models.step_counter import StepCounter
-from omh_mmseg.precision import widened
+from omh_mmseg.models.omh.gradient_shares import GradientShares, _gradient_figures
+from omh_mmseg.models.prediction.cluster_assignment import ClusterAssignment
+from omh_mmseg.models.prediction.code_maps import arg_max, flip_averaged, slide_averaged, upsampled_norm
+from omh_mmseg.models.prediction.options import PredictionOptions
+from omh_mmseg.models.utils.similarity import centre_scores
+from omh_mmseg.models.utils.step_counter import StepCounter
 from omh_mmseg.registry import MODELS
+from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs, pixels
+from omh_mmseg.utils.precision import widened
 
 IGNORED_LABEL = 255
 LOGIT_FIELDS = ('pred_linear',)
@@ -313,19 +313,3 @@ def _stack_labels(data_samples: Sequence[SegDataSample], code: Tensor) -> Tensor
     return torch.stack([torch.full_like(known, IGNORED_LABEL) if label is None else label for label in labels])
 
 
-def _gradient_figures(host: Tensor, added: dict[str, Tensor], code: Tensor) -> dict[str, Tensor]:
-    """Norm of the host's gradient on the code, those of OMH's losses relative to it, and their cosines with it.
-
-    Those are of what each loss adds to the host's gradient: alone, a loss that is given a share of it has none. A
-    cosine below 0 says that the host works against the loss; that of a loss which adds nothing is 0.
-    """
-    own = code_gradient(host, code)
-    pull = own.norm()
-    figures = {'code_gradient_host': pull}
-    for name, loss in added.items():
-        if name.startswith('loss_') and loss.requires_grad:
-            short = name.removeprefix('loss_')
-            difference = code_gradient(host + loss, code) - own
-            figures[f'code_gradient_{short}'] = difference.norm() / pull.clamp_min(torch.finfo(pull.dtype).tiny)
-            figures[f'code_cosine_{short}'] = F.cosine_similarity(difference.flatten(), own.flatten(), dim=0)
-    return figures

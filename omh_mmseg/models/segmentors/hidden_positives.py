@@ -9,18 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omh_mmseg.models.frozen_inputs import FrozenInputs, Inputs, pixels
-from omh_mmseg.models.head_average import HeadAverage
 from omh_mmseg.models.losses.local_positives import (
     ATTENTION_SCALE,
     feature_affinity,
     mix_neighbours,
     neighbour_weights,
 )
-from omh_mmseg.models.photometric_view import PhotometricView
 from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
-from omh_mmseg.precision import widened
+from omh_mmseg.models.utils.head_average import HeadAverage
+from omh_mmseg.models.utils.photometric_view import PhotometricView
 from omh_mmseg.registry import MODELS
+from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs, pixels
+from omh_mmseg.utils.precision import widened
 
 LOCAL_AFFINITIES = ('attention', 'features')
 POOLS = ('agnostic_pool', 'specific_pool')

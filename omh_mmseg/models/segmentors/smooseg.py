@@ -9,9 +9,9 @@ import torch
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from omh_mmseg.models.frozen_inputs import Inputs
 from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
 from omh_mmseg.registry import MODELS
+from omh_mmseg.structures.frozen_inputs import Inputs
 
 
 @MODELS.register_module()

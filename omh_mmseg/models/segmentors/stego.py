@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from omh_mmseg.models.frozen_inputs import Inputs, joined
 from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
 from omh_mmseg.registry import MODELS
+from omh_mmseg.structures.frozen_inputs import Inputs, joined
 
 
 @MODELS.register_module()

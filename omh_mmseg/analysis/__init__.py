@@ -1,0 +1,1 @@
+"""What finished runs learned, one topic per file."""

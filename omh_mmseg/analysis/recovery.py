@@ -1,0 +1,290 @@
+"""Trees of several methods on the predictions of a checkpoint, compared with a known tree of classes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+
+from omh_mmseg.analysis.level_counts import (
+    LevelCounts,
+    collect_codes,
+    count_levels,
+    labelled_loader,
+    load_levels,
+    run_names,
+    with_centres,
+)
+from omh_mmseg.analysis.plans import checkpoint_centres
+from omh_mmseg.analysis.recovered_trees import (
+    LINKAGES,
+    agglomerated_parents,
+    chance_scores,
+    merged_counts,
+    overlap_parents,
+    recovery_scores,
+)
+from omh_mmseg.datasets.granularity import finest_labels
+from omh_mmseg.models.segmentors import UnsupervisedSegmentor
+from omh_mmseg.models.utils.k_means import fit_centres
+from omh_mmseg.structures.granularity import Granularity, granularity_of_levels
+from omh_mmseg.utils.config import split_dataset
+from omh_mmseg.utils.tables import (
+    PathLike,
+    _written,
+    markdown_table,
+    mean_and_spread,
+    summarise,
+    with_spreads,
+    write_csv,
+    write_text,
+)
+from omh_mmseg.visualization.recovery import CHANCE, draw_recovery
+
+LEARNED, KMEANS = 'learned', 'k-means'
+PLAN, OVERLAP = 'plan', 'overlap'
+
+
+@dataclass(frozen=True)
+class RecoveryOptions:
+    """What `recover` measures with.
+
+    Attributes:
+        split: Labelled images that the trees are measured on.
+        images: Only the first so many of them; None for all.
+        groups: JSON file of coarser classes; see `omh_mmseg.datasets.granularity.read_groups`.
+        labels: Name of the granularity that each level of clusters stands for, coarsest first; None for the nearest in
+            number.
+        code_images: Images of the training split whose codes k-means sees.
+        per_image: Codes of each.
+        permutations: Random trees behind the chance.
+        seed: Of the k-means starts, the codes and the random trees.
+    """
+
+    split: str = 'val'
+    images: int | None = None
+    groups: str | None = None
+    labels: Sequence[str] | None = None
+    code_images: int = 1000
+    per_image: int = 100
+    permutations: int = 200
+    seed: int = 0
+
+
+def add_recovery_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `RecoveryOptions` that are not those of every analysis."""
+    default = RecoveryOptions()
+    parser.add_argument('--labels', nargs='+', metavar='NAME', help='granularity of each level, coarsest first')
+    parser.add_argument('--code-images', type=int, default=default.code_images, help='training images for k-means')
+    parser.add_argument('--per-image', type=int, default=default.per_image, help='codes of each for k-means')
+    parser.add_argument('--permutations', type=int, default=default.permutations, help='random trees behind the chance')
+    parser.add_argument('--seed', type=int, default=default.seed, help='of k-means, its codes and the random trees')
+
+
+def recover(
+    config: Config,
+    checkpoints: Sequence[str],
+    options: RecoveryOptions,
+    device: str | None = None,
+    model_name: str = 'OMH',
+    sizes: Sequence[int] | None = None,
+) -> list[dict[str, Any]]:
+    """Build trees from each checkpoint by every method and score them.
+
+    Two sets of clusters: ``'learned'``, those of the head, and ``'k-means'`` on the codes, each level on its own. Four
+    ways to a tree: ``'plan'`` (entropic transport between the centres of two levels, at the head's entropy
+    weight), ``'overlap'`` (the coarser cluster that shares most pixels), ``'average'`` and ``'ward'`` (agglomerative
+    clustering of the finest centres, cut at the sizes of the coarser levels; their coarser clusters are unions of the
+    finest). ``'chance'`` deals the plan's parents at random. A model without an OMH head has the k-means rows alone.
+
+    Args:
+        config: Of the model and its data.
+        checkpoints: Its weights, one per seed.
+        options: See `RecoveryOptions`.
+        device: See `load_levels`.
+        model_name: Value of ``model`` in the rows.
+        sizes: Numbers of clusters of a model without an OMH head.
+
+    Returns:
+        One row per checkpoint and method: ``model``, ``run``, ``clusters``, ``parents``, ``used`` (finest clusters with
+        pixels), ``finest`` and the figures of `RecoveryScores`; rows of ``plan`` also have ``p_agreement`` and
+        ``p_merged_agreement``, the share of random trees that agree at least as much.
+
+    Raises:
+        ValueError: Fewer than two levels, labels of one granularity only, or unknown names of them.
+    """
+    loader, granularities = labelled_loader(config, options.split, options.images, options.groups)
+    rows = []
+    for run, checkpoint in zip(run_names(checkpoints), checkpoints):
+        model = load_levels(config, checkpoint, device)
+        has_head = model.omh_head is not None
+        own_sizes = list(model.omh_head.level_sizes) if model.omh_head is not None else list(sizes or [])
+        if len(own_sizes) < 2:
+            raise ValueError(
+                f'{checkpoint} has {len(own_sizes)} levels of clusters; a tree needs two. Models without an OMH head '
+                'are compared at the level sizes of another one'
+            )
+        levels = levels_as_labels(own_sizes, granularities, options.labels)
+        variants = [model] * has_head + [_kmeans_variant(model, config, own_sizes, options)]
+        counted = count_levels([variants], loader, len(granularities[-1].table)).models
+        for clusters, variant, own in zip([LEARNED] * has_head + [KMEANS], variants, counted):
+            for entry in _score_methods(own, _finest_centres(variant), levels, options):
+                rows.append(dict(model=model_name, run=run, clusters=clusters) | entry)
+    return rows
+
+
+def levels_as_labels(
+    sizes: Sequence[int], granularities: Sequence[Granularity], names: Sequence[str] | None = None
+) -> list[Granularity]:
+    """What each level of clusters stands for.
+
+    Args:
+        sizes: Numbers of clusters, coarsest first.
+        granularities: Of the data set, coarsest first.
+        names: Of one granularity per level; None for the nearest in number of classes.
+
+    Raises:
+        ValueError: A single granularity, unknown names, not one per level, or one that is coarser than that before.
+    """
+    known = {one.name: number for number, one in enumerate(granularities)}
+    if len(known) < 2:
+        raise ValueError(
+            f'labels of one granularity ({", ".join(known)}) hold no tree; group the classes with --groups FILE.json'
+        )
+    if names is None:
+        return granularity_of_levels(sizes, granularities)
+    wrong = [name for name in names if name not in known]
+    if wrong or len(names) != len(sizes):
+        raise ValueError(f'--labels takes one of {list(known)} for each of {len(sizes)} levels; got {list(names)}')
+    if any(known[fine] < known[coarse] for coarse, fine in pairwise(names)):
+        raise ValueError(f'--labels must not get coarser from level to level; got {list(names)}')
+    return [granularities[known[name]] for name in names]
+
+
+def figure_titles(levels: Sequence[Granularity], granularities: Sequence[Granularity]) -> dict[str, str]:
+    """The figures of `recover` worth a panel, with their titles."""
+    titles = dict(
+        agreement='parents right', pixel_agreement='parents right, by pixels',
+        merged_agreement='parents right, merged',
+    )  # fmt: skip
+    titles |= {f'ari_{number}': f'ARI of the leaves, level {number}' for number in range(1, len(levels))}
+    seen: set[str] = set()
+    for number, one in enumerate(levels, start=1):
+        if one.name not in seen:
+            titles[f'purity_{number}'] = f'purity of the tree, {one.name}'
+        seen.add(one.name)
+    return titles
+
+
+def gains(rows: Sequence[dict[str, Any]], figures: Sequence[str]) -> list[dict[str, Any]]:
+    """The plan of the learned clusters against every other method, run by run.
+
+    Returns:
+        Per other method the mean and spread over runs of the difference of each figure, positive where the plan is
+        better, and ``runs``.
+    """
+    learned = {(row['model'], row['run']): row for row in rows if (row['clusters'], row['parents']) == (LEARNED, PLAN)}
+    methods = list(dict.fromkeys((row['model'], row['clusters'], row['parents']) for row in rows))
+    found = []
+    for method in methods:
+        own = [row for row in rows if (row['model'], row['clusters'], row['parents']) == method]
+        pairs = [(learned[key], row) for row in own if (key := (row['model'], row['run'])) in learned]
+        if not pairs or method[1:] == (LEARNED, PLAN):
+            continue
+        entry: dict[str, Any] = dict(zip(('model', 'clusters', 'parents'), method), runs=len(pairs))
+        for figure in figures:
+            differences = [float(plan[figure]) - float(other[figure]) for plan, other in pairs]
+            entry[figure], entry[f'{figure}_spread'] = mean_and_spread(differences)
+        found.append(entry)
+    return found
+
+
+def _kmeans_variant(
+    model: UnsupervisedSegmentor, config: Config, sizes: Sequence[int], options: RecoveryOptions
+) -> UnsupervisedSegmentor:
+    codes = collect_codes(model, config, 'train', options.code_images, options.per_image, options.seed)
+    centres = [fit_centres(codes, size, options.seed) for size in sizes]
+    return with_centres(model, centres, 0.05 if model.omh_head is None else model.omh_head.entropy_weight)
+
+
+def _finest_centres(model: UnsupervisedSegmentor) -> np.ndarray:
+    assert model.omh_head is not None
+    return model.omh_head.centres[-1].detach().cpu().numpy()
+
+
+def _score_methods(
+    own: LevelCounts, finest: np.ndarray, levels: Sequence[Granularity], options: RecoveryOptions
+) -> list[dict[str, Any]]:
+    sizes = [len(table) for table in own.counts]
+    plan = [parents.numpy() for parents in own.hierarchy.parents]
+    trees = {PLAN: (own.counts, plan), OVERLAP: (own.counts, overlap_parents(own.overlaps))}
+    for linkage in LINKAGES:
+        parents = agglomerated_parents(finest, sizes, linkage)
+        trees[linkage] = (merged_counts(own.counts[-1], parents, sizes), parents)
+    rows: list[dict[str, Any]] = []
+    for name, (counts, parents) in trees.items():
+        scores = recovery_scores(counts, parents, levels)
+        rows.append(dict(parents=name, used=scores.used, finest=sizes[-1]) | scores.figures())
+    dealt = [
+        scores.figures()
+        for scores in chance_scores(own.counts, plan, levels, options.permutations, options.seed)
+    ]
+    if dealt:
+        for figure in ('agreement', 'merged_agreement'):
+            at_least = sum(one[figure] >= rows[0][figure] - 1e-12 for one in dealt)
+            rows[0][f'p_{figure}'] = (1 + at_least) / (1 + len(dealt))
+        means = {figure: float(np.nanmean([one[figure] for one in dealt])) for figure in dealt[0]}
+        rows.append(dict(parents=CHANCE, used=rows[0]['used'], finest=sizes[-1]) | means)
+    return rows
+
+
+def analyse_recovery(
+    config: Config,
+    checkpoints: Sequence[str],
+    out: PathLike,
+    options: RecoveryOptions,
+    control: tuple[Config, Sequence[str]] | None = None,
+    device: str | None = None,
+) -> str:
+    """The trees of every method against the known tree of classes.
+
+    Args:
+        config: Of the models and their data.
+        checkpoints: Of one or several seeds.
+        out: Folder of ``recovery.csv``, ``recovery.md``, ``gains.csv`` and ``recovery.png``.
+        options: See `RecoveryOptions`.
+        control: Config and checkpoints of another model, such as the host alone or OMH that does not reach the
+            features, measured by the same methods.
+        device: See `load_levels`.
+
+    Returns:
+        The table as text.
+    """
+    sizes = [len(centres) for centres in checkpoint_centres(checkpoints[0])[0]]
+    granularities = finest_labels(split_dataset(config, options.split), options.groups)[1]
+    levels = levels_as_labels(sizes, granularities, options.labels)
+    rows = recover(config, checkpoints, options, device)
+    if control is not None:
+        rows += recover(control[0], control[1], options, device, 'control', sizes)
+    titles = figure_titles(levels, granularities)
+    by = ('model', 'clusters', 'parents') if control is not None else ('clusters', 'parents')
+    summary = summarise(rows, by, ['used', *titles])
+    shown = [
+        {titles.get(key, key): value for key, value in row.items()}
+        for row in with_spreads(summary, ['used', *titles], 3)
+    ]
+    differences = gains(rows, list(titles))
+    told = [f'level {number}: {one.name}' for number, one in enumerate(levels, start=1)]
+    text = f'Levels stand for {", ".join(told)}.\n\n{markdown_table(shown)}'
+    out = Path(out)
+    written = [write_csv(out / 'recovery.csv', rows), write_text(out / 'recovery.md', text)]
+    if differences:
+        written.append(write_csv(out / 'gains.csv', differences))
+    written.append(draw_recovery(out / 'recovery.png', rows, titles))
+    return f'{text}\n\n{_written(written)}'

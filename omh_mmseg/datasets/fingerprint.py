@@ -1,0 +1,124 @@
+"""What a data set and a model are, as text that can be compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from omh_mmseg.datasets.wrapper import DatasetWrapper
+
+BACKBONE_KEYS_OUTSIDE = ('checkpoint', 'init_cfg', 'pretrained', 'channels_last')
+
+
+TRANSFORMS_OUTSIDE = ('PackSegInputs', 'LoadAnnotations', 'LoadOptionalAnnotations')
+
+
+SAMPLED_SIZES = 64
+
+
+DATASET_PARTS = ('items', 'images', 'pipeline')
+
+
+MODEL_PARTS = ('backbone', 'weights', 'normalisation')
+
+
+DROPOUT_PART = 'train_mode_dropout'
+
+
+def dataset_fingerprint(dataset: Any) -> dict[str, Any]:
+    """What identifies the items of a data set: their number, the image list and the pipeline.
+
+    Images are known by their path below ``data_root`` (a moved folder stays valid) and by the size in bytes of up to 64
+    of them. Loading of labels and packing do not count, since features do not depend on them.
+
+    Args:
+        dataset: A data set or wrapper of data sets, completely initialised.
+
+    Returns:
+        ``items`` (int), ``images`` (digest) and ``pipeline`` (list of readable transforms).
+    """
+    wrappers = []
+    base = dataset
+    while isinstance(base, DatasetWrapper):
+        wrappers.append(repr(base))
+        if not base.uses_wrapped_images:
+            break
+        base = base.dataset
+    core = base
+    while not hasattr(core, 'pipeline') and hasattr(core, 'dataset'):
+        core = core.dataset
+    root = getattr(base if isinstance(base, DatasetWrapper) else core, 'data_root', None)
+    paths = [base.get_data_info(item)['img_path'] for item in range(len(base))]
+    digest = hashlib.sha256()
+    for path in paths:
+        name = os.path.relpath(path, root) if root else os.path.basename(path)
+        digest.update(name.replace(os.sep, '/').encode() + b'\n')
+    for path in paths[:: max(1, len(paths) // SAMPLED_SIZES)]:
+        digest.update(f'{os.path.getsize(path) if os.path.isfile(path) else -1}\n'.encode())
+    transforms = getattr(getattr(core, 'pipeline', None), 'transforms', [])
+    kept = [transform for transform in transforms if type(transform).__name__ not in TRANSFORMS_OUTSIDE]
+    pipeline = [re.sub(r' at 0x[0-9a-f]+', '', repr(transform)) for transform in kept]
+    return dict(items=len(dataset), images=digest.hexdigest()[:16], pipeline=[*reversed(wrappers), *pipeline])
+
+
+def model_fingerprint(backbone: nn.Module, backbone_cfg: dict, preprocessor_cfg: dict) -> dict[str, Any]:
+    """What identifies the features: the backbone's config, its loaded weights and the normalisation.
+
+    Args:
+        backbone: The built backbone with its weights loaded.
+        backbone_cfg: Its config; where the weights come from does not count, their digest does, nor does
+            the order of the values in memory.
+        preprocessor_cfg: Config of the data preprocessor.
+
+    Returns:
+        ``backbone`` (config as canonical JSON), ``weights`` (digest) and ``normalisation``.
+    """
+    normalisation = {
+        key: preprocessor_cfg[key] for key in ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr') if preprocessor_cfg.get(key)
+    }
+    return dict(
+        backbone=_canonical(backbone_cfg),
+        weights=state_dict_digest(backbone),
+        normalisation=_canonical(normalisation),
+    )
+
+
+def state_dict_digest(module: nn.Module) -> str:
+    """SHA-256 (first 16 digits) over names, types, shapes and bytes of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        if not isinstance(value, Tensor):
+            continue
+        digest.update(f'{name.replace("_orig_mod.", "")} {value.dtype} {tuple(value.shape)}\n'.encode())
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b'')
+    return digest.hexdigest()[:16]
+
+
+def _canonical(cfg: Any) -> str:
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: strip(entry) for key, entry in sorted(value.items()) if key not in BACKBONE_KEYS_OUTSIDE}
+        if isinstance(value, (list, tuple)):
+            return [strip(entry) for entry in value]
+        if isinstance(value, type):
+            return value.__name__
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    return json.dumps(strip(cfg), sort_keys=True, default=repr)
+
+
+def compare_fingerprints(stored: dict, current: dict, parts: Iterable[str]) -> list[str]:
+    """Describe where two fingerprints differ, one sentence per part; empty if they agree."""
+    differences = []
+    for part in parts:
+        if stored.get(part) != current.get(part):
+            differences.append(f'{part}: the index has {stored.get(part)}, this run has {current.get(part)}')
+    return differences

@@ -1,0 +1,1 @@
+"""The five crops of each image."""

@@ -1,0 +1,1 @@
+"""Nearest neighbours of images, and pairs of them."""

@@ -1,0 +1,121 @@
+"""The index of nearest neighbours: how it is stored and what it belongs to.
+
+An index file is an npz with ``neighbours``, int32 (N, k), column 0 being the item itself, and ``fingerprint``, a JSON
+text that says which images, pipeline, backbone, weights, normalisation and, if any, channel dropout it was computed
+from. Nothing of that stands in the file's name: whoever uses an index compares fingerprints
+(:func:`compare_fingerprints`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from omh_mmseg.datasets.fingerprint import DATASET_PARTS, DROPOUT_PART
+from omh_mmseg.datasets.neighbours.search import Rows
+from omh_mmseg.utils.text import suggested_command
+
+WRITTEN_ROWS = 65536
+
+
+@dataclass
+class NeighbourIndex:
+    """An index in memory.
+
+    Attributes:
+        neighbours: int32 (N, k), column 0 the item itself.
+        fingerprint: What it was computed from.
+    """
+
+    neighbours: np.ndarray
+    fingerprint: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: str | Path) -> NeighbourIndex:
+        """Read an index file.
+
+        Raises:
+            FileNotFoundError: There is no such file; the message holds the command that makes it.
+            ValueError: The file is damaged or not an index.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f'there is no neighbour index {path}. Make it with\n    {suggested_command()}')
+        try:
+            with np.load(path) as arrays:
+                neighbours, fingerprint = arrays['neighbours'], json.loads(str(arrays['fingerprint']))
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f'{path} is not a neighbour index or is damaged ({type(error).__name__}: {error}). Make it anew with\n'
+                f'    {suggested_command("--force")}'
+            ) from error
+        shape_ok = neighbours.ndim == 2 and np.issubdtype(neighbours.dtype, np.integer)
+        if not shape_ok or not np.array_equal(neighbours[:, 0], np.arange(len(neighbours))):
+            raise ValueError(
+                f'{path}: `neighbours` must be whole numbers (N, k) with the item itself in column 0, got '
+                f'{neighbours.dtype} {neighbours.shape}. Make it anew with\n    {suggested_command("--force")}'
+            )
+        return cls(neighbours, fingerprint)
+
+    def write(self, file: BinaryIO) -> None:
+        """Write the npz to an open file."""
+        write_index(file, self.neighbours, self.fingerprint)
+
+
+def write_index(file: BinaryIO, neighbours: Rows, fingerprint: dict[str, Any]) -> None:
+    """Write the npz to an open file, a block of rows at a time.
+
+    Args:
+        file: Open for writing.
+        neighbours: Whole numbers (N, k), in memory or as a file of rows.
+        fingerprint: What the index was computed from.
+    """
+    with zipfile.ZipFile(file, 'w', zipfile.ZIP_DEFLATED) as archive:
+        with archive.open('neighbours.npy', 'w', force_zip64=True) as entry:
+            header = dict(descr='<i4', fortran_order=False, shape=tuple(neighbours.shape))
+            np.lib.format.write_array_header_1_0(entry, header)
+            for start in range(0, neighbours.shape[0], WRITTEN_ROWS):
+                block = neighbours[start : start + WRITTEN_ROWS]
+                entry.write(np.ascontiguousarray(block, '<i4').tobytes())
+        with archive.open('fingerprint.npy', 'w') as entry:
+            np.lib.format.write_array(entry, np.array(json.dumps(fingerprint, sort_keys=True)))
+
+
+
+
+
+
+
+
+
+
+
+
+def resolve_index_path(index: str | Path, fingerprint: dict[str, Any]) -> Path:
+    """Fill in ``{fingerprint}`` in an index path: eight digits that stand for image list and pipeline.
+
+    Configs that are used for many folders write ``data/neighbours/folder_mobilenet-v2_{fingerprint}.npz``, so that each
+    folder and each resolution has its own file.
+
+    Args:
+        index: The path as the config gives it.
+        fingerprint: Of the data set, from :func:`dataset_fingerprint`.
+    """
+    parts = json.dumps({part: fingerprint[part] for part in DATASET_PARTS}, sort_keys=True)
+    return Path(str(index).replace('{fingerprint}', hashlib.sha256(parts.encode()).hexdigest()[:8]))
+
+
+
+
+def command_to_remake(fingerprint: dict[str, Any]) -> str:
+    """The command that replaces an index by one that is made in the same way."""
+    dropout = fingerprint.get(DROPOUT_PART)
+    flags = ['--train-mode-dropout', str(dropout['probability'])] if dropout else []
+    flags += ['--dropout-seed', str(dropout['seed'])] if dropout and dropout['seed'] else []
+    return suggested_command('--force', *flags)

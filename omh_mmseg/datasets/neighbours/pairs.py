@@ -1,0 +1,121 @@
+"""Pairs of an image and one of its nearest neighbours."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import BaseDataset
+from torch import Tensor
+
+from omh_mmseg.datasets.fingerprint import DATASET_PARTS, compare_fingerprints, dataset_fingerprint
+from omh_mmseg.datasets.neighbours.index import NeighbourIndex, command_to_remake, resolve_index_path
+from omh_mmseg.datasets.wrapper import DatasetWrapper, positive_index
+from omh_mmseg.registry import DATASETS
+from omh_mmseg.utils.text import suggested_command
+
+
+class Views(dict):
+    """Named views of one image.
+
+    Tools that expect one image, such as mmseg's ``browse_dataset.py``, see the anchor: :meth:`permute` is its method.
+    """
+
+    def permute(self, *dims: int) -> Tensor:
+        """``self['anchor'].permute(*dims)``."""
+        return self['anchor'].permute(*dims)
+
+
+@DATASETS.register_module()
+class NeighbourPairs(DatasetWrapper):
+    """Item i together with one of its nearest neighbours, drawn anew each time (METHODS.md 5.7).
+
+    Item i is ``dict(inputs=Views(anchor, neighbour), data_samples)`` with the anchor's data sample; its metainfo
+    ``neighbour_index`` tells which item was drawn. The neighbour is ``index[i, r]``, r uniform in
+    ``1 .. num_neighbours``, from torch's generator, which mmengine seeds in every worker.
+
+    The index belongs to one list of images and one pipeline, which is checked here, and to one backbone with its
+    weights, which the hook ``NeighbourIndexCheckHook`` checks before the training.
+
+    Args:
+        dataset: The wrapped data set, built or as a config.
+        index: Path of the npz made by ``tools/precompute_neighbours.py``; may contain ``{fingerprint}``, see
+            :func:`omh_mmseg.datasets.neighbours.index.resolve_index_path`.
+        num_neighbours: How many of the nearest neighbours to draw from, the item itself not counted.
+        lazy_init: Leave :meth:`full_init` to the first access.
+
+    Attributes:
+        index_path: The index file, ``{fingerprint}`` filled in; set by :meth:`full_init`.
+        fingerprint: What the index was computed from; set by :meth:`full_init`.
+
+    Raises:
+        FileNotFoundError: The index does not exist; the message holds the command that makes it.
+        ValueError: The index belongs to other images or another pipeline, or has too few columns.
+    """
+
+    def __init__(
+        self,
+        dataset: BaseDataset | DatasetWrapper | dict,
+        index: str | Path,
+        num_neighbours: int = 7,
+        lazy_init: bool = False,
+    ) -> None:
+        if num_neighbours < 1:
+            raise ValueError(f'num_neighbours must be at least 1, got {num_neighbours}')
+        self.index = index
+        self.num_neighbours = num_neighbours
+        self.neighbours: np.ndarray
+        self.index_path: Path
+        self.fingerprint: dict[str, Any]
+        super().__init__(dataset, lazy_init)
+
+    def _after_init(self) -> None:
+        fingerprint = dataset_fingerprint(self.dataset)
+        path = self.index_path = resolve_index_path(self.index, fingerprint)
+        loaded = NeighbourIndex.load(path)
+        differences = compare_fingerprints(loaded.fingerprint, fingerprint, DATASET_PARTS)
+        if differences or len(loaded.neighbours) != len(self.dataset):
+            listed = '\n  '.join(differences or [f'{len(loaded.neighbours)} rows for {len(self.dataset)} items'])
+            raise ValueError(
+                f'the neighbour index {path} was made for other images or another pipeline:\n  {listed}\n'
+                f'Make it anew with\n    {command_to_remake(loaded.fingerprint)}'
+            )
+        self.neighbours = loaded.neighbours
+        self.fingerprint = loaded.fingerprint
+        self._check_columns(path)
+
+    def _check_columns(self, path: Path) -> None:
+        items, columns = self.neighbours.shape
+        if columns - 1 >= self.num_neighbours:
+            return
+        if columns < items or columns < 2:
+            raise ValueError(
+                f'num_neighbours={self.num_neighbours}, but the index {path} holds {columns - 1} neighbours per item. '
+                f'Lower num_neighbours or make the index with\n    '
+                f'{suggested_command("--force", "--num-neighbours", str(self.num_neighbours + 1))}'
+            )
+        warnings.warn(
+            f'num_neighbours={self.num_neighbours}, but the data set has {items} items: every other item counts as a '
+            'neighbour',
+            stacklevel=2,
+        )
+        self.num_neighbours = columns - 1
+
+    def get_data_info(self, idx: int) -> dict:
+        """Description of the anchor."""
+        return self.dataset.get_data_info(positive_index(idx, len(self)))
+
+    def __getitem__(self, idx: int) -> dict:
+        idx = positive_index(idx, len(self))
+        rank = int(torch.randint(1, self.num_neighbours + 1, ()))
+        chosen = int(self.neighbours[idx, rank])
+        item, other = self.dataset[idx], self.dataset[chosen]
+        item['inputs'] = Views(anchor=item['inputs'], neighbour=other['inputs'])
+        item['data_samples'].set_metainfo(dict(neighbour_index=chosen))
+        return item
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(num_neighbours={self.num_neighbours})'

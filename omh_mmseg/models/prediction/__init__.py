@@ -1,0 +1,7 @@
+"""From code to masks."""
+
+from omh_mmseg.models.prediction.cluster_assignment import ClusterAssignment
+from omh_mmseg.models.prediction.code_tta import CodeAveragingTTA
+from omh_mmseg.models.prediction.options import PredictionOptions
+
+__all__ = ['ClusterAssignment', 'CodeAveragingTTA', 'PredictionOptions']

@@ -1,0 +1,221 @@
+"""Fully connected CRF that moves the borders of a segmentation to those of the image (METHODS.md 6.5)."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size
+from mmengine.logging import MMLogger
+from torch import Tensor
+
+from omh_mmseg.models.prediction.crf.permutohedral import PermutohedralLattice
+from omh_mmseg.models.prediction.crf.worker_pool import WorkerPool
+
+BACKENDS = ('torch', 'pydensecrf')
+REPORT_SECONDS = 60.0
+_SMALLEST_NORM = 1e-20
+
+Job = tuple[Tensor, Mapping[str, Tensor]]
+
+
+class DenseCRF:
+    r"""Mean-field marginals of a CRF whose every pair of pixels is connected.
+
+    With the unary energy :math:`U = -log(max(p, p_{min}))` of probabilities :math:`p`, and two kernels on position and
+    colour (:math:`G`: position alone), each iteration sets
+
+    .. math:: Q \leftarrow softmax(-U + c_G \bar G Q + c_B \bar B Q), \quad
+        \bar G = D_G^{-1/2} G D_G^{-1/2}, \quad D_G = diag(G 1)
+
+    from :math:`Q = softmax(-U)` on (Potts model, symmetric normalisation). The kernels are filtered on a permutohedral
+    lattice, as pydensecrf does; both backends give the same arg-max up to rounding.
+
+    Args:
+        iterations: Of the mean field.
+        gaussian_sxy: Standard deviation of the position kernel in pixels.
+        gaussian_compat: Its weight.
+        bilateral_sxy: Standard deviation of the other kernel's position in pixels.
+        bilateral_srgb: Standard deviation of its colours in 0..255.
+        bilateral_compat: Its weight.
+        min_probability: Below it, a probability counts as this.
+        backend: ``'torch'`` computes on the device of the probabilities and with all its threads. ``'pydensecrf'`` is
+            the library of the published numbers, in processes of its own on the CPU.
+        workers: Processes of ``'pydensecrf'``; by default the processors of this machine, shared among the ranks.
+
+    Raises:
+        ImportError: ``'pydensecrf'`` is asked for and not installed.
+        ValueError: An unknown backend, or a number out of range.
+
+    Source: Kraehenbuehl and Koltun, Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, NIPS
+    2011; METHODS.md 6.5 for the constants.
+    """
+
+    def __init__(
+        self,
+        iterations: int = 10,
+        gaussian_sxy: float = 1.0,
+        gaussian_compat: float = 3.0,
+        bilateral_sxy: float = 67.0,
+        bilateral_srgb: float = 3.0,
+        bilateral_compat: float = 4.0,
+        min_probability: float = 1e-5,
+        backend: str = 'torch',
+        workers: int | None = None,
+    ) -> None:
+        if backend not in BACKENDS:
+            raise ValueError(f'the CRF backend must be one of {BACKENDS}; got {backend!r}.')
+        if iterations < 1:
+            raise ValueError(f'the CRF needs at least 1 iteration; got {iterations}. crf=None switches it off.')
+        widths = dict(gaussian_sxy=gaussian_sxy, bilateral_sxy=bilateral_sxy, bilateral_srgb=bilateral_srgb)
+        for name, value in widths.items():
+            if not value > 0:
+                raise ValueError(f'{name} of the CRF must be above 0; got {value}.')
+        if not 0 < min_probability < 1:
+            raise ValueError(f'min_probability of the CRF must lie between 0 and 1; got {min_probability}.')
+        if backend == 'pydensecrf' and importlib.util.find_spec('pydensecrf') is None:
+            raise ImportError(
+                "the CRF backend 'pydensecrf' is not installed. Install the extra with: pip install omh-mmseg[crf] "
+                "(or pip install pydensecrf2==1.1); or set backend='torch', which gives the same segmentation and "
+                'needs nothing.'
+            )
+        self.settings: dict[str, Any] = dict(
+            iterations=iterations,
+            **widths,
+            gaussian_compat=gaussian_compat,
+            bilateral_compat=bilateral_compat,
+            min_probability=min_probability,
+        )
+        self.backend = backend
+        if workers is None:
+            workers = max(1, _processors() // get_world_size())
+        self._pool = WorkerPool(workers) if backend == 'pydensecrf' else None
+        self._position_lattice: tuple[tuple[int, int, torch.device], PermutohedralLattice] | None = None
+        self._reported = time.monotonic()
+        self._seconds, self._images = 0.0, 0
+
+    def __call__(self, image: Tensor, log_probabilities: Tensor) -> Tensor:
+        """Marginals of one image.
+
+        Args:
+            image: BGR uint8 (3, H, W). The order of the channels moves the lattice, and thus a few pixels.
+            log_probabilities: (K, H, W); normalised here.
+
+        Returns:
+            float32 (K, H, W), sums of 1 over K, on the device of ``log_probabilities``.
+
+        Raises:
+            ValueError: The sizes differ.
+        """
+        (result,) = self.refine([(image, dict(only=log_probabilities))])
+        return result['only']
+
+    def refine(self, jobs: Iterable[Job]) -> Iterator[dict[str, Tensor]]:
+        """Marginals of several segmentations of each of several images, in the order given.
+
+        Jobs are taken one after the other (with ``'pydensecrf'`` as many at a time as there are workers), so that an
+        iterator that makes them when asked keeps the memory small. Every minute the log says how many images are done.
+
+        Args:
+            jobs: Pairs of an image and of log-probabilities by name, as `__call__` takes them.
+
+        Raises:
+            RuntimeError: A worker process died.
+        """
+        results = self._by_torch(jobs) if self._pool is None else self._by_workers(jobs, self._pool)
+        start = time.monotonic()
+        for result in results:
+            self._seconds += time.monotonic() - start
+            self._images += 1
+            self._report()
+            yield result
+            start = time.monotonic()
+
+    def _by_torch(self, jobs: Iterable[Job]) -> Iterator[dict[str, Tensor]]:
+        for image, maps in jobs:
+            filters: list[tuple[PermutohedralLattice, Tensor, float]] | None = None
+            result = {}
+            for name, log_probabilities in maps.items():
+                unary = self._unary(image, log_probabilities)
+                if filters is None:
+                    filters = self._filters(image.to(unary.device))
+                result[name] = _mean_field(unary, filters, self.settings['iterations'])
+            yield result
+
+    def _by_workers(self, jobs: Iterable[Job], pool: WorkerPool) -> Iterator[dict[str, Tensor]]:
+        waiting: list[tuple[list[str], torch.device]] = []
+
+        def split() -> Iterator[tuple[str, tuple[Any, ...]]]:
+            for image, maps in jobs:
+                waiting.append((list(maps), image.device))
+                pixels = image.permute(1, 2, 0).cpu().numpy()
+                for name, log_probabilities in maps.items():
+                    yield name, (pixels, self._unary(image, log_probabilities).cpu().numpy(), self.settings)
+
+        result: dict[str, Tensor] = {}
+        for name, marginals in pool.map(split()):
+            names, device = waiting[0]
+            result[name] = torch.from_numpy(marginals).to(device)
+            if len(result) == len(names):
+                waiting.pop(0)
+                yield result
+                result = {}
+
+    def _unary(self, image: Tensor, log_probabilities: Tensor) -> Tensor:
+        if image.shape[1:] != log_probabilities.shape[1:]:
+            raise ValueError(
+                f'the image is {tuple(image.shape[1:])} and the log-probabilities are '
+                f'{tuple(log_probabilities.shape[1:])} (height, width); resize one to the other before the CRF.'
+            )
+        if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] != 3:
+            raise ValueError(f'the CRF takes uint8 images (3, H, W); got {image.dtype} {tuple(image.shape)}.')
+        probabilities = torch.softmax(log_probabilities.detach().float(), dim=0)
+        return -probabilities.clamp(self.settings['min_probability'], 1).log()
+
+    def _filters(self, image: Tensor) -> list[tuple[PermutohedralLattice, Tensor, float]]:
+        """Lattice, normalisation (n, 1) and weight of both kernels."""
+        height, width = image.shape[1:]
+        places = [torch.arange(side, device=image.device, dtype=torch.float32) for side in (height, width)]
+        rows, columns = torch.meshgrid(*places, indexing='ij')
+        position = torch.stack([columns, rows]).flatten(1)
+        key = (height, width, image.device)
+        if self._position_lattice is None or self._position_lattice[0] != key:
+            self._position_lattice = (key, PermutohedralLattice(position / self.settings['gaussian_sxy']))
+        colours = image.flatten(1).float() / self.settings['bilateral_srgb']
+        bilateral = PermutohedralLattice(torch.cat([position / self.settings['bilateral_sxy'], colours]))
+        pairs = [
+            (self._position_lattice[1], self.settings['gaussian_compat']),
+            (bilateral, self.settings['bilateral_compat']),
+        ]
+        ones = torch.ones(height * width, 1, device=image.device)
+        return [(lattice, (lattice(ones) + _SMALLEST_NORM).rsqrt(), weight) for lattice, weight in pairs]
+
+    def _report(self) -> None:
+        now = time.monotonic()
+        if now - self._reported >= REPORT_SECONDS:
+            self._reported = now
+            MMLogger.get_current_instance().info(
+                f'dense CRF: {self._images} images so far, {self._seconds / self._images:.2f} seconds per image'
+            )
+
+
+def _mean_field(
+    unary: Tensor, filters: list[tuple[PermutohedralLattice, Tensor, float]], iterations: int
+) -> Tensor:
+    clusters, height, width = unary.shape
+    negative = -unary.flatten(1).t().contiguous()  # (n, K)
+    marginals = torch.softmax(negative, dim=1)
+    for _ in range(iterations):
+        energy = negative
+        for lattice, norm, weight in filters:
+            energy = torch.addcmul(energy, lattice(marginals * norm), norm, value=weight)
+        marginals = torch.softmax(energy, dim=1)
+    return marginals.t().reshape(clusters, height, width)
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

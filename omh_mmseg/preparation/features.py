@@ -1,0 +1,96 @@
+"""Fill the caches that a config asks for, before any run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+
+from omh_mmseg.feature_cache.build import FeatureCache
+from omh_mmseg.feature_cache.of_model import SPLITS, frozen_part, hook_options, needs, why_live
+from omh_mmseg.registry import DATASETS, MODELS
+from omh_mmseg.utils.devices import check_device
+
+DEFAULT_FOLDER = 'data/feature_cache'
+
+
+def prepare_features(
+    cfg: Config,
+    splits: Sequence[str] = SPLITS,
+    folder: str | None = None,
+    dtype: str | None = None,
+    device: str = 'cpu',
+    progress: bool = True,
+) -> dict[str, Path]:
+    """Make or complete the feature caches of a config.
+
+    Args:
+        cfg: Of a host. Weights of ``load_from`` count.
+        splits: Among ``'train'``, ``'val'`` and ``'test'``.
+        folder: Of all caches; None for that of the config's `FeatureCacheHook`, else ``data/feature_cache``.
+        dtype: None for the hook's.
+        device: Where to compute.
+        progress: Draw progress bars on stderr.
+
+    Returns:
+        The cache's folder by split.
+
+    Raises:
+        ValueError: An unknown split, type or device, or a split that cannot be cached; the message says why.
+        OSError: The disk has no room.
+    """
+    made = {}
+    for split, loader, cache in _caches(cfg, splits, folder, dtype, device):
+        cache.complete(loader.get('batch_size') or 1, loader.get('num_workers', 0), progress)
+        made[split] = cache.folder
+    return made
+
+
+def describe_features(
+    cfg: Config,
+    splits: Sequence[str] = SPLITS,
+    folder: str | None = None,
+    dtype: str | None = None,
+    device: str = 'cpu',
+) -> str:
+    """What :func:`prepare_features` would do, one line per split; nothing is written."""
+    caches = _caches(cfg, splits, folder, dtype, device)
+    return '\n'.join(f'{split}: {cache.describe()}' for split, _, cache in caches)
+
+
+def _caches(
+    cfg: Config, splits: Sequence[str], folder: str | None, dtype: str | None, device: str
+) -> Iterator[tuple[str, dict[str, Any], FeatureCache]]:
+    unknown = [split for split in splits if split not in SPLITS or cfg.get(f'{split}_dataloader') is None]
+    if unknown:
+        there = [split for split in SPLITS if cfg.get(f'{split}_dataloader') is not None]
+        raise ValueError(f'splits must be among those of the config, {there}; got {unknown}')
+    check_device(device)
+    options = hook_options(cfg) or {}
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    if cfg.get('load_from'):
+        load_checkpoint(model, cfg.load_from, map_location='cpu')
+    model.to(device).eval()
+    root = folder or options.get('folder') or DEFAULT_FOLDER
+    for split in splits:
+        reason = why_live(model, split)
+        if reason:
+            raise ValueError(f'{split} cannot be cached: {reason}')
+        loader = cfg[f'{split}_dataloader']
+        dataset = DATASETS.build(_below_pairs(loader.dataset))
+        dataset.full_init()
+        fields, images = needs(model, split)
+        part = frozen_part(model, cfg.model.backbone, split)
+        kept = dtype or options.get('dtype') or 'float32'
+        yield split, loader, FeatureCache(root, dataset, part, split == 'train', fields, images, kept)
+
+
+def _below_pairs(dataset: Any) -> Any:
+    pairs = str(dataset.get('type')).rpartition('.')[2] == 'NeighbourPairs'
+    return dataset['dataset'] if pairs else dataset

@@ -1,0 +1,315 @@
+"""Make the neighbour index that a config asks for."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Dataset as TorchDataset
+
+from omh_mmseg.datasets.fingerprint import (
+    DATASET_PARTS,
+    DROPOUT_PART,
+    MODEL_PARTS,
+    compare_fingerprints,
+    dataset_fingerprint,
+    model_fingerprint,
+)
+from omh_mmseg.datasets.neighbours.features import pooled_features
+from omh_mmseg.datasets.neighbours.index import NeighbourIndex, command_to_remake, resolve_index_path, write_index
+from omh_mmseg.datasets.neighbours.search import check_arguments, neighbour_blocks, search_memory
+from omh_mmseg.datasets.neighbours.store import (
+    COMMIT_SECONDS,
+    PartialIndex,
+    RowFile,
+    discard_partial,
+    partial_progress,
+)
+from omh_mmseg.registry import DATASETS, MODELS
+from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs
+from omh_mmseg.utils.config import find_pairs_config
+from omh_mmseg.utils.devices import check_device
+from omh_mmseg.utils.files import replaced_when_complete
+from omh_mmseg.utils.progress import progress_bar
+
+
+def prepare_neighbours(
+    cfg: Config,
+    num_neighbours: int = 30,
+    chunk_size: int | None = None,
+    device: str = 'cpu',
+    force: bool = False,
+    if_missing: bool = False,
+    progress: bool = True,
+    train_mode_dropout: float = 0.0,
+    dropout_seed: int = 0,
+    search: str = 'matmul',
+) -> tuple[Path, bool]:
+    """Compute and store the neighbour index of a config, unless a valid one is there.
+
+    The features are the frozen backbone's in eval mode, averaged over the map. They and the neighbours found so far are
+    kept in the folder ``<index>.partial``: an interrupted call is continued by the next one, and the memory does not
+    grow with the number of images. The index appears only when complete; the folder is deleted then. Where the config
+    has its `FeatureCacheHook` switched on, the features are those of the cache, which is filled first.
+
+    Args:
+        cfg: With ``model.backbone``, ``model.data_preprocessor`` and a ``NeighbourPairs`` data set.
+        num_neighbours: Columns of the index, the item itself included.
+        chunk_size: Rows per block of the search; None for 1024 on a CPU and 8192 elsewhere. See
+            :func:`omh_mmseg.datasets.neighbours.search.search_memory` for the memory that it takes.
+        device: Where to compute.
+        force: Replace an index that is there, whatever it was made from.
+        if_missing: Leave an index that fits this config alone even with ``force``.
+        progress: Draw progress bars on stderr.
+        train_mode_dropout: Channel dropout of the features; 0.1 makes an index as the reference does (METHODS.md 5.7).
+        dropout_seed: Of that dropout.
+        search: ``'matmul'`` or ``'faiss'``, both exact.
+
+    Returns:
+        Path of the index, and whether it was computed now.
+
+    Raises:
+        FileExistsError: The file there belongs to other images, weights or settings and ``force`` is not given.
+        ValueError: The device is not available, or an option is out of range.
+        ModuleNotFoundError: ``search='faiss'`` without that library.
+        OSError: The disk has no room for the features.
+    """
+    job = _Job.of(cfg, num_neighbours, chunk_size, device, train_mode_dropout, dropout_seed, search)
+    if job.path.exists() and _is_current(job, force) and (if_missing or not force):
+        discard_partial(job.path)
+        return job.path, False
+    with PartialIndex(job.path, job.fingerprint, job.items) as partial:
+        features = _complete_features(job, partial, cfg, progress)
+        neighbours = _complete_neighbours(job, partial, features, progress)
+        with replaced_when_complete(job.path) as file:
+            write_index(file, neighbours, job.fingerprint)
+        partial.remove()
+    MMLogger.get_current_instance().info(f'neighbour index of {job.items} items written to {job.path.resolve()}')
+    return job.path, True
+
+
+def describe_neighbours(
+    cfg: Config,
+    num_neighbours: int = 30,
+    chunk_size: int | None = None,
+    device: str = 'cpu',
+    train_mode_dropout: float = 0.0,
+    dropout_seed: int = 0,
+    search: str = 'matmul',
+) -> str:
+    """What :func:`prepare_neighbours` would do with these arguments, as text; nothing is computed or written.
+
+    Returns:
+        The path, what is there already, the number of items, and the disk space and memory that are needed.
+    """
+    job = _Job.of(cfg, num_neighbours, chunk_size, device, train_mode_dropout, dropout_seed, search)
+    if not job.path.exists():
+        state = 'absent'
+    else:
+        problems = _problems(job)
+        state = 'there and valid' if not problems else 'there, but another one:\n  ' + '\n  '.join(problems)
+    done = partial_progress(job.path, job.fingerprint)
+    if any(done):
+        state += f'; an interrupted run has the features of {done[0]} items and the neighbours of {done[1]}'
+    channels = getattr(job.backbone, 'out_channels', None)
+    if isinstance(channels, int):
+        needs = [f'{job.disk(channels) / 2**30:.2f} GiB on disk meanwhile']
+        if search == 'matmul':
+            needs.append(f'{search_memory(job.chunk_size, channels) / 2**20:.0f} MiB of memory for the search')
+    else:
+        needs = ['disk space unknown, since the backbone does not say its out_channels']
+    return (
+        f'neighbour index {job.path.resolve()}: {state}\n{job.items} items, {job.columns} columns, '
+        f'{", ".join(needs)}'
+    )
+
+
+@dataclass
+class _Job:
+    """An index to be made."""
+
+    dataset: Any
+    backbone: nn.Module
+    preprocessor_cfg: dict
+    fingerprint: dict[str, Any]
+    path: Path
+    columns: int
+    chunk_size: int
+    device: str
+    search: str
+
+    @classmethod
+    def of(
+        cls,
+        cfg: Config,
+        num_neighbours: int,
+        chunk_size: int | None,
+        device: str,
+        train_mode_dropout: float,
+        dropout_seed: int,
+        search: str,
+    ) -> _Job:
+        """Build data set and backbone and check the options before any work."""
+        check_device(device)
+        if not 0 <= train_mode_dropout < 1:
+            raise ValueError(f'train_mode_dropout must lie in [0, 1), got {train_mode_dropout}; 0.1 is the reference')
+        init_default_scope(cfg.get('default_scope', 'mmseg'))
+        pairs = find_pairs_config(cfg)
+        dataset = DATASETS.build(pairs['dataset'])
+        dataset.full_init()
+        if chunk_size is None:
+            chunk_size = 1024 if torch.device(device).type == 'cpu' else 8192
+        check_arguments(search, len(dataset), num_neighbours, chunk_size)
+        preprocessor_cfg = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+        backbone = MODELS.build(cfg.model.backbone)
+        if hasattr(backbone, 'init_weights'):
+            backbone.init_weights()
+        backbone.eval()
+        fingerprint = dataset_fingerprint(dataset) | model_fingerprint(backbone, cfg.model.backbone, preprocessor_cfg)
+        if train_mode_dropout:
+            fingerprint[DROPOUT_PART] = dict(probability=float(train_mode_dropout), seed=dropout_seed)
+        return cls(
+            dataset,
+            backbone,
+            preprocessor_cfg,
+            fingerprint,
+            resolve_index_path(pairs['index'], fingerprint),
+            min(num_neighbours, len(dataset)),
+            chunk_size,
+            device,
+            search,
+        )
+
+    @property
+    def items(self) -> int:
+        return len(self.dataset)
+
+    def disk(self, channels: int) -> int:
+        """Bytes of the features, the neighbours and the index, which cannot be longer than the neighbours."""
+        return 4 * self.items * (channels + 2 * self.columns)
+
+
+def _complete_features(job: _Job, partial: PartialIndex, cfg: Config, progress: bool) -> RowFile:
+    """The features of all items, those of an earlier run taken over."""
+    done = len(partial.features) if partial.features is not None else 0
+    if done == job.items and partial.features is not None:
+        return partial.features
+    if done:
+        MMLogger.get_current_instance().info(f'continuing {partial.folder} after the features of {done} items')
+    dropout = job.fingerprint.get(DROPOUT_PART) or dict(probability=0.0, seed=0)
+    preprocessor = MODELS.build(job.preprocessor_cfg).to(job.device)
+    backbone = job.backbone.to(job.device)
+    dataset = _cached(job, preprocessor, cfg, progress) or job.dataset
+    blocks = pooled_features(
+        lambda inputs: inputs.features if isinstance(inputs, FrozenInputs) else backbone(inputs),
+        _batches(Subset(dataset, range(done, job.items)), preprocessor, cfg.train_dataloader),
+        done,
+        dropout['probability'],
+        dropout['seed'],
+    )
+    features = partial.features
+    with progress_bar(progress) as bar:
+        task = bar.add_task('features of the images', total=job.items, completed=done)
+        for block in blocks:
+            if features is None or features.columns != block.shape[1]:
+                features = partial.start_features(block.shape[1])
+                _check_disk(partial.folder, job, block.shape[1])
+            features.append(block.numpy())
+            partial.commit(COMMIT_SECONDS)
+            bar.advance(task, len(block))
+    if features is None:
+        raise ValueError('there are no images to compute features of')
+    partial.commit()
+    return features
+
+
+def _cached(job: _Job, preprocessor: nn.Module, cfg: Config, progress: bool) -> Any:
+    """The data set behind the feature cache of the config's training; None where there is none."""
+    # The room of the cache needs this one.
+    from omh_mmseg.feature_cache.build import FeatureCache, FrozenPart, features_alone
+    from omh_mmseg.feature_cache.fingerprint import preprocessing
+    from omh_mmseg.feature_cache.of_model import hook_options
+
+    options = hook_options(cfg) or {}
+    if options.get('folder') is None or 'train' not in options.get('splits', ['train']):
+        return None
+    if preprocessing(preprocessor, True) != preprocessing(preprocessor, False):
+        MMLogger.get_current_instance().info('no feature cache for the index: training pads images otherwise')
+        return None
+    part = FrozenPart(job.backbone, cfg.model.backbone, preprocessor, features_alone(job.backbone))
+    cache = FeatureCache(options['folder'], job.dataset, part, True, dtype=options.get('dtype', 'float32'))
+    loader = cfg.train_dataloader
+    return cache.complete(
+        loader.get('batch_size', 16), loader.get('num_workers', 0), progress, options.get('verify', True)
+    )
+
+
+def _complete_neighbours(job: _Job, partial: PartialIndex, features: RowFile, progress: bool) -> RowFile:
+    """The neighbours of all items, those of an earlier run taken over."""
+    settings = dict(search=job.search, chunk_size=job.chunk_size, device=torch.device(job.device).type)
+    neighbours = partial.start_neighbours(job.columns, settings)
+    if len(neighbours):
+        MMLogger.get_current_instance().info(f'continuing {partial.folder} after the neighbours of {len(neighbours)}')
+    blocks = neighbour_blocks(features, job.columns, job.chunk_size, job.device, job.search, len(neighbours))
+    with progress_bar(progress) as bar:
+        task = bar.add_task('nearest neighbours', total=job.items, completed=len(neighbours))
+        for block in blocks:
+            neighbours.append(block)
+            partial.commit(COMMIT_SECONDS)
+            bar.advance(task, len(block))
+    partial.commit()
+    return neighbours
+
+
+def _check_disk(folder: Path, job: _Job, channels: int) -> None:
+    free, needed = shutil.disk_usage(folder).free, job.disk(channels)
+    if free < needed:
+        raise OSError(
+            f'making the index {job.path} needs {needed / 2**30:.2f} GiB in {folder.parent} for {job.items} features '
+            f'of {channels} channels, only {free / 2**30:.2f} GiB are free; make room or set another `index` path'
+        )
+
+
+def _problems(job: _Job) -> list[str]:
+    """Why the file at the index path is not the index that is asked for; empty if it is."""
+    try:
+        stored = NeighbourIndex.load(job.path)
+    except ValueError as error:
+        return [str(error).partition('. Make it anew')[0]]
+    problems = compare_fingerprints(stored.fingerprint, job.fingerprint, (*DATASET_PARTS, *MODEL_PARTS, DROPOUT_PART))
+    if stored.neighbours.shape[1] < job.columns:
+        problems.append(f'columns: the index has {stored.neighbours.shape[1]}, {job.columns} are asked for')
+    return problems
+
+
+def _is_current(job: _Job, force: bool) -> bool:
+    """Whether the file at the index path fits; FileExistsError if it does not and may not be replaced."""
+    problems = _problems(job)
+    if problems and not force:
+        listed = '\n  '.join(problems)
+        raise FileExistsError(
+            f'{job.path} exists and is another index:\n  {listed}\nKeep it and set another `index` path in the config, '
+            f'or replace it with\n    {command_to_remake(job.fingerprint)}'
+        )
+    return not problems
+
+
+def _batches(dataset: TorchDataset, preprocessor: nn.Module, loader_cfg: dict) -> Iterator[Inputs]:
+    loader = DataLoader(
+        dataset,
+        batch_size=loader_cfg.get('batch_size', 16),
+        num_workers=loader_cfg.get('num_workers', 0),
+        collate_fn=pseudo_collate,
+    )
+    for data in loader:
+        yield preprocessor(dict(inputs=data['inputs']), False)['inputs']

@@ -1,0 +1,1 @@
+"""Data that several rooms pass around."""

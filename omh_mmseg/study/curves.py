@@ -1,0 +1,242 @@
+"""Pictures of a sweep: metrics along a setting, and runs beside a reference, with the spread over seeds."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from omh_mmseg.study.plan import OWN_REFERENCE, SweepPlan
+from omh_mmseg.study.table import by_seed, compare, reference_values
+from omh_mmseg.visualization.figures import NOTE_COLOUR, TEXT_COLOUR, TEXT_SIZE, TITLE_SIZE, new_figure, save_figure
+
+COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
+REFERENCE_COLOUR = '#666666'
+STYLES, REFERENCE_STYLES = ('-', '--', '-.'), ((0, (6, 2)), (0, (1, 2)), (0, (4, 1, 1, 1)))
+MARKERS = 'osD^v'
+_PANEL, _LEFT, _RIGHT, _BELOW, _ABOVE = (4.1, 2.9), 0.72, 0.2, 0.55, 0.3  # inches
+_LEGEND_LINE, _ROW, _LETTER, _LINE = 0.155, 0.36, 0.082, 40
+_NOTE_HEIGHT, _DODGE = 0.18, 0.012
+
+
+def draw_figure(
+    path: str | os.PathLike[str], figure: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], plan: SweepPlan
+) -> Path | None:
+    """Draw a figure that a plan asks for, from the runs that finished.
+
+    Args:
+        path: PNG to write.
+        figure: ``kind='curves'``: ``curves`` (entries of the plan with ``vary``), ``x_label``, ``log_x``, ``panels``
+            (dicts with ``label``, ``metrics`` and, in place of the figure's, ``references``) and ``references`` (names
+            of runs, drawn as bands). Colours tell metrics apart, lines and markers curves. ``kind='effects'``:
+            ``metrics`` and ``reference``, a run whose scores are subtracted seed by seed (``'*'``: each run's first
+            reference); without it the scores themselves. Either may have a ``title``.
+        rows: Of `omh_mmseg.study.runner.run_sweep`.
+        plan: Says what is compared with what.
+
+    Returns:
+        ``path``, or None if no run has a value of what is to be drawn.
+    """
+    if figure['kind'] == 'curves':
+        return _draw_curves(path, figure, rows)
+    return _draw_effects(path, figure, rows, plan)
+
+
+def _draw_curves(
+    path: str | os.PathLike[str], figure: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> Path | None:
+    curves = figure.get('curves') or _curves(rows)
+    panels = [panel for panel in figure['panels'] if _has_values(panel, curves, rows)]
+    if not panels:
+        return None
+    panels = [{'references': figure.get('references', ()), **panel} for panel in panels]
+    legend = _LEGEND_LINE * max(len(_panel_keys(panel, curves, rows)) for panel in panels) + 0.05
+    width = len(panels) * (_LEFT + _PANEL[0] + _RIGHT)
+    above = _ABOVE if figure.get('title') else 0.1
+    height = _NOTE_HEIGHT + _BELOW + _PANEL[1] + legend + above
+    drawing = new_figure(width, height)
+    for place, panel in enumerate(panels):
+        left = (place * (_LEFT + _PANEL[0] + _RIGHT) + _LEFT) / width
+        axes = drawing.add_axes((left, (_NOTE_HEIGHT + _BELOW) / height, _PANEL[0] / width, _PANEL[1] / height))
+        log = bool(figure.get('log_x'))
+        _draw_panel(axes, panel, curves, rows, log)
+        if log:
+            axes.set_xscale('log')
+        positions = _positions(curves, rows)
+        axes.xaxis.set_major_locator(FixedLocator(positions))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+        axes.tick_params(labelsize=TEXT_SIZE - 1, length=2)
+        if len(positions) > 7:
+            axes.tick_params(axis='x', rotation=45)
+        axes.set_xlabel(figure.get('x_label', ''), fontsize=TEXT_SIZE, color=TEXT_COLOUR)
+        axes.set_ylabel(panel.get('label', ''), fontsize=TEXT_SIZE, color=TEXT_COLOUR)
+        _plain(axes)
+        axes.legend(fontsize=TEXT_SIZE - 1, frameon=False, loc='lower left', bbox_to_anchor=(0, 1), borderpad=0.1,
+                    labelspacing=0.25)  # fmt: skip
+    if figure.get('title'):
+        drawing.text(0.1 / width, 1 - 0.08 / height, figure['title'], fontsize=TITLE_SIZE, color=TEXT_COLOUR, va='top')
+    _note(drawing, 'Means over seeds; bars and bands are sample standard deviations.', width, height)
+    return save_figure(drawing, path)
+
+
+def _draw_panel(
+    axes: Axes, panel: Mapping[str, Any], curves: Sequence[str], rows: Sequence[Mapping[str, Any]], log: bool
+) -> None:
+    metrics = list(panel['metrics'])
+    for index, name in enumerate(panel['references']):
+        for metric, found in _reference_lines(panel, name, rows):
+            mean, spread = _mean_and_spread(list(found.values()))
+            colour = COLOURS[metrics.index(metric) % len(COLOURS)] if metric in metrics else REFERENCE_COLOUR
+            axes.axhspan(mean - spread, mean + spread, color=colour, alpha=0.1, linewidth=0)
+            axes.axhline(mean, color=colour, linewidth=1, linestyle=REFERENCE_STYLES[index % len(REFERENCE_STYLES)],
+                         label=f'{name}, {_told(metric)}')  # fmt: skip
+    series = [(metric, curve) for metric in metrics for curve in curves if _points(rows, curve, metric)]
+    positions = _positions(curves, rows)
+    for place, (metric, curve) in enumerate(series):
+        points = _points(rows, curve, metric)
+        means, spreads = zip(*(_mean_and_spread(values) for values in points.values()))
+        shift = _DODGE * (place - (len(series) - 1) / 2)
+        line = curves.index(curve)
+        axes.errorbar(
+            [_shifted(x, shift, positions, log) for x in points], means, spreads, linewidth=1.3, capsize=2.5,
+            color=COLOURS[metrics.index(metric) % len(COLOURS)], marker=MARKERS[line % len(MARKERS)], markersize=4,
+            linestyle=STYLES[line % len(STYLES)],
+            label=_told(metric) if len(curves) == 1 else f'{curve}, {_told(metric)}',
+        )  # fmt: skip
+
+
+def _draw_effects(
+    path: str | os.PathLike[str], figure: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], plan: SweepPlan
+) -> Path | None:
+    reference, metrics = figure.get('reference'), figure['metrics']
+    bases: dict[str, str | None] = {name: reference for name in dict.fromkeys(row['name'] for row in rows)}
+    if reference == OWN_REFERENCE:
+        bases = {name: next(iter(plan.references_of(name)), name) for name in bases}
+    names = [name for name, base in bases.items() if name != base]
+    found = {(name, metric): _effects(rows, name, bases[name], metric) for name in names for metric in metrics}
+    names = [name for name in names if any(found[name, metric] for metric in metrics)]
+    if not names:
+        return None
+    labels = [textwrap.fill(name, _LINE, break_on_hyphens=False) for name in names]
+    lines = max(label.count('\n') + 1 for label in labels)
+    left = 0.25 + _LETTER * min(max(map(len, names)), _LINE)
+    panel = max(_ROW * max(lines / 2, 1) * len(names), 0.8)
+    above = (_ABOVE if figure.get('title') else 0.1) + 0.3
+    width, height = left + 5.2 + _RIGHT, _NOTE_HEIGHT + _BELOW + panel + above
+    drawing = new_figure(width, height)
+    axes = drawing.add_axes((left / width, (_NOTE_HEIGHT + _BELOW) / height, 5.2 / width, panel / height))
+    for index, metric in enumerate(metrics):
+        shift = 0.55 * ((index + 0.5) / len(metrics) - 0.5)
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        drawn = False
+        for row, name in enumerate(names):
+            values = found[name, metric]
+            if not values:
+                continue
+            mean, spread = _mean_and_spread(values)
+            axes.plot(values, [row + shift] * len(values), marker, color=colour, markersize=3, alpha=0.35)
+            axes.errorbar(mean, row + shift, xerr=spread, color=colour, marker=marker, markersize=5, capsize=2.5,
+                          linestyle='none', label=None if drawn else _told(metric))  # fmt: skip
+            drawn = True
+    if reference:
+        axes.axvline(0, color=REFERENCE_COLOUR, linewidth=1)
+    axes.set_yticks(range(len(names)), labels, fontsize=TEXT_SIZE, color=TEXT_COLOUR)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    kinds = ' and '.join(dict.fromkeys(metric.rpartition('/')[2] for metric in metrics))
+    told = 'its reference' if reference == OWN_REFERENCE else reference
+    label = f'{kinds} minus that of {told}' if reference else kinds
+    axes.set_xlabel(label, fontsize=TEXT_SIZE, color=TEXT_COLOUR)
+    axes.tick_params(axis='x', labelsize=TEXT_SIZE - 1, length=2)
+    axes.tick_params(axis='y', length=0)
+    _plain(axes)
+    axes.legend(fontsize=TEXT_SIZE - 1, ncols=3, frameon=False, loc='lower left', bbox_to_anchor=(0, 1))
+    if figure.get('title'):
+        drawing.text(0.1 / width, 1 - 0.08 / height, figure['title'], fontsize=TITLE_SIZE, color=TEXT_COLOUR, va='top')
+    subtracted = ', minus the reference with the same seed' if reference else ''
+    _note(drawing, f'Pale: a seed{subtracted}. Bars: mean and standard deviation over seeds.', width, height)
+    return save_figure(drawing, path)
+
+
+def _effects(
+    rows: Sequence[Mapping[str, Any]], name: str, reference: str | None, metric: str
+) -> list[float]:
+    values = by_seed(rows, name, metric)
+    if not reference:
+        return list(values.values())
+    base = reference_values(rows, reference, metric)[1]
+    return [value - base[seed] for seed, value in values.items() if seed in base] if compare(values, base) else []
+
+
+def _points(rows: Sequence[Mapping[str, Any]], curve: str, metric: str) -> dict[float, list[float]]:
+    """Values over seeds by place on the curve, in its order."""
+    places = {row['name']: float(row['x']) for row in rows if row.get('curve') == curve and row.get('x') is not None}
+    found: dict[float, list[float]] = {}
+    for name, place in sorted(places.items(), key=lambda item: item[1]):
+        values = list(by_seed(rows, name, metric).values())
+        if values:
+            found.setdefault(place, []).extend(values)
+    return found
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(row['curve'] for row in rows if row.get('x') is not None))
+
+
+def _has_values(panel: Mapping[str, Any], curves: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bool:
+    return any(_points(rows, curve, metric) for curve in curves for metric in panel['metrics'])
+
+
+def _reference_lines(
+    panel: Mapping[str, Any], name: str, rows: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, dict[int, float]]]:
+    """The metrics that a reference has of a panel's, each once."""
+    found = dict(reference_values(rows, name, metric) for metric in panel['metrics'])
+    return [(metric, values) for metric, values in found.items() if values]
+
+
+def _panel_keys(panel: Mapping[str, Any], curves: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the panel's legend has a line for."""
+    lines = [metric for name in panel['references'] for metric, _ in _reference_lines(panel, name, rows)]
+    return lines + [metric for metric in panel['metrics'] for curve in curves if _points(rows, curve, metric)]
+
+
+def _positions(curves: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    return sorted({row['x'] for row in rows if row.get('curve') in curves and row.get('x') is not None})
+
+
+def _shifted(x: float, share: float, positions: Sequence[float], log: bool) -> float:
+    """Move a point by a share of the axis, so that the bars of several curves do not hide each other."""
+    if log:
+        return x * (positions[-1] / positions[0]) ** share
+    return x + share * (positions[-1] - positions[0])
+
+
+def _mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _told(metric: str) -> str:
+    """``'level1/mIoU'`` as ``'level 1 mIoU'``, ``'train/omh_sparsity_12'`` as ``'sparsity, levels 1 and 2'``."""
+    told = metric.removeprefix('train/').removeprefix('omh_')
+    told = re.sub(r'^used_(\d)$', r'level \1', told)
+    told = re.sub(r'_(\d)(\d)$', r', levels \1 and \2', told)
+    return re.sub(r'level(\d)/', r'level \1 ', told).replace('/', ' ').replace('_', ' ')
+
+
+def _plain(axes: Axes) -> None:
+    axes.grid(linewidth=0.4, color='#dddddd')
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set(linewidth=0.5, color='#999999')
+
+
+def _note(drawing: Any, text: str, width: float, height: float) -> None:
+    drawing.text(0.1 / width, 0.08 / height, text, fontsize=TEXT_SIZE - 1, color=NOTE_COLOUR, va='bottom')

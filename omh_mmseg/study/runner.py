@@ -1,0 +1,310 @@
+"""Many trainings with one table: every run in a process of its own, several at a time, continued after any end."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from omh_mmseg.study import job as sweep_run
+from omh_mmseg.study.job import SweepJob, job_config, make_neighbours, pairs_settings, settings, train_and_score
+from omh_mmseg.study.plan import SweepPlan
+from omh_mmseg.study.process import NOTE, ProcessRun, environment, locked, process_context, settings_key, told
+from omh_mmseg.study.source_state import source_commit, source_key
+from omh_mmseg.study.table import write_sweep
+
+PREPARATION = '.preparation'
+SETTINGS_LETTERS = 16
+_DEVICE = re.compile(r'cpu|cuda:(\d+)')
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the runs of a sweep may use.
+
+    Attributes:
+        devices: ``'cpu'`` or ``'cuda:0'``, ...; runs are dealt out in turn.
+        jobs: Runs at a time; None for one per device.
+        threads: Of torch in each run; None for those of ``OMP_NUM_THREADS`` or, without it, the processor's cores
+            shared among the runs.
+        reuse_imports: See `process_context`.
+    """
+
+    devices: tuple[str, ...] = ('cpu',)
+    jobs: int | None = None
+    threads: int | None = None
+    reuse_imports: bool = True
+
+    def __post_init__(self) -> None:
+        for device in self.devices:
+            match = _DEVICE.fullmatch(device)
+            if match is None:
+                raise ValueError(f"devices are 'cpu' or 'cuda:0', 'cuda:1', ...; got {device!r}")
+            there = torch.cuda.device_count() if match[1] else 0
+            if match[1] and int(match[1]) >= there:
+                raise ValueError(f'there is no device {device}: torch sees {there} GPUs here')
+        counts = [len(self.devices), *(count for count in (self.jobs, self.threads) if count is not None)]
+        if min(counts) < 1:
+            raise ValueError(f'devices, jobs and threads must be at least 1; got {self}')
+
+    def slots(self) -> list[str]:
+        """The device of each of the runs that go on at a time."""
+        count = len(self.devices) if self.jobs is None else self.jobs
+        return [self.devices[index % len(self.devices)] for index in range(count)]
+
+    def threads_each(self) -> int:
+        """Threads of a run."""
+        if self.threads is not None:
+            return self.threads
+        told_threads = os.environ.get('OMP_NUM_THREADS', '')
+        if told_threads.isdecimal() and int(told_threads):
+            return int(told_threads)
+        return max(1, (os.cpu_count() or 1) // len(self.slots()))
+
+
+def default_devices() -> tuple[str, ...]:
+    """The first GPU where there is one, else the CPU."""
+    return ('cuda:0',) if torch.cuda.is_available() else ('cpu',)
+
+
+def run_sweep(
+    plan: SweepPlan,
+    work_dir: str | os.PathLike[str],
+    options: Mapping[str, Any] | None = None,
+    resources: Resources | None = None,
+    only: Sequence[str] = (),
+    any_source: bool = False,
+    train: bool = True,
+    runs_dir: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Train and score every run of a plan with every seed; needed neighbour indices are made first.
+
+    A finished run is kept as long as its settings and the source that acts on it stay the same, an interrupted one is
+    continued from its last checkpoint, a failed one is tried again by the next call. The process may end in any way at
+    any time, and its runs end with it. ``runs.csv``, ``table.csv``, ``table.md`` and the plan's figures in ``work_dir``
+    are renewed after every run, complete or not at all.
+
+    Args:
+        plan: The runs.
+        work_dir: Folder of everything; a run's own is ``<name>/seed<seed>`` in it.
+        options: Settings of all runs, above those of the plan and below those of a run.
+        resources: Devices, runs at a time and threads.
+        only: Shell patterns of the names of the runs to carry out; of others, finished ones are in the table. All if
+            empty.
+        any_source: Keep finished runs of other source, too.
+        train: False makes table and figures of what is there and carries out nothing.
+        runs_dir: Where to keep the runs by their settings, for several sweeps to share, also at a time; in ``work_dir``
+            by their names if None.
+        progress: Draw a progress bar on stderr.
+
+    Returns:
+        One dict per run that was carried out, kept or failed: ``name``, ``config``, ``overrides``, ``seed``,
+        ``commit``, ``status`` (``'finished'`` or ``'failed'``), and either ``error`` or what `train_and_score` returns.
+
+    Raises:
+        BlockingIOError: Another sweep is at work in ``work_dir``.
+        ValueError: ``only`` matches no run.
+    """
+    resources = resources or Resources(default_devices())
+    chosen = {run.name for run in plan.runs if not only or any(fnmatch.fnmatchcase(run.name, item) for item in only)}
+    if not chosen:
+        raise ValueError(f'no run is named like {list(only)}; the plan has {", ".join(run.name for run in plan.runs)}')
+    shared = None if runs_dir is None else Path(runs_dir)
+    with locked(Path(work_dir), wait=False):
+        sweep = _Sweep(plan, Path(work_dir), shared, {**plan.options, **(options or {})}, resources, any_source)
+        sweep.write()
+        if train:
+            sweep.carry_out(chosen, progress)
+        sweep.write(figures=True)
+        return sweep.rows()
+
+
+class _Sweep:
+    """The state of a sweep: what is known of each run, by name and seed."""
+
+    def __init__(
+        self,
+        plan: SweepPlan,
+        work_dir: Path,
+        shared: Path | None,
+        options: Mapping[str, Any],
+        resources: Resources,
+        any_source: bool,
+    ) -> None:
+        self.plan = plan
+        self.work_dir = work_dir
+        self.shared = shared
+        self.resources = resources
+        self.found: dict[tuple[str, int], dict[str, Any]] = {}
+        self.pending: dict[tuple[str, int], ProcessRun] = {}
+        self.identities: dict[tuple[str, int], dict[str, Any]] = {}
+        self.pairs: dict[tuple[str, int], str] = {}
+        self.commit, self.source = source_commit(), source_key()
+        files: dict[str, Config] = {}
+        # Seeds are the outer loop, so that a sweep that is cut off has compared everything at least once.
+        for seed in plan.seeds:
+            for run in plan.runs:
+                folder = str(work_dir / run.slug / f'seed{seed}')
+                job = SweepJob(run, seed, folder, options, plan.protocols, resources.threads_each())
+                self._look_up(job, files, any_source)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Of all runs that finished or failed, in the order of the plan."""
+        order = [(run.name, seed) for run in self.plan.runs for seed in self.plan.seeds]
+        return [self.found[which] for which in order if which in self.found]
+
+    def write(self, figures: bool = False) -> None:
+        """Renew the files."""
+        write_sweep(self.rows(), self.plan, self.work_dir, figures)
+
+    def carry_out(self, names: set[str], progress: bool) -> None:
+        """Make the indices, then the pending runs of these names."""
+        todo = {which: run for which, run in self.pending.items() if which[0] in names}
+        if not todo:
+            return
+        columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, disable=not progress) as bar, self._processes() as start:
+            task = bar.add_task('neighbour indices', total=len(todo))
+            for which, error in self._prepare(todo, start).items():
+                self._settle(which, dict(todo.pop(which).identity) | dict(error=error))
+                bar.advance(task)
+            waiting = list(todo.items())
+            free = self.resources.slots()
+            running: dict[int, tuple[tuple[str, int], ProcessRun, str, BaseProcess]] = {}
+            while waiting or running:
+                while free:
+                    busy = {run.folder for _, run, *_ in running.values()}
+                    place = next((i for i, (_, run) in enumerate(waiting) if run.folder not in busy), None)
+                    if place is None:
+                        break
+                    which, run = waiting.pop(place)
+                    kept = run.finished()  # by a run of the same settings and another name
+                    if kept is not None:
+                        self._settle(which, kept)
+                        bar.advance(task)
+                        continue
+                    device = free.pop(0)
+                    process = start(run, device)
+                    running[process.sentinel] = (which, run, device, process)
+                told_names = ', '.join(f'{name}, seed {seed}' for (name, seed), *_ in running.values())
+                bar.update(task, description=told_names)
+                for sentinel in wait(list(running)) if running else ():
+                    which, run, device, process = running.pop(cast(int, sentinel))
+                    process.join()
+                    free.append(device)
+                    self._settle(which, run.result(process))
+                    bar.advance(task)
+
+    def _look_up(self, job: SweepJob, files: dict[str, Config], any_source: bool) -> None:
+        which = (job.run.name, job.seed)
+        identity = dict(
+            name=job.run.name, seed=job.seed, config=job.run.config, curve=job.run.curve, x=job.run.x,
+            overrides=json.dumps({**job.options, **job.run.options}, default=str),
+        )  # fmt: skip
+        try:
+            config = job_config(job, files)
+            key = f'{settings_key(settings(config), job.protocols)} {self.source}'
+            if self.shared is not None:
+                job = replace(job, folder=str(self.shared / key[:SETTINGS_LETTERS]))
+            pairs = pairs_settings(config)
+        except Exception as error:  # a config that cannot be made is a row like any other failure
+            self._settle(which, identity | dict(commit=self.commit, error=told(error)), write=False)
+            return
+        if any_source:
+            key = _stored_key(Path(job.folder), key)
+        run = ProcessRun(
+            identity | dict(folder=job.folder, commit=self.commit, threads=job.threads), Path(job.folder), key,
+            train_and_score, job,
+        )  # fmt: skip
+        self.identities[which] = identity
+        kept = run.finished()
+        if kept is None:
+            self.pending[which] = run
+        else:
+            self._settle(which, kept, write=False)
+        if pairs is not None:
+            self.pairs[which] = settings_key(pairs)
+
+    def _settle(self, which: tuple[str, int], row: dict[str, Any], write: bool = True) -> None:
+        # What was made for another plan, or an earlier version of this one, had other names.
+        row = {**row, **self.identities.get(which, {})}
+        self.found[which] = row | dict(status='failed' if row.get('error') else 'finished')
+        if not write:
+            return
+        self.write()
+        end = row.get('error') or f'finished, {row["seconds"]:g} s of training'
+        MMLogger.get_current_instance().info(f'{which[0]}, seed {which[1]}: {end}')
+
+    def _prepare(
+        self, todo: Mapping[tuple[str, int], ProcessRun], start: Callable[[ProcessRun, str], BaseProcess]
+    ) -> dict[tuple[str, int], str]:
+        """Make the indices that the runs need, one after the other; what failed, by the runs that it stops."""
+        failed: dict[tuple[str, int], str] = {}
+        for key in dict.fromkeys(self.pairs[which] for which in todo if which in self.pairs):
+            needing = [which for which in todo if self.pairs.get(which) == key]
+            folder = self.work_dir / PREPARATION / key[:12]
+            run = ProcessRun({}, folder, key, make_neighbours, todo[needing[0]].argument)
+            kept = run.finished()
+            if kept is not None and Path(kept['path']).is_file():
+                continue
+            process = start(run, self.resources.devices[0])
+            process.join()
+            error = run.result(process).get('error')
+            if error:
+                failed |= {which: f'neighbour index: {error}' for which in needing}
+        return failed
+
+    @contextmanager
+    def _processes(self) -> Iterator[Callable[[ProcessRun, str], BaseProcess]]:
+        """A function that starts runs on a device; all that still go on at the end are ended."""
+        threads = str(self.resources.threads_each())
+        started: list[BaseProcess] = []
+        with environment(OMP_NUM_THREADS=threads):
+            context = process_context(sweep_run.__name__, self.resources.reuse_imports)
+
+        def start(run: ProcessRun, device: str) -> BaseProcess:
+            with environment(OMP_NUM_THREADS=threads, **_visible(device)):
+                process = run.start(context)
+            started.append(process)
+            return process
+
+        try:
+            yield start
+        finally:
+            for process in started:
+                if process.is_alive():
+                    process.terminate()
+            for process in started:
+                process.join()
+
+
+def _visible(device: str) -> dict[str, str]:
+    """The environment in which a device is the only one."""
+    if not torch.cuda.is_available():
+        return {}
+    if device == 'cpu':
+        return dict(CUDA_VISIBLE_DEVICES='')
+    index = int(device.partition(':')[2])
+    outer = os.environ.get('CUDA_VISIBLE_DEVICES', '')
+    return dict(CUDA_VISIBLE_DEVICES=outer.split(',')[index].strip() if outer else str(index))
+
+
+def _stored_key(folder: Path, key: str) -> str:
+    """The key of what is in a folder, if it has the same settings, whatever its source."""
+    note = folder / NOTE
+    stored = note.read_text() if note.is_file() else ''
+    return stored if stored.partition(' ')[0] == key.partition(' ')[0] else key

@@ -1,0 +1,200 @@
+"""Options of the prediction: flip averaging, windows, dense CRF."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from omh_mmseg.models.prediction.code_maps import MAX_VALUES
+from omh_mmseg.models.prediction.crf import DenseCRF
+from omh_mmseg.models.prediction.options import PredictionOptions
+
+FIELDS = ['pred_sem_seg', 'pred_linear', 'pred_level1', 'pred_level2', 'pred_level3']
+
+
+@pytest.fixture
+def seeded(tiny_stego):
+    """Models of the same weights."""
+
+    def build(**test_cfg) -> torch.nn.Module:
+        torch.manual_seed(3)
+        return tiny_stego(test_cfg=test_cfg).eval()
+
+    return build
+
+
+def images(count: int = 1, height: int = 32, width: int = 48) -> Tensor:
+    """Smooth, normalised and made of whole grey values, as images of 8 bits are."""
+    torch.manual_seed(5)
+    smooth = F.interpolate(torch.rand(count, 3, 5, 7), size=(height, width), mode='bilinear') * 255
+    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+    return (smooth.round() - mean[:, None, None]) / std[:, None, None]
+
+
+def maps_of(sample: SegDataSample) -> dict[str, Tensor]:
+    return {field: sample.get(field).data for field in FIELDS}
+
+
+def assert_equal(one: SegDataSample, other: SegDataSample, share: float = 1.0) -> None:
+    for field in FIELDS:
+        assert (one.get(field).data == other.get(field).data).float().mean() >= share, field
+
+
+def test_flip_averages_codes_before_anything_else(seeded):
+    """METHODS.md 6.3."""
+    model, batch = seeded(flip=True), images(2)
+    code = (model.encode(batch) + model.encode(batch.flip(3)).flip(3)) / 2
+    torch.testing.assert_close(model.prediction_code(batch), code)
+    plain = seeded()
+    expected = plain.predict_from_code(code, batch, [SegDataSample(), SegDataSample()])
+    for one, other, unflipped in zip(model.predict(batch), expected, plain.predict(batch)):
+        assert_equal(one, other, 0.999)
+        assert not torch.equal(one.pred_sem_seg.data, unflipped.pred_sem_seg.data)
+
+
+def test_flip_averaged_predictions_mirror_with_the_image(seeded):
+    model, batch = seeded(flip=True), images()
+    straight, mirrored = model.predict(batch)[0], model.predict(batch.flip(3))[0]
+    for field in FIELDS:
+        assert (straight.get(field).data == mirrored.get(field).data.flip(-1)).float().mean() > 0.999
+
+
+def test_a_window_that_covers_the_image_changes_nothing(seeded):
+    batch = images(2)
+    for crop in ((32, 48), (320, 320)):
+        slid = seeded(mode='slide', crop_size=crop, stride=(16, 16)).predict(batch)
+        for one, other in zip(slid, seeded().predict(batch)):
+            assert_equal(one, other)
+
+
+def test_windows_average_codes(seeded):
+    model, batch = seeded(mode='slide', crop_size=(32, 32), stride=(16, 16)), images()
+    left, right = model.encode(batch[..., :32]), model.encode(batch[..., 16:])
+    overlap = (left[..., 2:] + right[..., :2]) / 2
+    code = torch.cat([left[..., :2], overlap, right[..., 2:]], dim=-1)
+    torch.testing.assert_close(model.prediction_code(batch), code)
+    assert model.predict(batch)[0].pred_sem_seg.shape == (32, 48)
+
+
+def as_the_hosts_see_it(pixels: Tensor) -> Tensor:
+    """BGR of RGB bytes: to [0, 1], normalised, back, times 255, truncated, each step in single precision."""
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    image = pixels.float().div(255).sub(mean[:, None, None]).div(std[:, None, None])
+    for channel, centre, spread in zip(image, mean, std):
+        channel.mul_(spread).add_(centre)
+    return image.mul(255).byte().flip(0)
+
+
+def test_image_of_the_crf_is_that_of_the_hosts(seeded):
+    """METHODS.md 6.5: taken back from its normalisation and truncated, every value of every channel."""
+    pixels = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256).contiguous()
+    model = seeded()
+    normalised = model.data_preprocessor(dict(inputs=[pixels.flip(0)]))['inputs'][0]
+    seen = model._bgr_image(normalised)
+    assert torch.equal(seen, as_the_hosts_see_it(pixels))
+    lowered = seen.int() - pixels.flip(0).int()
+    assert set(lowered.unique().tolist()) == {-1, 0} and 0.1 < -lowered.float().mean() < 0.6
+
+
+def crf_by_hand(model: torch.nn.Module, batch: Tensor, size: tuple[int, int], crop: tuple[int, int]) -> dict:
+    """Upsample the code, then METHODS.md 6.4 and 6.5."""
+    code = F.interpolate(model.encode(batch), size=size, mode='bilinear', align_corners=False)
+    code = code[..., : crop[0], : crop[1]]
+    cosines = dict(pred_sem_seg=model.cluster_probe.centres)
+    cosines |= {f'pred_level{level}': centres for level, centres in enumerate(model.omh_head.centres, start=1)}
+    scores = {
+        field: torch.log_softmax(2 * torch.einsum('dhw,kd->khw', F.normalize(code[0], dim=0), F.normalize(c, dim=1)), 0)
+        for field, c in cosines.items()
+    }
+    scores['pred_linear'] = torch.log_softmax(model.linear_probe(code)[0], 0)
+    preprocessor = model.data_preprocessor
+    pixels = (batch[0, :, : crop[0], : crop[1]] * preprocessor.std + preprocessor.mean).round().byte()
+    pixels = as_the_hosts_see_it(pixels)
+    return {field: DenseCRF()(pixels, maps) for field, maps in scores.items()}
+
+
+def test_crf_is_that_of_the_upsampled_code(seeded):
+    model, batch = seeded(crf={}), images()
+    marginals = crf_by_hand(model, batch, (32, 48), (32, 48))
+    (result,) = model.predict(batch)
+    plain = maps_of(seeded().predict(batch)[0])
+    for field, expected in marginals.items():
+        assert (result.get(field).data[0] == expected.argmax(0)).float().mean() > 0.995, field
+    assert any(not torch.equal(result.get(field).data, plain[field]) for field in FIELDS)
+
+
+def test_crf_sees_neither_padding_nor_the_label_size(seeded):
+    """It runs on the image alone; its result is brought to the size of the label."""
+    model, batch = seeded(crf={}), images(1, 40, 48)
+    sample = SegDataSample(metainfo=dict(img_shape=(37, 45), ori_shape=(74, 90)))
+    sample.gt_sem_seg = PixelData(data=torch.zeros(1, 74, 90, dtype=torch.long))
+    (result,) = model.predict(batch, [sample])
+    for field, marginals in crf_by_hand(model, batch, (40, 48), (37, 45)).items():
+        full = F.interpolate(marginals[None], size=(74, 90), mode='bilinear', align_corners=False)
+        assert result.get(field).data.shape == (1, 74, 90)
+        assert (result.get(field).data == full.argmax(1)).float().mean() > 0.995, field
+
+
+def test_crf_depends_on_the_temperature_and_the_plain_prediction_does_not(seeded):
+    batch = images()
+    assert_equal(seeded(alpha=2.0).predict(batch)[0], seeded(alpha=20.0).predict(batch)[0])
+    soft, sharp = (seeded(alpha=alpha, crf={}).predict(batch)[0] for alpha in (0.5, 20.0))
+    assert not torch.equal(soft.pred_level3.data, sharp.pred_level3.data)
+    torch.testing.assert_close(soft.pred_linear.data, sharp.pred_linear.data)
+
+
+def test_all_options_at_once(seeded):
+    model = seeded(crf=dict(iterations=2), flip=True, mode='slide', crop_size=32, stride=16, levels=[1])
+    results = model.predict(images(2))
+    assert set(results[0].keys()) == {'pred_sem_seg', 'pred_linear', 'pred_level1'}
+    assert model.options.stride == (16, 16) and model.crf.settings['iterations'] == 2
+
+
+@pytest.mark.parametrize(
+    ('crf', 'height', 'width'), [(None, 512, 1024), (dict(iterations=1), 64, 96)], ids=['plain', 'CRF']
+)
+def test_memory_is_bounded_for_wide_codes_and_many_clusters(tiny_stego, monkeypatch, crf, height, width):
+    """Neither codes of 512 channels nor the scores of 256 clusters of a large image are upsampled at once."""
+    model = tiny_stego(
+        decode_head=dict(type='ProjectionHead', channels=512),
+        omh_head=dict(type='OMHHead', num_levels=2, expansion=64.0),
+        test_cfg=dict(crf=crf),
+    ).eval()
+    upsampled, interpolate = [], F.interpolate
+
+    def recorded(maps: Tensor, **options) -> Tensor:
+        result = interpolate(maps, **options)
+        upsampled.append(result.shape)
+        return result
+
+    monkeypatch.setattr(F, 'interpolate', recorded)
+    code = torch.randn(1, 512, height // 8, width // 8)
+    (result,) = model.predict_from_code(code, torch.zeros(1, 3, height, width), [SegDataSample()])
+    assert result.pred_level2.shape == (1, height, width)[1:]
+    assert all(shape[1] < 512 and shape.numel() <= MAX_VALUES for shape in upsampled)
+    assert sum(shape[1] for shape in upsampled) == 3 * 4 + 256
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'message'),
+    [
+        (dict(mode='slide'), r"'slide' needs crop_size and stride, in pixels"),
+        (dict(mode='slide', crop_size=(20, 24), stride=8), r'\(20, 24\) and stride \(8, 8\) must be multiples of 8'),
+        (dict(mode='slide', crop_size=24, stride=(32, 8)), 'leave gaps; lower the stride'),
+        (dict(mode='slide', crop_size=(24, 24, 24), stride=8), 'crop_size must be one or two numbers'),
+        (dict(alpha=0), 'alpha must be above 0; got 0'),
+        (dict(crf=dict(backend='gpu')), 'backend must be one of'),
+        (dict(crf=dict(steps=3)), "crf must be None or keywords of DenseCRF; got {'steps': 3}"),
+    ],
+)
+def test_wrong_options(tiny_stego, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_stego(test_cfg=wrong)
+
+
+def test_other_keys_are_left_to_other_parts():
+    assert PredictionOptions.from_test_cfg(dict(assignment=None, flip=True), 8) == PredictionOptions(flip=True)

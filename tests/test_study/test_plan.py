@@ -1,0 +1,183 @@
+"""Plans of sweeps: what a file or a command line asks for, and what of it is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import DefaultScope, init_default_scope
+
+import omh_mmseg  # noqa: F401
+from omh_mmseg.registry import MODELS
+from omh_mmseg.study.job import SweepJob, job_config, pairs_settings, settings
+from omh_mmseg.study.plan import SweepPlan, SweepRun, parse_placeholders, parse_run, read_plan
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+STUDY = sorted((CONFIGS / 'study').glob('*.py'))
+HOST, TWIN = (str(CONFIGS / f'{name}_vit-t8_demo.py') for name in ('stego', 'omh_stego'))
+PLAN = """
+placeholders = dict(host='stego', word='w')
+title = 'on {host}'
+config = 'configs/omh_{host}.py'
+_weights = [0.1, 1]
+options = {'train_dataloader.dataset.index': '{word}_{fingerprint}.npz'}
+seeds = [4]
+references = ['host']
+runs = [
+    dict(name='host', config='configs/{host}.py', references=[]),
+    dict(name='w', options={'a.b': 1}, vary={'model.x': _weights, 'model.y': ['p', 'q']}),
+]
+columns = ['probe/mIoU']
+figures = [dict(kind='curves', file='w.png', curves=['w'], references=['host'], panels=[dict(metrics=['loss'])])]
+"""
+
+
+@pytest.fixture(autouse=True)
+def scope(monkeypatch) -> Iterator[None]:
+    init_default_scope('mmseg')
+    for name in ('OMH_DATA_ROOT', 'OMH_NUM_CLASSES'):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    DefaultScope._instance_dict.clear()
+
+
+def test_plan_file(tmp_path):
+    (tmp_path / 'plan.py').write_text(PLAN)
+    plan = read_plan(str(tmp_path / 'plan.py'), {'host': 'hp'})
+    assert (plan.title, plan.seeds, plan.references, plan.columns) == ('on hp', (4,), ('host',), ('probe/mIoU',))
+    assert plan.options == {'train_dataloader.dataset.index': 'w_{fingerprint}.npz'}
+    host, *points = plan.runs
+    assert (host.name, host.config, host.references, host.x) == ('host', 'configs/hp.py', (), None)
+    assert [point.name for point in points] == ['w 0.1 p', 'w 0.1 q', 'w 1 p', 'w 1 q']
+    assert {point.curve for point in points} == {'w'} and [point.x for point in points] == [0.1, 0.1, 1.0, 1.0]
+    assert points[1].options == {'a.b': 1, 'model.x': 0.1, 'model.y': 'q'}
+    assert points[1].config == 'configs/omh_hp.py' and points[1].slug == 'w_0.1_q'
+    assert plan.references_of('w 1 q') == ('host',) and plan.references_of('host') == ()
+
+
+@pytest.mark.parametrize('ending', ['json', 'yaml'])
+def test_other_formats(tmp_path, ending):
+    path = tmp_path / f'plan.{ending}'
+    path.write_text(json.dumps(dict(runs=[dict(name='a', config='x.py', options={'b.c': [1, 2]})])))
+    (run,) = read_plan(str(path)).runs
+    assert (run.name, run.config, run.options) == ('a', 'x.py', {'b.c': [1, 2]})
+    assert read_plan(str(path)).title == 'plan'
+
+
+@pytest.mark.parametrize(('changed', 'by', 'message'), [
+    ('seeds = [4]', 'sedes = [4]', r'has sedes; known are title, config'),
+    ("dict(name='host', ", 'dict(', r'a run needs a name and a config file'),
+    ("config='configs/{host}.py', ", 'cfg=1, ', r"run 'host' has cfg; known are name, config"),
+    ('runs = [', 'runs = [3,', r'each of runs is a dict with .*got 3'),
+    ("references = ['host']", "references = ['hots']", r"'hots', which is no run; the runs are host, w 0.1 p"),
+    ('seeds = [4]', 'seeds = [4, 4]', r'seeds, each once; got \[4, 4\]'),
+    ('_weights = [0.1, 1]', '_weights = 3', r'vary maps a setting to a list of values; model.x has 3'),
+    ('_weights = [0.1, 1]', '_weights = [1, 1]', r'must differ, also as folder names; got w 1 p, w 1 q'),
+    ("curves=['w']", "curves=['v']", r"figure 'w.png' has the curve 'v'; there are host, w"),
+    ("kind='curves'", "kind='pie'", r"one of curves, effects; got 'pie'"),
+    ("file='w.png'", "file='w.svg'", r"a name that ends in .png; got 'w.svg'"),
+    ("panels=[dict(metrics=['loss'])]", 'panels=[]', r'needs panels'),
+    ('columns =', "protocols = ['stegos']\ncolumns =", r"no protocol 'stegos'; known are stego"),
+])  # fmt: skip
+def test_wrong_plans(tmp_path, changed, by, message):
+    assert changed in PLAN
+    (tmp_path / 'plan.py').write_text(PLAN.replace(changed, by))
+    with pytest.raises(ValueError, match=message):
+        read_plan(str(tmp_path / 'plan.py'))
+
+
+def test_wrong_files_and_placeholders(tmp_path):
+    (tmp_path / 'plan.py').write_text(PLAN)
+    with pytest.raises(FileNotFoundError, match=r'no config file .*plam\.py .*did you mean .*plan\.py'):
+        read_plan(str(tmp_path / 'plam.py'))
+    with pytest.raises(ValueError, match=r'has no placeholder hots; it has host, word'):
+        read_plan(str(tmp_path / 'plan.py'), {'hots': 'x'})
+    with pytest.raises(ValueError, match=r"--set takes NAME=VALUE; got 'host'"):
+        parse_placeholders(['host'])
+    assert parse_placeholders(['host=a=b', 'c=']) == {'host': 'a=b', 'c': ''}
+
+
+def test_runs_of_the_command_line():
+    run = parse_run('no gradient: a/x.py model.mode=literal n=(1,2) y=0.5')
+    assert run == SweepRun(
+        'no gradient', 'a/x.py', {'model.mode': 'literal', 'n': (1, 2), 'y': 0.5}, curve='no gradient'
+    )
+    assert parse_run('a/x.py y=1').name == 'x y=1'
+    with pytest.raises(ValueError, match="settings KEY=VALUE; 'fast' is none"):
+        parse_run('x: a/x.py fast')
+    with pytest.raises(ValueError, match='there are no runs'):
+        SweepPlan(())
+    with pytest.raises(ValueError, match='must differ, also as folder names; got a b, a/b'):
+        SweepPlan((SweepRun('a b', 'x.py'), SweepRun('a/b', 'x.py')))
+
+
+# ---- the config of a run
+
+
+def job(run: SweepRun, seed: int = 3, **options) -> SweepJob:
+    return SweepJob(run, seed, 'folder', {key.replace('__', '.'): value for key, value in options.items()})
+
+
+def test_own_options_win_and_a_host_has_no_omh():
+    run = SweepRun('x', TWIN, {'model.omh_head.entropy_weight': 0.01})
+    config = job_config(job(run, model__omh_head__entropy_weight=0.5, model__omh_head__temperature=0.2, data_root='d'))
+    assert (config.model.omh_head.entropy_weight, config.model.omh_head.temperature) == (0.01, 0.2)
+    assert config.train_dataloader.dataset.dataset.data_root == 'd'
+    assert (config.work_dir, config.randomness.seed) == ('folder', 3)
+    host = job_config(job(SweepRun('x', HOST), model__omh_head__entropy_weight=0.5, model__decode_head__channels=9))
+    assert host.model.get('omh_head') is None and host.model.decode_head.channels == 9
+
+
+def test_files_are_read_once_and_not_changed():
+    files: dict[str, Config] = {}
+    first = job_config(job(SweepRun('x', HOST, {'model.num_classes': 9})), files)
+    second = job_config(job(SweepRun('y', HOST)), files)
+    assert list(files) == [HOST] and first.model.num_classes == 9 and second.model.num_classes == 6
+
+
+def test_what_tells_runs_apart():
+    base = settings(job_config(job(SweepRun('x', TWIN))))
+    assert base == settings(job_config(SweepJob(SweepRun('other name', TWIN), 3, 'elsewhere', {})))
+    assert base != settings(job_config(job(SweepRun('x', TWIN), seed=4)))
+    assert base != settings(job_config(job(SweepRun('x', TWIN), train_cfg__max_iters=7)))
+    pairs = pairs_settings(job_config(job(SweepRun('x', TWIN))))
+    assert pairs is not None and pairs == pairs_settings(job_config(job(SweepRun('x', HOST), seed=5)))
+    assert pairs != pairs_settings(job_config(job(SweepRun('x', TWIN), data_root='d')))
+    assert pairs_settings(job_config(job(SweepRun('x', str(CONFIGS / 'smooseg_vit-t8_demo.py'))))) is None
+
+
+# ---- the plans of the study
+
+
+@pytest.mark.parametrize('data', ['vit-t8_demo', 'mobilenet-v2_folder'])
+@pytest.mark.parametrize('path', STUDY, ids=lambda path: path.stem)
+def test_every_setting_of_the_study_can_be_built(path, data, monkeypatch):
+    monkeypatch.chdir(CONFIGS.parent)
+    plan = read_plan(str(path), {'data': data, 'images': 'photos'})
+    assert 'photos' in plan.title and '{' not in plan.title
+    files: dict[str, Config] = {}
+    for run in plan.runs:
+        config = job_config(SweepJob(run, 0, 'folder', plan.options), files)
+        if run.options:
+            MODELS.build({**config.model.omh_head, 'in_channels': 4, 'num_classes': 6})
+
+
+def test_a_plan_finds_its_configs_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_plan(str(STUDY[0])).runs[0].config == str(CONFIGS / 'stego_vit-t8_demo.py')
+    (tmp_path / 'configs').mkdir()
+    (tmp_path / 'configs' / 'stego_vit-t8_demo.py').touch()
+    assert read_plan(str(STUDY[0])).runs[0].config == 'configs/stego_vit-t8_demo.py'
+
+
+def test_the_study_has_a_control_in_every_plan():
+    for path in STUDY:
+        if path.stem == 'gradients':  # compares no scores, and a control has no gradient of the matching
+            continue
+        controls = [run for run in read_plan(str(path)).runs if 'control' in run.name]
+        assert controls, path
+        for run in controls:
+            assert run.options == {'model.omh_head.match_weight': 0, 'model.omh_head.cluster_weight': 0}

@@ -1,0 +1,130 @@
+"""Rows, means, differences and files of a sweep."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+
+import pytest
+
+from omh_mmseg.study.plan import SweepPlan, SweepRun
+from omh_mmseg.study.table import (
+    by_seed,
+    compare,
+    reference_values,
+    runs_table,
+    summarise,
+    sweep_table,
+    table_metrics,
+    write_sweep,
+)
+
+HOST, OMH = (20.0, 22.0, 24.0), (25.0, 26.0, 30.0)
+
+
+def row(name: str, seed: int, scores: dict | None = None, error: str = '', **more) -> dict:
+    if error:
+        found = dict(status='failed', error=error)
+    else:
+        found = dict(status='finished', scores=scores or {}, seconds=5.0, ms_per_step=10.0 + seed, memory=100.0 + seed,
+                     memory_of='process')  # fmt: skip
+    fixed = dict(name=name, seed=seed, config='x.py', overrides='{}', commit='abc', curve='', x=None)
+    return fixed | found | more
+
+
+def rows() -> list[dict]:
+    found = [row('host', seed, {'probe/mIoU': value, 'linear/mIoU': 50.0}) for seed, value in enumerate(HOST)]
+    found += [
+        row('omh', seed, {'probe/mIoU': 21.0, 'level1/mIoU': value}, figures={'train/omh_sparsity_12': 0.5})
+        for seed, value in enumerate(OMH)
+    ]
+    return [*found, row('bad', 0, error='OSError: a | b'), row('bad', 1, {'probe/mIoU': 1.0})]
+
+
+def plan(**fields) -> SweepPlan:
+    names = ('host', 'omh', 'bad')
+    return SweepPlan(tuple(SweepRun(name, 'x.py') for name in names), **({'references': ('host',)} | fields))
+
+
+def test_paired_difference():
+    found = compare(dict(enumerate(OMH)), dict(enumerate(HOST)) | {7: 99.0})
+    assert (found.mean, found.seeds) == (5.0, 3)
+    assert found.spread == pytest.approx(statistics.stdev([5, 4, 6]))
+    # The larger of the two runs' own spreads, not that of the difference.
+    assert found.spreads == pytest.approx(5 / statistics.stdev(OMH)) and found.mark == 'above'
+    assert compare(dict(enumerate(HOST)), dict(enumerate(OMH))).mark == 'below'
+    assert compare({0: 20.0, 1: 24.0}, {0: 21.0, 1: 24.0}).mark == 'within'
+    assert compare({0: 1.0}, {1: 1.0}) is None
+    alone = compare({0: 3.0}, {0: 1.0})
+    assert (alone.mean, alone.spread, alone.spreads, alone.mark) == (2.0, None, None, '')
+    assert compare({0: 2.0, 1: 2.0}, {0: 1.0, 1: 1.0}).mark == ''
+
+
+def test_a_head_that_the_reference_lacks_is_compared_with_its_probe():
+    assert reference_values(rows(), 'host', 'level1/mIoU') == ('probe/mIoU', dict(enumerate(HOST)))
+    assert reference_values(rows(), 'omh', 'level1/mIoU') == ('level1/mIoU', dict(enumerate(OMH)))
+    assert reference_values(rows(), 'omh', 'linear/mIoU')[1] == {}
+    assert reference_values(rows(), 'host', 'train/omh_sparsity_12')[1] == {}
+    by_protocol = [row('host', 0, {'stego:probe/mIoU': 3.0, 'probe/mIoU': 1.0})]
+    assert reference_values(by_protocol, 'host', 'stego:level1/mIoU') == ('stego:probe/mIoU', {0: 3.0})
+
+
+def test_values_by_seed():
+    assert by_seed(rows(), 'bad', 'probe/mIoU') == {1: 1.0}
+    assert by_seed(rows(), 'omh', 'train/omh_sparsity_12') == {0: 0.5, 1: 0.5, 2: 0.5}
+    assert by_seed(rows(), 'host', 'memory') == {0: 100.0, 1: 101.0, 2: 102.0}
+
+
+def test_summary():
+    host, omh, bad = summarise(rows(), plan())
+    assert (host['seeds'], host['probe/mIoU'], host['probe/mIoU spread']) == (3, 22.0, 2.0)
+    assert not any(' - ' in key for key in host)
+    assert (omh['level1/mIoU - host'], omh['level1/mIoU - host seeds']) == (5.0, 3)
+    assert (omh['level1/mIoU - host mark'], omh['probe/mIoU - host mark']) == ('above', 'within')
+    assert omh['train/omh_sparsity_12'] == 0.5 and 'memory - host' not in omh
+    assert (bad['seeds'], bad['error'], bad['probe/mIoU spread']) == (1, 'seed 0: OSError: a | b', None)
+
+
+def test_table():
+    text = sweep_table(rows(), plan(title='Title'))
+    assert text.startswith('# Title\n\n|  | seeds | probe/mIoU | linear/mIoU | level1/mIoU | ms per step | memory of ')
+    lines = text.splitlines()
+    assert '| host | 3 | 22.00 ± 2.00 | 50.00 ± 0.00 | - | 11.0 | 101 |  |' in lines
+    assert '| bad | 1 | 1.00 | - | - | 11.0 | 101 | seed 0: OSError: a \\| b |' in lines
+    (difference,) = (line for line in lines if line.startswith('| omh | -1'))
+    assert difference == '| omh | -1.00 ± 2.00 (3) within 0.5 | - | +5.00 ± 1.00 (3) **above** 1.9 |'
+    assert 'Commit abc.' in text
+    assert table_metrics(rows(), plan(columns=('train/omh_sparsity_12',))) == ['train/omh_sparsity_12']
+    assert '| omh | 3 | 0.500 ± 0.000 |' in sweep_table(rows(), plan(columns=('train/omh_sparsity_12',)))
+    assert 'Difference' not in sweep_table(rows(), plan(references=()))
+
+
+def test_table_of_runs_without_scores():
+    """Images without labels: the figures of the training stay."""
+    unlabelled = [row('host', seed, figures={'train/loss': 0.1 * seed}) for seed in (0, 1)]
+    text = sweep_table(unlabelled, plan())
+    assert '| host | 2 | 10.5 | 100 |' in text
+    (summary,) = summarise(unlabelled, plan())
+    assert summary['train/loss'] == pytest.approx(0.05)
+
+
+def test_rows_as_csv():
+    found = list(csv.DictReader(io.StringIO(runs_table(rows()))))
+    assert len(found) == len(rows())
+    assert (found[0]['name'], found[0]['probe/mIoU'], found[0]['level1/mIoU']) == ('host', '20.0', '')
+    assert (found[3]['train/omh_sparsity_12'], found[3]['status']) == ('0.5', 'finished')
+    assert (found[6]['status'], found[6]['error'], found[6]['memory']) == ('failed', 'OSError: a | b', '')
+    assert list(found[0])[:8] == ['name', 'config', 'overrides', 'seed', 'commit', 'status', 'error', 'seconds']
+
+
+def test_files(tmp_path):
+    figures = (
+        dict(kind='effects', file='effects.png', metrics=['level1/mIoU'], reference='host'),
+        dict(kind='curves', file='absent.png', curves=[''], panels=[dict(metrics=['level1/mIoU'])]),
+    )
+    paths = write_sweep(rows(), plan(figures=figures), tmp_path)
+    assert [path.name for path in paths] == ['runs.csv', 'table.csv', 'table.md', 'effects.png']
+    assert len(write_sweep(rows(), plan(figures=figures), tmp_path, figures=False)) == 3
+    # A sweep that has just started.
+    assert len(write_sweep([], plan(figures=figures), tmp_path / 'none')) == 3
