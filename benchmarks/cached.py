@@ -34,7 +34,6 @@ CONTRAST = 60
 QUALITY = 92
 
 
-
 def write_photos(folder: Path, count: int, height: int = 480, width: int = 640) -> list[Path]:
     """Write pictures of noise at all scales: about 168 kB of JPEG at 640 x 480; those of COCO have 163 kB on average.
 

@@ -58,7 +58,7 @@ def host_config(
     if host == 'hp':
         model.warmup, model.total_iterations = 0, LAMBDA_STEPS
     if omh:
-        model.omh_head.start_iteration = 0
+        model.omh_head.reach = dict(begin=0)
         if levels is not None:
             model.omh_head.num_levels = levels
     return config

@@ -12,27 +12,33 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from common import ADAM_STEP, CODE_CHANNELS, Benchmark, Prepared, Question, Rows, Samples, Verdict, interleave
 from hosts import BACKBONES, build_batch, build_model, host_config, total
 from torch import Tensor, nn
 
 from omh_mmseg.models.omh.gradient_shares import GradientShares
-from omh_mmseg.models.omh.hierarchy_figures import hierarchy_figures
 from omh_mmseg.registry import MODELS
+from omh_mmseg.transport import cluster_usage, diagnose_plan
 
 LIMIT = 0.10
 # The default and what costs most: every loss on, both directions, gradients through the solver, a small lambda.
 VARIANTS: dict[str, dict[str, Any]] = {
     'default': dict(),
-    'lambda 0.01': dict(entropy_weight=0.01),
-    'all losses': dict(cluster_weight=0.03),
-    'both directions': dict(direction='both'),
-    'solver gradient': dict(plan_gradient='solver'),
-    'all of these': dict(entropy_weight=0.01, cluster_weight=0.03, direction='both', plan_gradient='solver'),
+    'lambda 0.01': dict(plan=dict(entropy_weight=0.01)),
+    'all losses': dict(cluster=dict(loss_weight=0.03)),
+    'both directions': dict(match=dict(direction='both')),
+    'solver gradient': dict(plan=dict(gradient='solver')),
+    'all of these': dict(
+        plan=dict(entropy_weight=0.01, gradient='solver'),
+        cluster=dict(loss_weight=0.03),
+        match=dict(direction='both'),
+    ),
 }
 
 
@@ -107,21 +113,26 @@ def move(head: nn.Module) -> None:
 
 def whole(head: nn.Module, code: Tensor) -> Prepared:
     """Forward and backward of ``OMHHead.loss``."""
+    steps = itertools.count()
 
     def fresh() -> Callable[[], None]:
         move(head)
         leaf = code.clone().requires_grad_()
-        return lambda: total(head.loss(leaf, GradientShares(leaf))).backward()
+        return lambda: total(head.loss(leaf, next(steps), GradientShares(leaf))).backward()
 
     return fresh
 
 
 def parts(head: nn.Module, code: Tensor) -> dict[str, Prepared]:
     """Parts of OMH, each measured by itself on inputs of its own."""
+
+    def unit_centres(dtype: torch.dtype) -> Tensor:
+        return F.normalize(torch.cat(list(head.centres)).to(dtype), dim=1)
+
     with torch.no_grad():
         positions = head._directions(code)
-        flat = head._similarities(positions, head._centre_directions(positions.dtype))
-        plans = head.plans(flat)
+        flat = head._similarities(positions, unit_centres(positions.dtype))
+        plans = head.plans()
 
     def similarities() -> Callable[[], None]:
         leaf = code.clone().requires_grad_()
@@ -129,7 +140,7 @@ def parts(head: nn.Module, code: Tensor) -> dict[str, Prepared]:
 
         def run() -> None:
             positions = head._directions(leaf)
-            centres = head._centre_directions(positions.dtype)
+            centres = unit_centres(positions.dtype)
             torch.autograd.backward(head._similarities(positions.detach(), centres), gradients)
             torch.autograd.backward(head._similarities(positions, centres.detach()), gradients)
 
@@ -137,7 +148,8 @@ def parts(head: nn.Module, code: Tensor) -> dict[str, Prepared]:
 
     def solve() -> Callable[[], object]:
         move(head)
-        return head.plans
+        centres = list(head.centres)
+        return lambda: head.plan._on_device(head.plan._solve(centres), centres[0])
 
     def on_leaves(losses: Callable[[list[Tensor]], list[Tensor]]) -> Prepared:
         def fresh() -> Callable[[], None]:
@@ -146,12 +158,23 @@ def parts(head: nn.Module, code: Tensor) -> dict[str, Prepared]:
 
         return fresh
 
+    def matching(leaves: list[Tensor]) -> list[Tensor]:
+        levels = head._activations(leaves)
+        return [head.match(coarse, fine, plan.plan) for coarse, fine, plan in zip(levels, levels[1:], plans)]
+
+    @torch.no_grad()
+    def diagnostics() -> None:
+        for similarity in flat:
+            cluster_usage(similarity.argmax(1), similarity.shape[1])
+        for plan in plans:
+            diagnose_plan(plan)
+
     return {
         'part: similarities': similarities,
         'part: plans': solve,
-        'part: matching': on_leaves(lambda leaves: head._match(leaves, plans)),
-        'part: centre losses': on_leaves(lambda leaves: [head.cluster_loss(leaf) for leaf in leaves]),
-        'part: diagnostics': lambda: lambda: hierarchy_figures(flat, plans),
+        'part: matching': on_leaves(matching),
+        'part: centre losses': on_leaves(lambda leaves: [head.rule.cluster_loss(leaf) for leaf in leaves]),
+        'part: diagnostics': lambda: diagnostics,
     }
 
 

@@ -257,9 +257,7 @@ def build_step(setting: dict[str, Any], options: dict[str, Any]) -> Callable[[in
     """A function from a batch size to steps on fresh batches, whose loading from a cache is part of them."""
     torch.manual_seed(0)
     host, size, device = setting['host'], setting['image_size'], options['device']
-    config = host_config(
-        host, setting['omh'] == 'on', options['backbone'], size, setting['classes'], setting['levels']
-    )
+    config = host_config(host, setting['omh'] == 'on', options['backbone'], size, setting['classes'], setting['levels'])
     model = build_model(config, device)
     if host == 'hp':
         fill_pools(model, size)
