@@ -289,6 +289,11 @@ class OMHHead(BaseModule):
                 follow_positions(list(self.centres), positions, scores, self.centre_momentum)
         return {**losses, **figures}
 
+    @torch.no_grad()
+    def follow_coarsest(self, centres: Tensor) -> None:
+        """Make level 1 the given centres (K_1, D); it takes no gradient from then on."""
+        self.centres[0].requires_grad_(False).copy_(centres)
+
     def feature_ramp(self) -> float:
         """Share of ``cluster_weight`` and ``match_weight`` in force at this iteration, in [0, 1]."""
         elapsed = self._step_counter.read(self.iteration) - self.start_iteration

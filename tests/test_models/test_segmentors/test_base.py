@@ -1,0 +1,31 @@
+"""What the hosts share: the order of a training step, and where its steps are counted from."""
+
+from __future__ import annotations
+
+import torch
+from mmseg.structures import SegDataSample
+
+
+def pairs(count: int = 3) -> dict[str, torch.Tensor]:
+    return dict(anchor=torch.randn(count, 3, 32, 32), neighbour=torch.randn(count, 3, 32, 32))
+
+
+def test_after_losses_follows_all_losses(tiny_stego, monkeypatch):
+    model, calls = tiny_stego(), []
+    for part in (model.cluster_probe, model.linear_probe, model.omh_head):
+        loss = part.loss
+        monkeypatch.setattr(
+            part, 'loss', lambda *given, part=part, loss=loss: calls.append(type(part).__name__) or loss(*given)
+        )
+    monkeypatch.setattr(model, 'after_losses', lambda: calls.append(model.step))
+    for step in range(2):
+        calls.clear()
+        model.loss(pairs(), [SegDataSample() for _ in range(3)])
+        assert calls == ['ClusterProbe', 'LinearProbe', 'OMHHead', step]
+    assert model.step == 2
+
+
+def test_parts_of_a_host_step(tiny_stego):
+    losses, codes, code = step = tiny_stego().host_losses(pairs())
+    assert step.codes is codes and codes.shape == (6, 10, 4, 4) and torch.equal(code, codes[:3])
+    assert list(losses) == ['loss_self', 'loss_knn', 'loss_rand'] and step.losses is losses
