@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import MMLogger
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor
@@ -212,6 +213,16 @@ class UnsupervisedSegmentor(BaseSegmentor):
     def predict_from_code(self, code: Tensor, inputs: Inputs, samples: list[SegDataSample]) -> list[SegDataSample]:
         """`predict`, given the code (B, D, h, w) of the inputs."""
         return self.predictor.masks(self, code, inputs, samples)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        steps, omh = int(state_dict.get(f'{prefix}iteration', 0)), f'{prefix}omh_head.'
+        if self.omh_head is not None and steps > 0 and not any(key.startswith(omh) for key in state_dict):
+            MMLogger.get_current_instance().info(
+                f'the weights were trained for {steps} steps without OMH: training steps count from 0 again, so that '
+                'OMH begins as in a new run'
+            )
+            state_dict = {**state_dict, f'{prefix}iteration': torch.zeros_like(self.iteration)}
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _stack_labels(data_samples: Sequence[SegDataSample], code: Tensor) -> Tensor:
