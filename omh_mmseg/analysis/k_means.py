@@ -61,7 +61,7 @@ def score_centres(
         features = F.normalize(model.extract_feat(data['inputs']), dim=1)
         maps = F.conv2d(features, centres[:, :, None, None].to(features), offset.to(features))
         for index, sample in enumerate(data['data_samples']):
-            scores = model.upsample(maps[index : index + 1], data['inputs'].shape[-2:], sample)
+            scores = model.predictor.upsample(maps[index : index + 1], data['inputs'].shape[-2:], sample)
             sample.pred_sem_seg = PixelData(data=scores.argmax(1))
         seen += len(data['data_samples'])
         evaluator.process(data_samples=data['data_samples'], data_batch=batch)

@@ -28,10 +28,10 @@ from omh_mmseg.models.omh import OMHHead
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.granularity import Granularity
+from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.transport import Hierarchy
 from omh_mmseg.utils.config import SPLITS, add_config_options, read_config, split_dataset
 
-IGNORED = 255
 PROBE = 'probe'
 
 
@@ -181,7 +181,7 @@ def count_levels(
                 maps.append([[sample.get(name).data[0] for name in fields] for sample in predicted])
         for image, sample in enumerate(samples):
             labels = sample.gt_sem_seg.data[0].to(maps[0][image][0].device) if 'gt_sem_seg' in sample else None
-            known = slice(None) if labels is None else labels != IGNORED
+            known = slice(None) if labels is None else labels != IGNORED_LABEL
             chosen = [[one[known].flatten() for one in model_maps[image]] for model_maps in maps]
             for total, (probe, *levels) in zip(result, chosen):
                 if labels is not None:

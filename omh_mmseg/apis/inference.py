@@ -208,7 +208,7 @@ class SegmentationInferencer:
         if self.model.linear_probe is not None:
             sizes['linear'] = self.model.num_classes
         levels = [] if self.hierarchy is None else self.hierarchy.level_sizes
-        return sizes | {f'level{level}': levels[level - 1] for level in self.model.levels}
+        return sizes | {f'level{level}': levels[level - 1] for level in self.model.predictor.levels(self.model)}
 
     def assignment_of(self, head: str) -> np.ndarray | None:
         """Class of each cluster of a head, -1 for none; None where they have not been matched."""

@@ -17,11 +17,11 @@ from rich.progress import track
 from omh_mmseg.apis.inference import Segmentation, SegmentationInferencer
 from omh_mmseg.evaluation.protocols import protocol_of_config
 from omh_mmseg.structures.assignment import UNMATCHED
+from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.files import replaced_when_complete
 from omh_mmseg.visualization import cluster_palettes, distinct_colours, match_colours
 from omh_mmseg.visualization.local_visualizer import fit_image
 
-NO_CLASS = 255
 SUMMARY = 'summary.json'
 
 
@@ -144,10 +144,11 @@ def _write_masks(
     for kind, maps in (('clusters', result.clusters), ('merged', result.merged), ('classes', result.classes)):
         for head, labels in maps.items():
             path = out_dir / kind / head / f'{name}.png'
-            values = np.where(labels == UNMATCHED, NO_CLASS, labels) if kind == 'classes' else labels
+            values = np.where(labels == UNMATCHED, IGNORED_LABEL, labels) if kind == 'classes' else labels
             most = max(inferencer.heads[head], len(inferencer.classes))
+            dtype = np.uint8 if most <= np.iinfo(np.uint8).max else np.uint16
             with replaced_when_complete(path) as file:
-                Image.fromarray(values.astype(np.uint8 if most <= NO_CLASS else np.uint16)).save(file, format='png')
+                Image.fromarray(values.astype(dtype)).save(file, format='png')
             entry['masks'].setdefault(kind, {})[head] = str(path.relative_to(out_dir))
     for head, labels in result.clusters.items():
         found, pixels = np.unique(labels, return_counts=True)

@@ -12,9 +12,10 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from omh_mmseg.apis.inference import SegmentationInferencer
-from omh_mmseg.apis.prediction_files import NO_CLASS, class_palette, head_palettes
+from omh_mmseg.apis.prediction_files import class_palette, head_palettes
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.assignment import UNMATCHED
+from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.visualization import draw_segmentation_grid
 from omh_mmseg.visualization.local_visualizer import fit_image
 
@@ -59,7 +60,7 @@ def draw_prediction_grid(
     sizes = [result.clusters[heads[0]].shape for result in results]
     known = find_labels(inferencer.model.cfg, chosen)
     truth = [
-        _fitted(known[image], size) if image in known else np.full(size, NO_CLASS, np.uint8)
+        _fitted(known[image], size) if image in known else np.full(size, IGNORED_LABEL, np.uint8)
         for image, size in zip(chosen, sizes)
     ]
     palettes, assignment = head_palettes(inferencer), inferencer.assignment_of(heads[0])
@@ -79,7 +80,7 @@ def draw_prediction_grid(
             *(f'{head.replace("level", "level ")}\n{inferencer.heads[head]} clusters' for head in heads),
         ],
         ' '.join(_notes(len(heads), assignment, bool(known))),
-        NO_CLASS,
+        IGNORED_LABEL,
     )  # fmt: skip
 
 

@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from omh_mmseg.datasets.layouts import IGNORE, Layout, LayoutSegDataset
+from omh_mmseg.datasets.layouts import Layout, LayoutSegDataset
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.granularity import Granularity
+from omh_mmseg.structures.labels import IGNORED_LABEL
 
 FIRST_CLASS = 7
 # Label id -> class, METHODS.md B.2. The licence plates, id -1, are stored as 255 where they are stored at all.
-ID_TO_27 = {label_id: label_id - FIRST_CLASS if label_id >= FIRST_CLASS else IGNORE for label_id in range(-1, 34)}
+ID_TO_27 = {
+    label_id: label_id - FIRST_CLASS if label_id >= FIRST_CLASS else IGNORED_LABEL for label_id in range(-1, 34)
+}
 
 CLASSES = (
     'road', 'sidewalk', 'parking', 'rail track', 'building', 'wall', 'fence', 'guard rail', 'bridge', 'tunnel', 'pole',

@@ -8,9 +8,10 @@ import numpy as np
 from mmseg.datasets import COCOStuffDataset
 
 from omh_mmseg.datasets.base import numbered_palette
-from omh_mmseg.datasets.layouts import IGNORE, Layout, LayoutSegDataset
+from omh_mmseg.datasets.layouts import Layout, LayoutSegDataset
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.granularity import Granularity
+from omh_mmseg.structures.labels import IGNORED_LABEL
 
 # Raw value 0..181 of the stuff-thing maps -> class, METHODS.md B.1.
 RAW_TO_27 = (
@@ -46,7 +47,7 @@ LAYOUTS = {
         image_suffix='.jpg',
         label_suffix='.png',
         values=dict(enumerate(RAW_TO_27)),
-        finest=dict.fromkeys(range(len(RAW_TO_27)), IGNORE) | {raw: leaf for leaf, raw in enumerate(USED_RAW)},
+        finest=dict.fromkeys(range(len(RAW_TO_27)), IGNORED_LABEL) | {raw: leaf for leaf, raw in enumerate(USED_RAW)},
     ),
     'mmseg': Layout(
         images='images/{split}',

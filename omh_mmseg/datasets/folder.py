@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image
 
 from omh_mmseg.datasets.base import FileSegDataset, data_item, numbered_palette
-from omh_mmseg.datasets.transforms.loading import IGNORE, read_label
+from omh_mmseg.datasets.transforms.loading import read_label
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.text import first_few
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -194,7 +195,7 @@ class FolderSegDataset(FileSegDataset):
                 ignore_index=self.ignore_index,
             )
             values |= set(np.unique(read_label(item)).tolist())
-        values -= {IGNORE}
+        values -= {IGNORED_LABEL}
         if values and max(values) + 1 < num_classes:
             warnings.warn(
                 f'num_classes is {num_classes}, but the {len(probed)} labels looked at in '

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from omh_mmseg.registry import DATASETS
-from omh_mmseg.structures.granularity import NO_CLASS, Granularity
+from omh_mmseg.structures.granularity import Granularity
+from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.text import first_few
 
 ONLY_NAME = 'class'
@@ -72,7 +73,7 @@ def read_groups(path: str | os.PathLike[str], classes: Sequence[str]) -> tuple[G
     numbers = {name: number for number, name in enumerate(classes)}
     found = []
     for name, own in named.items():
-        table = np.full(len(classes), NO_CLASS)
+        table = np.full(len(classes), IGNORED_LABEL)
         for number, (group, members) in enumerate(own.items()):
             unknown = [member for member in members if member not in numbers]
             if unknown:
@@ -80,7 +81,7 @@ def read_groups(path: str | os.PathLike[str], classes: Sequence[str]) -> tuple[G
                     f'{path}: {group!r} of {name!r} has unknown classes: {first_few(unknown)}; the data set has '
                     f'{", ".join(classes)}'
                 )
-            twice = [member for member in members if table[numbers[member]] != NO_CLASS]
+            twice = [member for member in members if table[numbers[member]] != IGNORED_LABEL]
             if twice:
                 raise ValueError(f'{path}: {name!r} has {first_few(twice)} in two groups')
             table[[numbers[member] for member in members]] = number

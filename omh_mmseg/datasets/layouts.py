@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 
 from omh_mmseg.datasets.base import FileSegDataset, data_item, numbered_palette
 from omh_mmseg.structures.granularity import Granularity
+from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.text import first_few
-
-IGNORE = 255
 
 
 @dataclass(frozen=True)
@@ -130,10 +129,10 @@ class LayoutSegDataset(FileSegDataset):
 
     def _value_map(self) -> dict[int, int]:
         """Value on disk -> class, through the table of the layout and then the classes that the config chose."""
-        table = {IGNORE: IGNORE, **self._values()}
+        table = {IGNORED_LABEL: IGNORED_LABEL, **self._values()}
         if self.label_map is None:
             return table
-        chosen = {**self.label_map, IGNORE: IGNORE}
+        chosen = {**self.label_map, IGNORED_LABEL: IGNORED_LABEL}
         return {value: chosen[target] for value, target in table.items()}
 
     def get_label_map(self, new_classes: Sequence[str] | None = None) -> dict[int, int] | None:
@@ -144,7 +143,7 @@ class LayoutSegDataset(FileSegDataset):
         if new_classes is None or list(new_classes) == list(names):
             return None
         chosen = list(new_classes)
-        return {number: chosen.index(name) if name in chosen else IGNORE for number, name in enumerate(names)}
+        return {number: chosen.index(name) if name in chosen else IGNORED_LABEL for number, name in enumerate(names)}
 
     def _granularity(self) -> Granularity:
         for one in self.GRANULARITIES:
@@ -171,7 +170,7 @@ class LayoutSegDataset(FileSegDataset):
             return layout.values
         table = self._granularity().table
         finest = layout.values if layout.finest is None else layout.finest
-        return {value: label if label == IGNORE else int(table[label]) for value, label in finest.items()}
+        return {value: label if label == IGNORED_LABEL else int(table[label]) for value, label in finest.items()}
 
     def _listing(self, prefix: str, suffix: str, what: str) -> dict[str, str]:
         """Paths of a folder by id."""

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from omh_mmseg.datasets.layouts import IGNORE, Layout, LayoutSegDataset
+from omh_mmseg.datasets.layouts import Layout, LayoutSegDataset
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.granularity import Granularity
+from omh_mmseg.structures.labels import IGNORED_LABEL
 
 CLASSES = ('roads and cars', 'buildings and clutter', 'trees and vegetation')
 PALETTE = [[255, 255, 255], [0, 0, 255], [0, 255, 0]]
@@ -47,8 +48,8 @@ LAYOUTS = {
         lists='',
         image_suffix='.png',
         label_suffix='.png',
-        values={0: IGNORE} | {number: target for number, target in enumerate(SIX_TO_3, start=1)},
-        finest={0: IGNORE} | {number: number - 1 for number in range(1, len(SIX_TO_3) + 1)},
+        values={0: IGNORED_LABEL} | {number: target for number, target in enumerate(SIX_TO_3, start=1)},
+        finest={0: IGNORED_LABEL} | {number: number - 1 for number in range(1, len(SIX_TO_3) + 1)},
     ),
 }
 

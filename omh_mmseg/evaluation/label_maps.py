@@ -13,11 +13,10 @@ from mmengine.logging import MMLogger
 from PIL import Image
 
 from omh_mmseg.structures.assignment import UNMATCHED
+from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.files import replaced_when_complete
 
 MAX_PNG_VALUE = 255
-NO_CLASS = 255
-"""Value of the pixels whose cluster has no class: the label that data sets ignore."""
 
 
 class LabelMapWriter:
@@ -38,7 +37,7 @@ class LabelMapWriter:
 
         Args:
             sample: As a dictionary, with ``img_path``.
-            classes: Class of each cluster; a pixel without one becomes ``NO_CLASS``. None writes cluster numbers.
+            classes: Class of each cluster; a pixel without one becomes ``IGNORED_LABEL``. None writes cluster numbers.
 
         Raises:
             ValueError: A number does not fit into eight bits, or a cluster is beyond ``classes``; names the image.
@@ -53,7 +52,7 @@ class LabelMapWriter:
                     f'{path}: pred_sem_seg has values {low}..{high}, but the assignment has {len(classes)} clusters'
                 )
             labels = np.asarray(classes)[labels]
-            labels[labels == UNMATCHED] = NO_CLASS
+            labels[labels == UNMATCHED] = IGNORED_LABEL
             low, high = labels.min(), labels.max()
         if low < 0 or high > MAX_PNG_VALUE:
             raise ValueError(f'{path}: pred_sem_seg has values {low}..{high}; an 8-bit PNG holds 0..{MAX_PNG_VALUE}')
@@ -75,7 +74,8 @@ class LabelMapWriter:
                         f'{self.folder / name} holds the prediction of only one of {owners[name]} and {path}, '
                         'which two processes wrote: run the test in one process, or give the images different names'
                     )
-        content = f'class numbers ({NO_CLASS} where a cluster has no class)' if painted == {True} else 'cluster numbers'
+        classes = f'class numbers ({IGNORED_LABEL} where a cluster has no class)'
+        content = classes if painted == {True} else 'cluster numbers'
         logger.info(f'predictions of {len(owners)} images, as {content}, are in {self.folder}')
         self._written, self._painted = {}, set()
 

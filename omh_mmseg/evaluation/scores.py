@@ -15,6 +15,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from omh_mmseg.structures.assignment import UNMATCHED
+from omh_mmseg.structures.labels import IGNORED_LABEL
 
 MATCHINGS = ('hungarian', 'majority', 'identity')
 """Ways from clusters to classes: one to one, many to one, and number k is class k."""
@@ -53,7 +54,7 @@ def confusion_matrix(
     target: np.ndarray | torch.Tensor,
     num_predicted: int,
     num_classes: int,
-    ignore_index: int = 255,
+    ignore_index: int = IGNORED_LABEL,
 ) -> np.ndarray:
     """Count how often each cluster meets each class.
 

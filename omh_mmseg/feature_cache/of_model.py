@@ -33,13 +33,13 @@ def needs(model: UnsupervisedSegmentor, split: str) -> tuple[list[str], bool]:
     """Fields that a loop takes from the cache, and whether it takes the images as well."""
     if split == 'train':
         return list(model.frozen_fields), model.trains_on_images
-    return [FEATURES, *([MIRRORED] if model.options.flip else [])], model.crf is not None
+    return [FEATURES, *([MIRRORED] if model.predictor.options.flip else [])], model.predictor.crf is not None
 
 
 def why_live(model: nn.Module, split: str) -> str | None:
     """Why a loop must have the images and cannot use a cache; None where it can."""
     if not isinstance(model, UnsupervisedSegmentor):
         return f'{type(model).__name__} needs the images'
-    if split != 'train' and model.options.mode == 'slide':
+    if split != 'train' and model.predictor.options.mode == 'slide':
         return "test_cfg.mode='slide' cuts windows out of the images"
     return None

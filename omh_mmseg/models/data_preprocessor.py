@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from mmseg.models import SegDataPreProcessor
 from mmseg.utils import SampleList, stack_batch
-from torch import Tensor
+from torch import Tensor, nn
 
 from omh_mmseg.registry import MODELS
 from omh_mmseg.structures.frozen_inputs import FrozenInputs, FrozenItem
@@ -76,6 +77,31 @@ class ViewsDataPreprocessor(SegDataPreProcessor):
             views[name], labelled = self._view(view, labelled, training)
             samples = labelled if position == 0 else samples
         return dict(inputs=views, data_samples=samples)
+
+    def to_bgr_bytes(self: SegDataPreProcessor, image: Tensor) -> Tensor:
+        """Bytes of a normalised image, as the hosts' code makes them for its CRF.
+
+        They take it back from [0, 1], times 255, and truncate, which in float32 lowers about a third of all values by
+        one, and moves the CRF at one pixel in a thousand. Which third depends on every rounding on the way, so that the
+        way is gone again here, from the exact values.
+
+        Args:
+            image: (3, H, W), as `forward` normalised it.
+
+        Returns:
+            uint8 (3, H, W) in BGR.
+
+        Source: METHODS.md 6.5.
+        """
+        if self._enable_normalize:
+            # Rounded to the decimals of 0.485, ...: 57.12 / 255 is the neighbour of 0.224 in float32.
+            mean, std = ((value.cpu().double() / 255).round(decimals=6).to(image) for value in (self.mean, self.std))
+            exact = (image * self.std + self.mean).round().clamp(0, 255)
+            image = ((exact / 255 - mean) / std * std + mean) * 255
+        else:
+            image = image.round()
+        image = image.clamp(0, 255).byte()
+        return image.flip(0) if self._channel_conversion else image
 
     def _view(
         self, view: Sequence[Tensor] | Sequence[FrozenItem], samples: SampleList | None, training: bool
@@ -145,3 +171,21 @@ class ViewsDataPreprocessor(SegDataPreProcessor):
         for sample, info in zip(samples or [], paddings, strict=False):
             sample.set_metainfo(info)
         return stacked, samples
+
+
+def bgr_bytes_by(preprocessor: nn.Module) -> Callable[[Tensor], Tensor]:
+    """`ViewsDataPreprocessor.to_bgr_bytes` of a preprocessor: the method of that name, or the same for mmseg's own.
+
+    Raises:
+        ValueError: The preprocessor is another, and has no such method.
+    """
+    to_bgr_bytes = getattr(preprocessor, 'to_bgr_bytes', None)
+    if to_bgr_bytes is not None:
+        return to_bgr_bytes
+    if isinstance(preprocessor, SegDataPreProcessor):
+        return partial(ViewsDataPreprocessor.to_bgr_bytes, preprocessor)
+    raise ValueError(
+        f'a CRF needs the bytes of an image, and {type(preprocessor).__name__} cannot give them back. Set '
+        "model.data_preprocessor.type='ViewsDataPreprocessor' or mmseg's 'SegDataPreProcessor', give yours a method "
+        'to_bgr_bytes, or set model.test_cfg.crf=None.'
+    )

@@ -23,7 +23,6 @@ from omh_mmseg.datasets.base import run_pipeline
 from omh_mmseg.datasets.fingerprint import dataset_fingerprint
 from omh_mmseg.datasets.five_crop.stored import (
     CROPS,
-    IGNORE,
     CropManifest,
     image_folder,
     label_folder,
@@ -32,6 +31,7 @@ from omh_mmseg.datasets.five_crop.stored import (
 from omh_mmseg.datasets.transforms import FiveCropPatch
 from omh_mmseg.datasets.transforms.five_crop_patch import five_crop_boxes
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.files import replaced_when_complete
 from omh_mmseg.utils.progress import progress_bar
 
@@ -188,7 +188,7 @@ class _Job(TorchDataset):
             contents = [_file_content(crop, 'JPEG', quality=self.quality)]
             if self.labels:
                 label = item['gt_seg_map'][top:bottom, left:right]
-                contents.append(_file_content(np.where(label == IGNORE, 0, label + 1), 'PNG'))
+                contents.append(_file_content(np.where(label == IGNORED_LABEL, 0, label + 1), 'PNG'))
             result.append(contents)
         return result
 

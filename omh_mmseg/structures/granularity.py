@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.text import first_few
-
-NO_CLASS = 255
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,10 @@ class Granularity:
 
     def __post_init__(self) -> None:
         table = np.asarray(self.table, dtype=np.int64)
-        if ((table < 0) | ((table >= len(self.classes)) & (table != NO_CLASS))).any():
+        if ((table < 0) | ((table >= len(self.classes)) & (table != IGNORED_LABEL))).any():
             raise ValueError(
-                f'the table of {self.name!r} must hold classes in 0..{len(self.classes) - 1}, or {NO_CLASS} for none; '
-                f'got {sorted(set(table.tolist()))}'
+                f'the table of {self.name!r} must hold classes in 0..{len(self.classes) - 1}, or {IGNORED_LABEL} for '
+                f'none; got {sorted(set(table.tolist()))}'
             )
         object.__setattr__(self, 'table', table)
 
@@ -39,7 +38,7 @@ class Granularity:
         """Sum the columns of (clusters, finest labels) counts by class: (clusters, classes)."""
         counts = np.asarray(counts)
         merged = np.zeros((len(counts), len(self.classes)), counts.dtype)
-        known = self.table != NO_CLASS
+        known = self.table != IGNORED_LABEL
         np.add.at(merged.T, self.table[known], counts.T[known])
         return merged
 
@@ -52,8 +51,8 @@ class Granularity:
         parents = np.empty(len(self.classes), dtype=np.int64)
         for number, name in enumerate(self.classes):
             found = set(coarser.table[self.table == number].tolist())
-            if len(found) != 1 or NO_CLASS in found:
-                names = [coarser.classes[parent] for parent in sorted(found - {NO_CLASS})]
+            if len(found) != 1 or IGNORED_LABEL in found:
+                names = [coarser.classes[parent] for parent in sorted(found - {IGNORED_LABEL})]
                 raise ValueError(
                     f'{name!r} of {self.name!r} lies in {len(names)} classes of {coarser.name!r}'
                     f'{f" ({first_few(names)})" if names else ""}; a hierarchy needs exactly one'

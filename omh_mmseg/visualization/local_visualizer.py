@@ -17,9 +17,8 @@ from mmseg.visualization import SegLocalVisualizer
 
 from omh_mmseg.registry import VISUALIZERS
 from omh_mmseg.structures.assignment import META_KEY
+from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.visualization.colours import distinct_colours
-
-IGNORE_INDEX = 255
 
 
 @VISUALIZERS.register_module()
@@ -89,7 +88,7 @@ class UnsupervisedSegVisualizer(SegLocalVisualizer):
         with_labels: bool | None = True,
     ) -> np.ndarray:
         labels = torch.as_tensor(sem_seg.data).cpu()
-        known = labels[(labels != IGNORE_INDEX) & (labels >= 0)]
+        known = labels[(labels != IGNORED_LABEL) & (labels >= 0)]
         count = max(len(classes), int(known.max()) + 1 if known.numel() else 0)
         classes = [*classes, *(f'cluster {number}' for number in range(len(classes), count))]
         palette = [*palette, *distinct_colours(count)[len(palette) :].tolist()]

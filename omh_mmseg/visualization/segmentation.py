@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.visualization.colours import IGNORED_COLOUR, checked_palette, hex_colour
 from omh_mmseg.visualization.figures import (
     NOTE_COLOUR,
@@ -35,7 +36,7 @@ def draw_segmentation_grid(
     classes: Sequence[str] | None = None,
     titles: Sequence[str] | None = None,
     note: str | None = None,
-    ignore_index: int = 255,
+    ignore_index: int = IGNORED_LABEL,
 ) -> Path:
     """Draw one row per image: the image and its truth, where given, and its segmentation at each level.
 

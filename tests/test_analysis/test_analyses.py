@@ -17,10 +17,9 @@ from omh_mmseg.analysis import level_scores, part_whole, stability
 from omh_mmseg.analysis.level_counts import count_levels, run_names, with_centres
 from omh_mmseg.registry import MODELS
 from omh_mmseg.structures.granularity import Granularity
+from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.transport import Hierarchy
 from omh_mmseg.utils.tables import read_csv
-
-IGNORED = 255
 
 
 class Oracle:
@@ -61,7 +60,7 @@ def batches(labels: list[np.ndarray | None]) -> list[dict]:
 
 
 def test_counts_of_known_predictions():
-    label = np.array([[0, 1, 2, 3], [0, 1, 2, IGNORED]])
+    label = np.array([[0, 1, 2, 3], [0, 1, 2, IGNORED_LABEL]])
     first, second = Oracle(), Oracle(shift=1)
     counted = count_levels([[first], [second]], batches([label, label]), 4, between=True)
     np.testing.assert_array_equal(counted.models[0].counts[1], np.diag([4, 4, 4, 2]))
@@ -139,7 +138,7 @@ def test_other_centres_leave_the_model_alone(head):
 @pytest.fixture
 def analysed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two images with four labels in two halves; a checkpoint's name is the shift of its oracle's numbers."""
-    label = np.array([[0, 1, 2, 3], [0, 1, 2, IGNORED]])
+    label = np.array([[0, 1, 2, 3], [0, 1, 2, IGNORED_LABEL]])
     labels = (
         Granularity('half', ('left', 'right'), np.array([0, 0, 1, 1])),
         Granularity('quarter', ('a', 'b', 'c', 'd'), np.arange(4)),

@@ -102,21 +102,21 @@ def test_levels_and_host_alone(inferencer, folder):
 
 def test_options_of_the_prediction(inferencer, folder):
     plain, flipped = inferencer(), inferencer(flip=True)
-    assert flipped.model.options.flip and not plain.model.options.flip
+    assert flipped.model.predictor.options.flip and not plain.model.predictor.options.flip
     refined = inferencer(crf=dict(iterations=2))
-    assert refined.model.crf.settings['iterations'] == 2
+    assert refined.model.predictor.crf.settings['iterations'] == 2
     results = [run(folder / 'a.png') for run in (plain, flipped, refined)]
     assert not same(results[0], results[1]) and not same(results[0], results[2])
-    assert inferencer(crf=True).model.crf.settings['iterations'] == 10
-    assert inferencer(crf=False, options={'model.test_cfg.crf.iterations': 3}).model.crf is None
+    assert inferencer(crf=True).model.predictor.crf.settings['iterations'] == 10
+    assert inferencer(crf=False, options={'model.test_cfg.crf.iterations': 3}).model.predictor.crf is None
 
 
 def test_protocols_cut_the_image(inferencer, folder):
     run = inferencer(protocol='stego-64-no-crf')
     result = run(folder / 'a.png')
-    assert result.clusters['probe'].shape == (64, 64) and run.model.options.flip
+    assert result.clusters['probe'].shape == (64, 64) and run.model.predictor.options.flip
     assert result.metainfo['crop_bbox'] == (10, 0, 74, 64)
-    assert inferencer(protocol='stego', flip=False, crf=False).model.options.flip is False
+    assert inferencer(protocol='stego', flip=False, crf=False).model.predictor.options.flip is False
 
 
 # ---- wrong input

@@ -42,7 +42,8 @@ def test_each_protocol_is_scored_once_and_the_model_stays_as_it_was(config, monk
     assert rows[1]['scores'] == rows[2]['scores'] != rows[3]['scores']
     assert all(0 <= row['scores']['probe/mIoU'] <= 100 and 'level1/mIoU' not in row['scores'] for row in rows)
     assert config.to_dict() == before
-    assert model.training and model.levels == [1] and model.crf is None and not model.options.flip
+    assert model.training and model.predictor.levels(model) == [1]
+    assert model.predictor.crf is None and not model.predictor.options.flip
 
 
 def test_options_are_put_back_after_an_error(config, monkeypatch):
@@ -55,7 +56,7 @@ def test_options_are_put_back_after_an_error(config, monkeypatch):
     monkeypatch.setattr(module, '_score', failing)
     with pytest.raises(RuntimeError, match='scoring failed'):
         compare_protocols(model, config, ['stego'])
-    assert not model.options.flip
+    assert not model.predictor.options.flip
 
 
 def test_unknown_protocols_are_found_before_anything_is_scored(config, monkeypatch):

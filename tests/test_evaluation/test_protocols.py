@@ -70,9 +70,10 @@ def test_presets_of_the_literature(name, experiment, item):
     assert (sample.gt_sem_seg.data[0].numpy() == columns).all()
     assert 'crop_bbox' in sample.metainfo
     model = built(config)
-    assert (model.options.mode, model.options.flip, model.options.alpha) == ('whole', flip, 2.0)
-    assert (model.crf is not None) == crf and model.levels == levels
-    assert model.crf.settings['iterations'] == 10
+    options = model.predictor.options
+    assert (options.mode, options.flip, options.alpha) == ('whole', flip, 2.0)
+    assert (model.predictor.crf is not None) == crf and model.predictor.levels(model) == levels
+    assert model.predictor.crf.settings['iterations'] == 10
 
 
 @pytest.mark.parametrize('experiment', EXPERIMENTS)

@@ -104,3 +104,26 @@ def test_wrong_input():
         build()(dict(inputs=dict(anchor=[image(), image()], neighbour=[image()]), data_samples=[sample(), sample()]))
     with pytest.raises(ValueError, match='the batch holds no images'):
         build()(dict(inputs=[], data_samples=[]))
+
+
+def bytes_of_the_hosts(pixels: torch.Tensor) -> torch.Tensor:
+    """BGR of RGB bytes: to [0, 1], normalised, back, times 255, truncated, each step in single precision."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    return (((pixels.float() / 255 - mean) / std * std + mean) * 255).byte().flip(0)
+
+
+def test_bytes_of_a_normalised_image_are_those_of_the_hosts():
+    """METHODS.md 6.5: taken back from the normalisation and truncated, every value of every channel."""
+    rgb = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256).contiguous()
+    preprocessor = build()
+    result = preprocessor.to_bgr_bytes(preprocessor(dict(inputs=[rgb.flip(0)]))['inputs'][0])
+    assert result.dtype == torch.uint8 and torch.equal(result, bytes_of_the_hosts(rgb))
+    lowered = result.int() - rgb.flip(0).int()
+    assert set(lowered.unique().tolist()) == {-1, 0} and 0.1 < -lowered.float().mean() < 0.6
+
+
+@pytest.mark.parametrize('bgr_to_rgb', [False, True])
+def test_bytes_of_an_image_that_was_not_normalised(bgr_to_rgb):
+    preprocessor = build(mean=None, std=None, bgr_to_rgb=bgr_to_rgb)
+    result = preprocessor.to_bgr_bytes(preprocessor(dict(inputs=[image()]))['inputs'][0] + 0.3)
+    assert torch.equal(result, image())

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from omh_mmseg.models.decode_heads import ClusterProbe, LinearProbe
+from omh_mmseg.models.prediction import PredictionOptions
 from omh_mmseg.models.utils.similarity import centre_scores
 from omh_mmseg.registry import MODELS
 
@@ -40,7 +41,8 @@ def test_cluster_lookup_equals_the_reference(golden, alpha):
 @pytest.mark.golden
 def test_log_probabilities_equal_the_reference(golden):
     arrays = golden('cluster_lookup')
-    computed = probe_with(torch.tensor(arrays['clusters'])).log_probabilities(torch.tensor(arrays['x']))
+    cosines = probe_with(torch.tensor(arrays['clusters']))(torch.tensor(arrays['x']))
+    computed = torch.log_softmax(PredictionOptions().alpha * cosines, dim=1)
     torch.testing.assert_close(computed, torch.tensor(arrays['logprobs_alpha=2']), rtol=1e-5, atol=1e-6)
 
 
@@ -54,7 +56,7 @@ def test_cluster_probe_equals_the_vectors(waves):
     assert probe(code).argmax(1).flatten().bincount().tolist() == [651, 656, 523, 539, 767]
     assert probe.centres.grad.norm().item() == pytest.approx(0.0385103, abs=1e-6)
     assert probe_with(centres, 2.0).loss(code)['loss_cluster_probe'].item() == pytest.approx(-0.2817611, abs=1e-6)
-    assert probe.log_probabilities(code)[0, :, 0, 0].tolist() == pytest.approx(
+    assert torch.log_softmax(2 * probe(code), dim=1)[0, :, 0, 0].tolist() == pytest.approx(
         [-3.491833, -0.563531, -2.655925, -2.054262, -1.599794], abs=1e-5
     )
 

@@ -78,12 +78,6 @@ def test_extreme_momenta(momentum):
     assert torch.equal(head.centres, expected)
 
 
-def test_log_probabilities():
-    """METHODS.md 6.4."""
-    head, code = moved(PrototypeHead(6, 4)), torch.randn(2, 6, 3, 5)
-    torch.testing.assert_close(head.log_probabilities(code), (2 * head(code)).log_softmax(1))
-
-
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_autocast_changes_nothing(dtype):
     """Cosines, assignments and cross-entropy stay in single precision."""

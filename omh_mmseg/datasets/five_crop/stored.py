@@ -20,7 +20,6 @@ from omh_mmseg.utils.files import replaced_when_complete
 from omh_mmseg.utils.text import first_few, suggested_command
 
 CROPS = 5
-IGNORE = 255
 TOOL = 'prepare_five_crop.py'
 
 

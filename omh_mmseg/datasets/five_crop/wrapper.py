@@ -8,10 +8,11 @@ from typing import Any
 from mmengine.dataset import BaseDataset
 
 from omh_mmseg.datasets.base import run_pipeline
-from omh_mmseg.datasets.five_crop.stored import CROPS, IGNORE, StoredCrops
+from omh_mmseg.datasets.five_crop.stored import CROPS, StoredCrops
 from omh_mmseg.datasets.transforms import FiveCropPatch
 from omh_mmseg.datasets.wrapper import DatasetWrapper, positive_index
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.structures.labels import IGNORED_LABEL
 
 
 @DATASETS.register_module()
@@ -86,7 +87,7 @@ class FiveCrop(DatasetWrapper):
                 f'{len(classes)} of them; remove metainfo.classes, or prepare a folder for them with '
                 'tools/prepare_five_crop.py'
             )
-        self._from_file = {number + 1: number for number in range(len(classes))} | {0: IGNORE}
+        self._from_file = {number + 1: number for number in range(len(classes))} | {0: IGNORED_LABEL}
 
     def get_data_info(self, idx: int) -> dict:
         """Description of the item, with ``crop_number`` (0..4), ``crop_ratio`` and, where stored, ``crop_stored``."""
@@ -103,7 +104,7 @@ class FiveCrop(DatasetWrapper):
             crop_stored=True,
             label_map=self._from_file,
             reduce_zero_label=False,
-            ignore_index=IGNORE,
+            ignore_index=IGNORED_LABEL,
             num_classes=len(self._from_file) - 1,
             seg_fields=[],
         )

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from omh_mmseg.datasets.scenes.textures import Array, Surface
+from omh_mmseg.structures.labels import IGNORED_LABEL
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Canvas:
     def __init__(self, size: int) -> None:
         self.size = size
         self.colour = np.zeros((size, size, 3), np.float32)
-        self.parts = np.full((size, size), 255, np.uint8)
+        self.parts = np.full((size, size), IGNORED_LABEL, np.uint8)
         self.rows, self.columns = np.mgrid[:size, :size].astype(np.float32)
 
     def _region(self, frame: Frame, points: Array) -> tuple[tuple[slice, slice], Array] | None:

@@ -9,8 +9,7 @@ from PIL import Image
 from omh_mmseg.datasets.base import LabelFileError
 from omh_mmseg.datasets.mat_files import LABEL_KEY, SUFFIX, read_mat
 from omh_mmseg.registry import TRANSFORMS
-
-IGNORE = 255
+from omh_mmseg.structures.labels import IGNORED_LABEL
 
 
 def read_label(results: dict) -> np.ndarray:
@@ -56,7 +55,7 @@ def _read_image(path: str) -> np.ndarray:
 
 
 def _to_classes(label: np.ndarray, results: dict) -> np.ndarray:
-    ignore = results.get('ignore_index', IGNORE)
+    ignore = results.get('ignore_index', IGNORED_LABEL)
     label_map, num_classes = results.get('label_map'), results.get('num_classes')
     if results.get('reduce_zero_label'):
         label = np.where((label == 0) | (label == ignore), ignore, label - 1)
@@ -69,8 +68,8 @@ def _to_classes(label: np.ndarray, results: dict) -> np.ndarray:
     lowest = min(*accepted, 0)
     table = np.full(max(*accepted, 255) + 1 - lowest, -1, dtype=np.int64)
     rows = np.array(accepted) - lowest
-    table[rows] = [label_map.get(value, IGNORE) for value in accepted] if label_map is not None else accepted
-    table[ignore - lowest] = IGNORE
+    table[rows] = [label_map.get(value, IGNORED_LABEL) for value in accepted] if label_map is not None else accepted
+    table[ignore - lowest] = IGNORED_LABEL
     outside = (label < lowest) | (label >= len(table) + lowest)
     mapped = table[np.where(outside, 0, label - lowest)]
     wrong = np.unique(label[outside | (mapped < 0)])

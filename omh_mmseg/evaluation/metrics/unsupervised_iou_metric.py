@@ -28,6 +28,7 @@ from omh_mmseg.evaluation.scores import (
 )
 from omh_mmseg.registry import METRICS
 from omh_mmseg.structures.assignment import META_KEY, AssignmentSource, missing_assignment, read_assignment
+from omh_mmseg.structures.labels import IGNORED_LABEL
 
 DEFAULT_HEADS = {
     'pred_sem_seg': 'probe',
@@ -85,7 +86,7 @@ class UnsupervisedIoUMetric(BaseMetric):
 
     def __init__(
         self,
-        ignore_index: int = 255,
+        ignore_index: int = IGNORED_LABEL,
         heads: Mapping[str, str | Sequence[str]] | None = None,
         matching: str = 'hungarian',
         num_clusters: int | Mapping[str, int] | None = None,

@@ -14,12 +14,6 @@ from omh_mmseg.models.utils.similarity import code_similarity
 from omh_mmseg.registry import MODELS
 from omh_mmseg.utils.precision import widened
 
-LOG_PROBABILITY_ALPHA = 2.0
-
-
-
-
-
 
 @MODELS.register_module()
 class ClusterProbe(BaseModule):
@@ -35,7 +29,7 @@ class ClusterProbe(BaseModule):
     Raises:
         ValueError: If a size is below 1, or ``extra_clusters`` below 0.
 
-    Source: METHODS.md 2.4, 3A.5, 6.4.
+    Source: METHODS.md 2.4, 3A.5.
     """
 
     def __init__(
@@ -56,16 +50,12 @@ class ClusterProbe(BaseModule):
         self.cluster_loss = ClusterLoss(alpha)
 
     def forward(self, code: Tensor) -> Tensor:
-        """Cosines (B, K, h, w) of a code (B, D, h, w); K here and below with the extra clusters."""
+        """Cosines (B, K, h, w) of a code (B, D, h, w); K with the extra clusters."""
         return code_similarity(code, self.centres)
 
     def loss(self, code: Tensor) -> dict[str, Tensor]:
         """``loss_cluster_probe``; its gradient reaches the centres alone."""
         return dict(loss_cluster_probe=self.cluster_loss(self(code.detach())))
-
-    def log_probabilities(self, code: Tensor, alpha: float = LOG_PROBABILITY_ALPHA) -> Tensor:
-        """``log_softmax(alpha s)`` over clusters, (B, K, h, w); alpha is 2 in the hosts' evaluation."""
-        return torch.log_softmax(alpha * self(code), dim=1)
 
 
 @MODELS.register_module()

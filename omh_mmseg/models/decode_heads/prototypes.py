@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from omh_mmseg.models.decode_heads.probes import LOG_PROBABILITY_ALPHA
 from omh_mmseg.models.utils.similarity import code_similarity
 from omh_mmseg.registry import MODELS
 
@@ -92,7 +91,3 @@ class PrototypeHead(BaseModule):
     def update_teacher(self) -> None:
         """``P_t <- m P_t + (1 - m) P_s``; once per step, after the losses and before the optimiser's step."""
         self.centres.lerp_(self.student.detach(), 1 - self.momentum)
-
-    def log_probabilities(self, code: Tensor, alpha: float = LOG_PROBABILITY_ALPHA) -> Tensor:
-        """``log_softmax(alpha a_t)``, (B, K, h, w); alpha is 2 in the evaluation (METHODS.md 6.4)."""
-        return torch.log_softmax(alpha * self(code), dim=1)

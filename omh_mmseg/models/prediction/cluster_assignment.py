@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from omh_mmseg.structures.assignment import META_KEY, UNMATCHED, AssignmentSource, missing_assignment, read_assignment
+from omh_mmseg.structures.assignment import META_KEY, UNMATCHED, AssignmentSource, read_assignment
 
 UNKNOWN = -2
 """Entry of every cluster of a field that nothing has been assigned to yet."""
@@ -80,27 +80,6 @@ class ClusterAssignment(nn.Module):
             if field in self.sizes and field not in self.fixed:
                 self.set(field, classes)
         return sorted(self.fixed & assignment.keys())
-
-    def classes_of(self, field: str, clusters: Tensor) -> Tensor:
-        """Classes in place of cluster numbers.
-
-        Args:
-            field: One of ``sizes``.
-            clusters: Cluster numbers of any shape, int64.
-
-        Returns:
-            int64 of the same shape and device, -1 where the cluster has no class.
-
-        Raises:
-            ValueError: The classes of this field are not known.
-        """
-        self.require(field)
-        return self.get_buffer(field).to(clusters.device)[clusters.long()]
-
-    def require(self, field: str) -> None:
-        """Raise ValueError, with the remedies, unless the classes of a field are known."""
-        if field not in self.known:
-            raise ValueError(missing_assignment(field))
 
     def as_dict(self) -> dict[str, list[int]]:
         """Class of each cluster by field, for the fields that are known."""

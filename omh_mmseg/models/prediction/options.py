@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from omh_mmseg.models.decode_heads.probes import LOG_PROBABILITY_ALPHA
 from omh_mmseg.models.prediction.crf import DenseCRF
 
 OUTPUT_SIZES = ('original', 'input')
@@ -15,7 +14,7 @@ MODES = ('whole', 'slide')
 
 @dataclass(frozen=True)
 class PredictionOptions:
-    """Options of `UnsupervisedSegmentor.predict`, read from ``test_cfg``.
+    """Options of a `Predictor`, read from ``test_cfg``.
 
     Attributes:
         output_size: ``'original'`` scores and paints at the size of the label (of the image, without one), ``'input'``
@@ -26,7 +25,8 @@ class PredictionOptions:
         stride: Distances of windows in pixels, down and to the right.
         flip: Average the code with that of the mirrored image (METHODS.md 6.3).
         crf: Keywords of `DenseCRF` to refine every prediction at the size of the network's input; None for no CRF.
-        alpha: Inverse temperature of the cluster probabilities that the CRF starts from (METHODS.md 6.4).
+        alpha: Inverse temperature of the cluster probabilities that the CRF starts from; 2 in the hosts' evaluation
+            (METHODS.md 6.4).
     """
 
     output_size: str = 'original'
@@ -36,7 +36,7 @@ class PredictionOptions:
     stride: tuple[int, int] = (0, 0)
     flip: bool = False
     crf: Mapping[str, Any] | None = None
-    alpha: float = LOG_PROBABILITY_ALPHA
+    alpha: float = 2.0
 
     @classmethod
     def from_test_cfg(cls, test_cfg: Mapping[str, Any], cell: int) -> PredictionOptions:

@@ -1,39 +1,46 @@
-"""What all unsupervised segmentors share: frozen features, code, probes, OMH and prediction."""
+"""What all unsupervised segmentors share: they build frozen features, code, probes and OMH, and train them."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from mmengine.structures import PixelData
+from mmengine.logging import MMLogger
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from omh_mmseg.models.omh.gradient_shares import GradientShares, gradient_figures
 from omh_mmseg.models.prediction.cluster_assignment import ClusterAssignment
-from omh_mmseg.models.prediction.code_maps import arg_max, flip_averaged, slide_averaged, upsampled_norm
-from omh_mmseg.models.prediction.options import PredictionOptions
-from omh_mmseg.models.utils.similarity import centre_scores
+from omh_mmseg.models.prediction.predictor import Predictor
 from omh_mmseg.models.utils.step_counter import StepCounter
 from omh_mmseg.registry import MODELS
-from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs, pixels
-from omh_mmseg.utils.precision import widened
+from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs
+from omh_mmseg.structures.labels import IGNORED_LABEL
 
-IGNORED_LABEL = 255
-LOGIT_FIELDS = ('pred_linear',)
-"""Predictions whose scores are logits; all others come from cosines."""
+
+class HostStep(NamedTuple):
+    """What a host computed of one batch.
+
+    Attributes:
+        losses: Its losses and figures by name, scalars.
+        codes: The whole code (N, D, h, w) that the losses were computed on.
+        code: Its first rows (B, D, h, w), which belong to the B labelled images; probes and OMH see these.
+    """
+
+    losses: dict[str, Tensor]
+    codes: Tensor
+    code: Tensor
 
 
 class UnsupervisedSegmentor(BaseSegmentor):
-    """Base of the hosts; a host implements ``host_losses``.
+    """Base of the hosts; a host implements ``host_losses`` and, for what follows the losses, ``after_losses``.
 
     The flow of a step (ARCHITECTURE.md): frozen backbone -> projection head -> code; the host's losses on features and
-    code; both probes on the detached code; OMH on the code itself.
+    code; both probes on the detached code; OMH on the code itself. Predictions are the `Predictor`'s.
 
     Args:
         num_classes: K, the number of classes and of clusters of the probe and of OMH's level 1.
@@ -96,28 +103,38 @@ class UnsupervisedSegmentor(BaseSegmentor):
         return self._step_counter.read(self.iteration)
 
     def use_test_cfg(self, test_cfg: Mapping[str, Any]) -> None:
-        """Predict as a ``test_cfg`` says from now on; see `PredictionOptions`.
+        """Predict as a ``test_cfg`` says from now on.
 
         Raises:
-            ImportError: The back end of the CRF is not installed.
-            ValueError: On wrong values.
+            ImportError: See `Predictor`.
+            ValueError: Likewise.
         """
-        options = PredictionOptions.from_test_cfg(test_cfg, self.backbone.stride)
-        self.levels = self._checked_levels(options.levels)
-        self.crf = options.build_crf()
-        self.test_cfg, self.options = dict(test_cfg), options
+        self.predictor = Predictor(test_cfg, self)
+        self.test_cfg = dict(test_cfg)
 
     @abstractmethod
-    def host_losses(self, inputs: Inputs | dict[str, Inputs]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """The host's own losses of one batch.
+    def host_losses(self, inputs: Inputs | dict[str, Inputs]) -> HostStep:
+        """The host's losses of one batch.
 
         Args:
             inputs: Normalised views (B, 3, H, W), by name where there are several, or what is frozen of them.
-
-        Returns:
-            The named losses; the whole code they were computed on; and its first rows (B, D, h, w), which belong to
-            the labelled images.
         """
+
+    def after_losses(self) -> None:
+        """What a host does once all losses of a step are computed, before their gradients and the optimiser's step."""
+
+    def single_view(self, inputs: Inputs | dict[str, Inputs]) -> Inputs:
+        """The images of a batch of one view.
+
+        Raises:
+            ValueError: If there are several views.
+        """
+        if isinstance(inputs, dict):
+            raise ValueError(
+                f'{type(self).__name__} trains on single images and got the views {sorted(inputs)}. '
+                "Take the wrapper dict(type='NeighbourPairs', ...) off the train data set."
+            )
+        return inputs
 
     def loss(self, inputs: Inputs | dict[str, Inputs], data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
         """Named losses and figures of one training step.
@@ -129,17 +146,18 @@ class UnsupervisedSegmentor(BaseSegmentor):
         """
         if self.omh_head is not None:
             self.omh_head.begin_step()
-        losses, whole_code, code = self.host_losses(inputs)
+        losses, codes, code = self.host_losses(inputs)
         host = torch.stack(list(losses.values())).sum()
         losses.update(self.cluster_probe.loss(code))
         if self.linear_probe is not None:
             losses.update(self.linear_probe.loss(code, _stack_labels(data_samples, code)))
         if self.omh_head is not None:
-            shares = GradientShares(whole_code) if self.omh_head.needs_shares(self.step) else None
+            shares = GradientShares(codes) if self.omh_head.needs_shares(self.step) else None
             added = self.omh_head.loss(code, self.step, shares)
             losses.update(added)
             if self.gradient_log_interval and self.step % self.gradient_log_interval == 0:
-                losses.update(gradient_figures(host, added, whole_code))
+                losses.update(gradient_figures(host, added, codes))
+        self.after_losses()
         self._step_counter.advance(self.iteration)
         return losses
 
@@ -175,12 +193,7 @@ class UnsupervisedSegmentor(BaseSegmentor):
         return self.cluster_probe(self.encode(inputs))
 
     def predict(self, inputs: Inputs, data_samples: Sequence[SegDataSample] | None = None) -> list[SegDataSample]:
-        """Segment a batch.
-
-        The result is that of upsampling the code and comparing each pixel with the centres (METHODS.md 6.1), reached
-        by upsampling the scores instead: dot products are linear in the code, and neither the interpolation nor the
-        arg-max sees the length of a pixel's code. A CRF does see it, and gets the log-probabilities of METHODS.md 6.4;
-        it runs at the size of the input, where the image is, and its result is upsampled.
+        """Segment a batch; see `Predictor`.
 
         Args:
             inputs: Normalised images (B, 3, H, W), possibly padded at the right and bottom, or what is frozen of them.
@@ -196,113 +209,21 @@ class UnsupervisedSegmentor(BaseSegmentor):
 
     def prediction_code(self, inputs: Inputs) -> Tensor:
         """Code (B, D, h, w) that predictions start from: with windows and flip averaging where ``test_cfg`` says so."""
-
-        def encode(images: Inputs) -> Tensor:
-            if self.options.mode == 'whole':
-                code = self.encode(images)
-            else:
-                crop, step = self.options.crop_size, self.options.stride
-                code = slide_averaged(self.encode, pixels(images), crop, step, self.backbone.stride)
-            return widened(code)
-
-        return flip_averaged(encode, inputs) if self.options.flip else encode(inputs)
+        return self.predictor.code(self, inputs)
 
     def predict_from_code(self, code: Tensor, inputs: Inputs, samples: list[SegDataSample]) -> list[SegDataSample]:
         """`predict`, given the code (B, D, h, w) of the inputs."""
-        scores = self._score_maps(code)
-        # One image at a time: at the size of a photo the scores of a batch would take gigabytes.
-        if self.crf is None:
-            per_image = ({name: maps[i : i + 1] for name, maps in scores.items()} for i in range(len(samples)))
-        else:
-            refined = self.crf.refine(self._crf_jobs(code, scores, pixels(inputs), samples))
-            per_image = ({name: maps[None] for name, maps in one.items()} for one in refined)
-        for sample, fields in zip(samples, per_image):
-            size = self._image_size(sample, inputs.shape[-2:])
-            # The CRF's result has no padding any more.
-            resize = partial(self.upsample, padded=inputs.shape[-2:] if self.crf is None else size, sample=sample)
-            height, width = self._target_size(sample, size)
-            for name, maps in fields.items():
-                setattr(sample, name, PixelData(data=arg_max(maps, resize, height * width)))
-        self.assignment.annotate(samples)
-        return samples
+        return self.predictor.masks(self, code, inputs, samples)
 
-    def _checked_levels(self, levels: Sequence[int] | None) -> list[int]:
-        existing = [] if self.omh_head is None else list(range(1, len(self.omh_head.level_sizes) + 1))
-        if levels is None:
-            return existing
-        if not set(levels) <= set(existing):
-            raise ValueError(f'test_cfg.levels must be among {existing}; got {list(levels)}.')
-        return list(levels)
-
-    def _score_maps(self, code: Tensor) -> dict[str, Tensor]:
-        """Scores (B, K, h, w), linear in the code, whose arg-max is the prediction of each field."""
-        scores = dict(pred_sem_seg=centre_scores(code, self.cluster_probe.centres))
-        if self.linear_probe is not None:
-            scores['pred_linear'] = self.linear_probe(code)
-        if self.omh_head is not None:
-            for level in self.levels:
-                scores[f'pred_level{level}'] = centre_scores(code, self.omh_head.centres[level - 1])
-        return scores
-
-    def _crf_jobs(
-        self, code: Tensor, scores: dict[str, Tensor], inputs: Tensor, samples: Sequence[SegDataSample]
-    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """Each image (3, h, w) and the log-probabilities (K, h, w) of its fields, at the size of the input."""
-        padded = inputs.shape[-2:]
-        for index, sample in enumerate(samples):
-            height, width = self._image_size(sample, inputs.shape[-2:])
-            norm = upsampled_norm(code[index : index + 1], padded).clamp_min(torch.finfo(torch.float32).tiny)
-            log_probabilities = {}
-            for name, maps in scores.items():
-                full = F.interpolate(maps[index : index + 1], size=padded, mode='bilinear', align_corners=False)
-                logits = full if name in LOGIT_FIELDS else self.options.alpha * full / norm
-                log_probabilities[name] = torch.log_softmax(logits[0, :, :height, :width], dim=0)
-            yield self._bgr_image(inputs[index, :, :height, :width]), log_probabilities
-
-    def _bgr_image(self, image: Tensor) -> Tensor:
-        """uint8 (3, H, W) of a normalised image, as the hosts' code makes it (METHODS.md 6.5).
-
-        They take it back from [0, 1], times 255, and truncate, which in float32 lowers about a third of all values by
-        one, and moves the CRF at one pixel in a thousand. Which third depends on every rounding on the way, so that the
-        way is gone again here, from the exact values.
-        """
-        preprocessor = self.data_preprocessor
-        if getattr(preprocessor, '_enable_normalize', False):
-            # Rounded to the decimals of 0.485, ...: 57.12 / 255 is the neighbour of 0.224 in float32.
-            statistics = (preprocessor.mean, preprocessor.std)
-            mean, std = ((value.cpu().double() / 255).round(decimals=6).to(image) for value in statistics)
-            exact = (image * preprocessor.std + preprocessor.mean).round().clamp(0, 255)
-            image = ((exact / 255 - mean) / std * std + mean) * 255
-        else:
-            image = image.round()
-        image = image.clamp(0, 255).byte()
-        return image.flip(0) if getattr(preprocessor, '_channel_conversion', False) else image
-
-    def upsample(self, maps: Tensor, padded: Sequence[int], sample: SegDataSample) -> Tensor:
-        """Maps (1, K, h, w) at the size that the sample is scored at, without the padding of the batch."""
-        height, width = self._image_size(sample, padded)
-        target = self._target_size(sample, (height, width))
-        if (height, width) != tuple(padded):
-            maps = F.interpolate(maps, size=tuple(padded), mode='bilinear', align_corners=False)
-            maps = maps[..., :height, :width]
-        if tuple(maps.shape[-2:]) == target:
-            return maps
-        return F.interpolate(maps, size=target, mode='bilinear', align_corners=False)
-
-    def _image_size(self, sample: SegDataSample, padded: Sequence[int]) -> tuple[int, int]:
-        """Size of an image in the network's input, without the padding of the batch."""
-        height, width = sample.metainfo.get('img_shape', padded)[:2]
-        return height, width
-
-    def _target_size(self, sample: SegDataSample, image_size: tuple[int, int]) -> tuple[int, int]:
-        if self.options.output_size == 'original' and 'gt_sem_seg' in sample:
-            height, width = sample.gt_sem_seg.data.shape[-2:]
-            return height, width
-        # A cropped input has no pixels for the rest of the original image.
-        if self.options.output_size == 'input' or 'crop_bbox' in sample.metainfo:
-            return image_size
-        height, width = sample.metainfo.get('ori_shape', image_size)[:2]
-        return height, width
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        steps, omh = int(state_dict.get(f'{prefix}iteration', 0)), f'{prefix}omh_head.'
+        if self.omh_head is not None and steps > 0 and not any(key.startswith(omh) for key in state_dict):
+            MMLogger.get_current_instance().info(
+                f'the weights were trained for {steps} steps without OMH: training steps count from 0 again, so that '
+                'OMH begins as in a new run'
+            )
+            state_dict = {**state_dict, f'{prefix}iteration': torch.zeros_like(self.iteration)}
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _stack_labels(data_samples: Sequence[SegDataSample], code: Tensor) -> Tensor:
@@ -312,5 +233,3 @@ def _stack_labels(data_samples: Sequence[SegDataSample], code: Tensor) -> Tensor
     if known is None:
         known = torch.zeros(code.shape[-2:], dtype=torch.long, device=code.device)
     return torch.stack([torch.full_like(known, IGNORED_LABEL) if label is None else label for label in labels])
-
-

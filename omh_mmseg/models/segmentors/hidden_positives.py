@@ -15,7 +15,7 @@ from omh_mmseg.models.losses.local_positives import (
     mix_neighbours,
     neighbour_weights,
 )
-from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
+from omh_mmseg.models.segmentors.base import HostStep, UnsupervisedSegmentor
 from omh_mmseg.models.utils.head_average import HeadAverage
 from omh_mmseg.models.utils.photometric_view import PhotometricView
 from omh_mmseg.registry import MODELS
@@ -112,14 +112,14 @@ class HiddenPositives(UnsupervisedSegmentor):
         if int(self.ema_head.steps) == 0:
             self.ema_head.module.load_state_dict(self.decode_head.state_dict())
 
-    def host_losses(self, inputs: Inputs | dict[str, Inputs]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    def host_losses(self, inputs: Inputs | dict[str, Inputs]) -> HostStep:
         """Losses of images (B, 3, H, W).
 
         Raises:
             ValueError: If the batch holds several views, or the schedule of lambda needs a length that nobody set.
             RuntimeError: If the reference pools are empty.
         """
-        images = self._single_images(inputs)
+        images = self.single_view(inputs)
         self._require_pools()
         view = self._other_light(pixels(images)) if self.trains_on_images else None
         all_features, weights = self._features_and_weights(images, view)
@@ -128,7 +128,6 @@ class HiddenPositives(UnsupervisedSegmentor):
         code, *augmented = codes.split(len(images))
         mixed = self.decode_head.drop(mix_neighbours(code, weights))
         ema_code = self._ema_code(features)
-        self.ema_head.update_parameters(self.decode_head)
         specific_weight = self.specific_weight()
         losses = self.hidden_positive_loss(
             projected=self.project(code),
@@ -142,7 +141,11 @@ class HiddenPositives(UnsupervisedSegmentor):
             specific_weight=specific_weight,
         )
         losses['hp_specific_weight'] = code.new_tensor(specific_weight, dtype=torch.float32)
-        return losses, codes, code
+        return HostStep(losses, codes, code)
+
+    def after_losses(self) -> None:
+        """The moving average follows the head as the optimiser left it in the step before (METHODS.md 8, item 10)."""
+        self.ema_head.update_parameters(self.decode_head)
 
     def project(self, code: Tensor) -> Tensor:
         """Project head on a code (B, D, h, w), of the same shape."""
@@ -179,7 +182,7 @@ class HiddenPositives(UnsupervisedSegmentor):
 
         Source: METHODS.md 3B.4.
         """
-        features = self.extract_feat(self._single_images(inputs))
+        features = self.extract_feat(self.single_view(inputs))
         vectors = {}
         for name in names:
             maps = self.decode_head.drop(features) if name == 'agnostic_pool' else self._ema_code(features)
@@ -204,14 +207,6 @@ class HiddenPositives(UnsupervisedSegmentor):
                 'custom_hooks, which fills them before training.'
             )
         self._filled_pools = written
-
-    def _single_images(self, inputs: Inputs | dict[str, Inputs]) -> Inputs:
-        if isinstance(inputs, dict):
-            raise ValueError(
-                f'HP trains on single images and got the views {sorted(inputs)}. '
-                "Take the wrapper dict(type='NeighbourPairs', ...) off the train data set."
-            )
-        return inputs
 
     @property
     def frozen_fields(self) -> dict[str, str]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
-from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
+from omh_mmseg.models.segmentors.base import HostStep, UnsupervisedSegmentor
 from omh_mmseg.registry import MODELS
 from omh_mmseg.structures.frozen_inputs import Inputs, joined
 
@@ -27,7 +25,7 @@ class STEGO(UnsupervisedSegmentor):
         super().__init__(**kwargs)
         self.correlation_loss = MODELS.build(correlation_loss)
 
-    def host_losses(self, inputs: Inputs | dict[str, Inputs]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    def host_losses(self, inputs: Inputs | dict[str, Inputs]) -> HostStep:
         """Correlation losses of images ``anchor`` and their nearest neighbours ``neighbour``, each (B, 3, H, W).
 
         Raises:
@@ -45,4 +43,4 @@ class STEGO(UnsupervisedSegmentor):
         # METHODS.md 2.2: the correspondences come from features with a channel dropout of their own.
         dropped, neighbour_dropped = self.decode_head.drop(features).chunk(2)
         losses = self.correlation_loss(dropped, code, neighbour_dropped, neighbour_code)
-        return losses, both_codes, code
+        return HostStep(losses, both_codes, code)

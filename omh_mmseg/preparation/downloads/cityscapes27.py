@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omh_mmseg.datasets.cityscapes27 import LAYOUTS
-from omh_mmseg.datasets.layouts import IGNORE
 from omh_mmseg.preparation.downloads.jobs import Count, Plan, Transfer
 from omh_mmseg.preparation.downloads.sources import collect, probe_labels
+from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.text import first_few
 
 SPLITS = {'train': 2975, 'val': 500}
@@ -50,7 +50,7 @@ def plan_cityscapes27(sources: Sequence[Path], out: Path, copy: bool = False) ->
                 f'labels of {split}: gtFine_trainvaltest.zip, or gtFine/{split}/<city>/*_gtFine_labelIds.png '
                 '(labelTrainIds and polygons do not serve)'
             )
-        probe_labels(labels.values(), [*layout.values, IGNORE])
+        probe_labels(labels.values(), [*layout.values, IGNORED_LABEL])
         unlabelled = sorted(set(images) - set(labels))
         if labels and unlabelled:
             plan.missing.append(f'labels of {len(unlabelled):,} images of {split}: {first_few(unlabelled)}')

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omh_mmseg.datasets.coco_stuff27 import LAYOUTS
-from omh_mmseg.datasets.layouts import IGNORE
 from omh_mmseg.preparation.downloads.jobs import Count, Plan, Transfer
 from omh_mmseg.preparation.downloads.sources import collect, probe_labels
+from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.text import first_few
 
 SPLITS = {'train2017': 118287, 'val2017': 5000}
@@ -56,7 +56,7 @@ def plan_coco_stuff27(sources: Sequence[Path], out: Path, copy: bool = False) ->
             plan.missing.append(
                 f'labels of {split}: stuffthingmaps_trainval2017.zip of COCO-Stuff, or its folder {split}/ of .png'
             )
-        probe_labels(labels.values(), [*layout.values, IGNORE])
+        probe_labels(labels.values(), [*layout.values, IGNORED_LABEL])
         unlabelled = sorted(set(images) - set(labels))
         if labels and unlabelled:
             plan.missing.append(f'labels of {len(unlabelled):,} images of {split}: {first_few(unlabelled)}')

@@ -70,11 +70,11 @@ class PermutohedralLattice:
         if direction < d:
             step[direction] = d
         offset = (step * radix).sum()
-        found = []
+        pair = []
         for wanted in (points + offset, points - offset):
             place = torch.searchsorted(points, wanted).clamp_max(self.num_points - 1)
-            found.append(torch.where(points[place] == wanted, place, self.num_points))
-        return torch.stack(found, 1).int()
+            pair.append(torch.where(points[place] == wanted, place, self.num_points))
+        return torch.stack(pair, 1).int()
 
 
 def _enclosing_simplices(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:

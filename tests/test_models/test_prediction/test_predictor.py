@@ -1,11 +1,15 @@
-"""Options of the prediction: flip averaging, windows, dense CRF."""
+"""From code to masks: flip averaging, windows, dense CRF, and whose parts are used."""
 
 from __future__ import annotations
+
+import copy
+import pickle
 
 import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.structures import PixelData
+from mmseg.models import SegDataPreProcessor
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
@@ -80,26 +84,6 @@ def test_windows_average_codes(seeded):
     assert model.predict(batch)[0].pred_sem_seg.shape == (32, 48)
 
 
-def as_the_hosts_see_it(pixels: Tensor) -> Tensor:
-    """BGR of RGB bytes: to [0, 1], normalised, back, times 255, truncated, each step in single precision."""
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    image = pixels.float().div(255).sub(mean[:, None, None]).div(std[:, None, None])
-    for channel, centre, spread in zip(image, mean, std):
-        channel.mul_(spread).add_(centre)
-    return image.mul(255).byte().flip(0)
-
-
-def test_image_of_the_crf_is_that_of_the_hosts(seeded):
-    """METHODS.md 6.5: taken back from its normalisation and truncated, every value of every channel."""
-    pixels = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256).contiguous()
-    model = seeded()
-    normalised = model.data_preprocessor(dict(inputs=[pixels.flip(0)]))['inputs'][0]
-    seen = model._bgr_image(normalised)
-    assert torch.equal(seen, as_the_hosts_see_it(pixels))
-    lowered = seen.int() - pixels.flip(0).int()
-    assert set(lowered.unique().tolist()) == {-1, 0} and 0.1 < -lowered.float().mean() < 0.6
-
-
 def crf_by_hand(model: torch.nn.Module, batch: Tensor, size: tuple[int, int], crop: tuple[int, int]) -> dict:
     """Upsample the code, then METHODS.md 6.4 and 6.5."""
     code = F.interpolate(model.encode(batch), size=size, mode='bilinear', align_corners=False)
@@ -111,9 +95,7 @@ def crf_by_hand(model: torch.nn.Module, batch: Tensor, size: tuple[int, int], cr
         for field, c in cosines.items()
     }
     scores['pred_linear'] = torch.log_softmax(model.linear_probe(code)[0], 0)
-    preprocessor = model.data_preprocessor
-    pixels = (batch[0, :, : crop[0], : crop[1]] * preprocessor.std + preprocessor.mean).round().byte()
-    pixels = as_the_hosts_see_it(pixels)
+    pixels = model.data_preprocessor.to_bgr_bytes(batch[0, :, : crop[0], : crop[1]])
     return {field: DenseCRF()(pixels, maps) for field, maps in scores.items()}
 
 
@@ -151,7 +133,43 @@ def test_all_options_at_once(seeded):
     model = seeded(crf=dict(iterations=2), flip=True, mode='slide', crop_size=32, stride=16, levels=[1])
     results = model.predict(images(2))
     assert set(results[0].keys()) == {'pred_sem_seg', 'pred_linear', 'pred_level1'}
-    assert model.options.stride == (16, 16) and model.crf.settings['iterations'] == 2
+    assert model.predictor.options.stride == (16, 16) and model.predictor.crf.settings['iterations'] == 2
+
+
+def test_parts_are_those_of_the_model_at_the_time(seeded):
+    """Replaced, copied or read back: nothing of the model that the predictor was made for is left in it."""
+    model, other, batch = seeded(crf={}), seeded(crf={}), images()
+    with torch.no_grad():
+        for centres in (other.cluster_probe.centres, *other.omh_head.centres):
+            centres.copy_(centres.flip(0))
+    expected = other.predict(batch)[0]
+    plain = model.predict(batch)[0]
+    for changed in (copy.copy(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        changed.__dict__['_modules'] = dict(changed._modules)
+        assert_equal(changed.predict(batch)[0], plain)
+        changed.cluster_probe, changed.omh_head = other.cluster_probe, other.omh_head
+        assert_equal(changed.predict(batch)[0], expected)
+    assert_equal(model.predict(batch)[0], plain)
+    assert not torch.equal(plain.pred_level3.data, expected.pred_level3.data)
+    model.omh_head = model.linear_probe = None
+    assert set(model.predict(batch)[0].keys()) == {'pred_sem_seg'}
+
+
+def test_crf_with_the_preprocessor_of_mmseg(tiny_stego, seeded):
+    """It has no bytes to give back by itself."""
+    batch, preprocessor = images(), copy.deepcopy(seeded().data_preprocessor)
+    theirs = dict(type='SegDataPreProcessor', size_divisor=1, bgr_to_rgb=True)
+    theirs |= {name: getattr(preprocessor, name).flatten().tolist() for name in ('mean', 'std')}
+    torch.manual_seed(3)
+    model = tiny_stego(test_cfg=dict(crf={}), data_preprocessor=theirs).eval()
+    assert type(model.data_preprocessor) is SegDataPreProcessor
+    assert_equal(model.predict(batch)[0], seeded(crf={}).predict(batch)[0])
+
+
+def test_crf_with_a_preprocessor_that_cannot_give_images_back(tiny_stego):
+    assert tiny_stego(data_preprocessor=None).predictor.crf is None
+    with pytest.raises(ValueError, match='BaseDataPreprocessor cannot give them back. Set model.data_pre'):
+        tiny_stego(data_preprocessor=None, test_cfg=dict(crf={}))
 
 
 @pytest.mark.parametrize(

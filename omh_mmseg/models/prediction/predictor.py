@@ -1,0 +1,184 @@
+"""From the code of a batch to the masks of its images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from omh_mmseg.models.data_preprocessor import bgr_bytes_by
+from omh_mmseg.models.prediction.cluster_assignment import ClusterAssignment
+from omh_mmseg.models.prediction.code_maps import arg_max, flip_averaged, slide_averaged, upsampled_norm
+from omh_mmseg.models.prediction.options import PredictionOptions
+from omh_mmseg.models.utils.similarity import centre_scores
+from omh_mmseg.structures.frozen_inputs import Inputs, pixels
+from omh_mmseg.utils.precision import widened
+
+LOGIT_FIELDS = ('pred_linear',)
+"""Predictions whose scores are logits; all others come from cosines."""
+
+
+class PredictingModel(Protocol):
+    """What a prediction asks of a model."""
+
+    data_preprocessor: nn.Module
+    backbone: Any
+    cluster_probe: Any
+    linear_probe: Any
+    omh_head: Any
+    assignment: ClusterAssignment
+
+    def encode(self, inputs: Inputs) -> Tensor:
+        """Code (B, D, h, w) of normalised images (B, 3, H, W)."""
+
+
+class Predictor:
+    """Predicts as a ``test_cfg`` says.
+
+    It keeps options and CRF alone. Preprocessor, probes, levels and the classes of the clusters are those that the
+    model has when it predicts: a copy of the model, or one with another part in its place, predicts from its parts.
+
+    Args:
+        test_cfg: As in the config; see `PredictionOptions`.
+        model: What the options are checked against; not kept.
+
+    Attributes:
+        options: What ``test_cfg`` says.
+        crf: The CRF; None without one.
+
+    Raises:
+        ImportError: The back end of the CRF is not installed.
+        ValueError: On wrong values, levels that the model does not have, or a CRF with a preprocessor that cannot give
+            images back.
+    """
+
+    def __init__(self, test_cfg: Mapping[str, Any], model: PredictingModel) -> None:
+        self.options = PredictionOptions.from_test_cfg(test_cfg, model.backbone.stride)
+        self.levels(model)
+        self.crf = self.options.build_crf()
+        if self.crf is not None:
+            bgr_bytes_by(model.data_preprocessor)
+
+    def levels(self, model: PredictingModel) -> list[int]:
+        """Numbers of the OMH levels that are predicted, 1 the coarsest.
+
+        Raises:
+            ValueError: The model does not have them all.
+        """
+        existing = [] if model.omh_head is None else list(range(1, len(model.omh_head.level_sizes) + 1))
+        if self.options.levels is None:
+            return existing
+        if not set(self.options.levels) <= set(existing):
+            raise ValueError(f'test_cfg.levels must be among {existing}; got {list(self.options.levels)}.')
+        return list(self.options.levels)
+
+    def code(self, model: PredictingModel, inputs: Inputs) -> Tensor:
+        """Code (B, D, h, w) that predictions start from: with windows and flip averaging where they are asked for."""
+
+        def encode(images: Inputs) -> Tensor:
+            if self.options.mode == 'whole':
+                code = model.encode(images)
+            else:
+                crop, step = self.options.crop_size, self.options.stride
+                code = slide_averaged(model.encode, pixels(images), crop, step, model.backbone.stride)
+            return widened(code)
+
+        return flip_averaged(encode, inputs) if self.options.flip else encode(inputs)
+
+    def masks(
+        self, model: PredictingModel, code: Tensor, inputs: Inputs, samples: list[SegDataSample]
+    ) -> list[SegDataSample]:
+        """Masks of every field from a code.
+
+        The result is that of upsampling the code and comparing each pixel with the centres (METHODS.md 6.1), reached
+        by upsampling the scores instead: dot products are linear in the code, and neither the interpolation nor the
+        arg-max sees the length of a pixel's code. A CRF does see it, and gets the log-probabilities of METHODS.md 6.4;
+        it runs at the size of the input, where the image is, and its result is upsampled.
+
+        Args:
+            model: Whose probes and levels the code is compared with.
+            code: (B, D, h, w).
+            inputs: Its images (B, 3, H, W), normalised, or what is frozen of them.
+            samples: One per image, with metadata and, where present, labels; the masks are put there.
+
+        Returns:
+            The samples, see `UnsupervisedSegmentor.predict`.
+        """
+        scores, padded = self._scores(model, code), inputs.shape[-2:]
+        # One image at a time: at the size of a photo the scores of a batch would take gigabytes.
+        if self.crf is None:
+            per_image = ({name: maps[i : i + 1] for name, maps in scores.items()} for i in range(len(samples)))
+        else:
+            refined = self.crf.refine(self._crf_jobs(model, code, scores, pixels(inputs), samples))
+            per_image = ({name: maps[None] for name, maps in one.items()} for one in refined)
+        for sample, fields in zip(samples, per_image):
+            size = _image_size(sample, padded)
+            # The CRF's result has no padding any more.
+            resize = partial(self.upsample, padded=padded if self.crf is None else size, sample=sample)
+            height, width = self._target_size(sample, size)
+            for name, maps in fields.items():
+                setattr(sample, name, PixelData(data=arg_max(maps, resize, height * width)))
+        model.assignment.annotate(samples)
+        return samples
+
+    def upsample(self, maps: Tensor, padded: Sequence[int], sample: SegDataSample) -> Tensor:
+        """Maps (1, K, h, w) of a padded image at the size that the sample is scored at, without the padding."""
+        height, width = _image_size(sample, padded)
+        target = self._target_size(sample, (height, width))
+        if (height, width) != tuple(padded):
+            maps = F.interpolate(maps, size=tuple(padded), mode='bilinear', align_corners=False)
+            maps = maps[..., :height, :width]
+        if tuple(maps.shape[-2:]) == target:
+            return maps
+        return F.interpolate(maps, size=target, mode='bilinear', align_corners=False)
+
+    def _scores(self, model: PredictingModel, code: Tensor) -> dict[str, Tensor]:
+        """Scores (B, K, h, w), linear in the code, whose arg-max is the prediction of each field."""
+        scores = dict(pred_sem_seg=centre_scores(code, model.cluster_probe.centres))
+        if model.linear_probe is not None:
+            scores['pred_linear'] = model.linear_probe(code)
+        for level in self.levels(model):
+            scores[f'pred_level{level}'] = centre_scores(code, model.omh_head.centres[level - 1])
+        return scores
+
+    def _crf_jobs(
+        self,
+        model: PredictingModel,
+        code: Tensor,
+        scores: dict[str, Tensor],
+        images: Tensor,
+        samples: Sequence[SegDataSample],
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Each image (3, h, w) and the log-probabilities (K, h, w) of its fields, at the size of the input."""
+        padded, to_bgr_bytes = images.shape[-2:], bgr_bytes_by(model.data_preprocessor)
+        for index, sample in enumerate(samples):
+            height, width = _image_size(sample, padded)
+            norm = upsampled_norm(code[index : index + 1], padded).clamp_min(torch.finfo(torch.float32).tiny)
+            log_probabilities = {}
+            for name, maps in scores.items():
+                full = F.interpolate(maps[index : index + 1], size=padded, mode='bilinear', align_corners=False)
+                logits = full if name in LOGIT_FIELDS else self.options.alpha * full / norm
+                log_probabilities[name] = torch.log_softmax(logits[0, :, :height, :width], dim=0)
+            yield to_bgr_bytes(images[index, :, :height, :width]), log_probabilities
+
+    def _target_size(self, sample: SegDataSample, image_size: tuple[int, int]) -> tuple[int, int]:
+        if self.options.output_size == 'original' and 'gt_sem_seg' in sample:
+            height, width = sample.gt_sem_seg.data.shape[-2:]
+            return height, width
+        # A cropped input has no pixels for the rest of the original image.
+        if self.options.output_size == 'input' or 'crop_bbox' in sample.metainfo:
+            return image_size
+        height, width = sample.metainfo.get('ori_shape', image_size)[:2]
+        return height, width
+
+
+def _image_size(sample: SegDataSample, padded: Sequence[int]) -> tuple[int, int]:
+    """Size of an image in the network's input, without the padding of the batch."""
+    height, width = sample.metainfo.get('img_shape', padded)[:2]
+    return height, width
