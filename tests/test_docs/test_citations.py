@@ -17,7 +17,7 @@ FILES = sorted(
     for path in (REPOSITORY / room).rglob('*')
     # omh_mmseg/.mim holds links to configs and tools.
     if path.suffix in ('.py', '.md', '.sh') and '.mim' not in path.parts
-) + [REPOSITORY / 'README.md']
+) + [REPOSITORY / name for name in ('README.md', 'CONTRIBUTING.md')]
 PAGES = [path for path in FILES if path.suffix == '.md']
 
 # 3A, 3A.5, A, A.10, 0, 8.13

@@ -97,7 +97,7 @@ def test_slide_takes_the_image_as_it_is(item):
     data = Compose(config.test_dataloader.dataset.pipeline)(dict(item))
     assert data['inputs'].shape == (3, 120, 300)
     assert (protocol.crop_size, protocol.stride) == (320, 160)
-    options = built(config).options
+    options = built(config).predictor.options
     assert (options.mode, options.crop_size, options.stride) == ('slide', (320, 320), (160, 160))
     apply_protocol(config, 'mmseg')
     assert 'crop_size' not in config.model.test_cfg
