@@ -11,10 +11,12 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 import omh_mmseg  # noqa: F401
+from omh_mmseg.engine import launch
 from omh_mmseg.registry import MODELS
 from omh_mmseg.utils.config import _known_keys
 from omh_mmseg.utils.dataset_configs import innermost_datasets
@@ -23,6 +25,9 @@ from omh_mmseg.utils.shared_options import LOADERS, NOTE, SHARED_OPTIONS, outdat
 FOLDER = Path(__file__).resolve().parents[1] / 'configs'
 FILES = sorted(path.name for path in FOLDER.glob('*.py'))
 EXPERIMENTS = [name for name in FILES if not name.startswith('pretrain_')]
+# A config for one's own images: where it is shown, and how it begins there.
+OWN_ON = ('docs/data.md',)
+OWN = re.compile(r"```python\n(_base_ = './configs/\w[^`]*)```")
 NAME = re.compile(r'(omh_)?(stego|hp|smooseg)_[a-z0-9-]+_[a-z0-9-]+\.py')
 # By the type of the host: whether it trains on pairs of images, its losses, its learning rates (of the head, then of other
 # modules by the start of their names), and what it predicts beside the levels of OMH.
@@ -369,6 +374,39 @@ def test_padding_fits_the_stride(built):
     for divisor in (config.model.data_preprocessor.size_divisor, config.model.data_preprocessor.test_cfg.size_divisor):
         # Patches of 14 pixels are fitted by a resize instead.
         assert divisor % model.backbone.size_multiple == 0 or model.backbone.input_fit == 'resize'
+
+
+@pytest.fixture
+def own_config(tmp_path) -> Path:
+    """The config for one's own images, as the pages show it."""
+    (text,) = {OWN.search((FOLDER.parent / page).read_text())[1] for page in OWN_ON}
+    assert len(text.splitlines()) == 3
+    (tmp_path / 'configs').symlink_to(FOLDER)
+    (tmp_path / 'my_photos.py').write_text(text)
+    return tmp_path / 'my_photos.py'
+
+
+def test_config_of_ones_own_images(own_config):
+    config = launch.load_config(str(own_config), str(own_config.parent / 'work_dir'))
+    runner = launch.build_runner(config)
+    assert runner.model.num_classes == len(runner.model.cluster_probe.centres) == 20
+    assert runner.model.omh_head.level_sizes[0] == 20
+    for loader in (runner._train_dataloader.dataset, runner._val_dataloader, runner._test_dataloader):
+        assert (loader['dataset'].data_root, loader['dataset'].num_classes) == ('/my/photos', 20)
+
+
+def test_config_of_ones_own_images_elsewhere(own_config):
+    """A runner or an inferencer that reads the file by itself."""
+    config = Config.fromfile(str(own_config))
+    config.work_dir = str(own_config.parent / 'work_dir')
+    with pytest.raises(ValueError, match=r'cannot reach all parts here.* model\.num_classes=20$'):
+        Runner.from_cfg(config)
+    model = MODELS.build(config.model)
+    with pytest.raises(ValueError, match=r'cannot reach all parts here.* model\.num_classes=20$'):
+        model.cfg = config
+    assert not hasattr(model, 'cfg')
+    model.cfg = config = read('omh_stego_mobilenet-v2_folder.py')
+    assert model.cfg is config
 
 
 def test_folder_config_takes_its_settings_from_the_environment(monkeypatch):

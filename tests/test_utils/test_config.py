@@ -36,7 +36,7 @@ def test_a_key_that_would_reach_nothing_is_refused(key, hint):
 
 
 @pytest.mark.parametrize(
-    'key', ['work_dir', 'resume', 'load_from', 'auto_scale_lr.enable', 'custom_hooks', 'sync_bn', 'model_wrapper_cfg.type']
+    'key', ['work_dir', 'resume', 'load_from', 'auto_scale_lr.enable', 'custom_hooks', 'sync_bn', 'runner_type']
 )
 def test_keys_that_mmengine_reads_pass(key):
     config = read_config(FOLDER, {key: 'x'})

@@ -16,7 +16,9 @@ from omh_mmseg.utils.shared_options import (
 )
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-FOLDER, COCO, DEMO = (str(CONFIGS / f'stego_{name}.py') for name in ('mobilenet-v2_folder', 'vit-s8_coco', 'vit-t8_demo'))
+FOLDER, COCO, DEMO = (
+    str(CONFIGS / f'stego_{name}.py') for name in ('mobilenet-v2_folder', 'vit-s8_coco', 'vit-t8_demo')
+)
 TRAIN = 'train_dataloader.dataset.dataset'
 
 
