@@ -29,8 +29,8 @@ EXPERIMENTS = [name for name in FILES if not name.startswith('pretrain_')]
 OWN_ON = ('docs/data.md',)
 OWN = re.compile(r"```python\n(_base_ = './configs/\w[^`]*)```")
 NAME = re.compile(r'(omh_)?(stego|hp|smooseg)_[a-z0-9-]+_[a-z0-9-]+\.py')
-# By the type of the host: whether it trains on pairs of images, its losses, its learning rates (of the head, then of other
-# modules by the start of their names), and what it predicts beside the levels of OMH.
+# By the type of the host: whether it trains on pairs of images, its losses, its learning rates (of the head, then of
+# other modules by the start of their names), and what it predicts beside the levels of OMH.
 PAIRED = {'STEGO': True, 'SmooSeg': False, 'HiddenPositives': False}
 HOST_LOSSES = {
     'STEGO': {'loss_self', 'loss_knn', 'loss_rand', 'loss_cluster_probe', 'loss_linear_probe'},
@@ -157,7 +157,7 @@ STEGO_NUMBERS = {
     'stego_vit-s8_potsdam.py': POTSDAM,
     'stego_vit-b8_potsdam.py': POTSDAM,
 }
-# docs/methods/smooseg.md 4.5: shifts within and across, steps. The numbers for the other backbone of a data set are ours.
+# docs/methods/smooseg.md 4.5: shifts within and across, steps. The numbers for a data set's other backbone are ours.
 SMOOSEG_NUMBERS = {
     'smooseg_vit-s8_coco.py': (-0.02, 0.48, 8000),
     'smooseg_vit-b8_coco.py': (-0.02, 0.48, 8000),
