@@ -34,6 +34,7 @@ from torch.utils.data import DataLoader
 from omh_mmseg.datasets.transforms.five_crop_patch import five_crop_boxes
 from omh_mmseg.feature_cache import CachedFeatures, FeatureCache
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.utils.dataset_configs import innermost_datasets
 
 PIPELINES = ('crop on the fly, 224', 'stored crop, 224', 'whole image, 320')
 REFERENCE_DECODER = 'pillow'
@@ -136,7 +137,8 @@ def build_pipeline(what: str, decoder: str, folder: Path, crops: Path) -> Any:
     """The data set of one of `PIPELINES`."""
     config = host_config('stego')
     whole = what.startswith('whole')
-    pipeline = [{**step} for step in (config.test_pipeline if whole else config.train_pipeline)]
+    (training,) = innermost_datasets(config.train_dataloader.dataset).values()
+    pipeline = [{**step} for step in (config.test_pipeline if whole else training.pipeline)]
     pipeline[0]['imdecode_backend'] = decoder
     dataset = dict(type='FolderSegDataset', data_root=str(folder), num_classes=2, labels='none', pipeline=pipeline)
     if not whole:

@@ -8,11 +8,12 @@ work_dir = 'work_dirs/pretrain_vit-t8_demo'
 
 # The demo's 320 training images and 680 more of their kind; none of the val split.
 data_root = 'data/demo_pretraining'
+_copied = dict(data_root=data_root)  # see docs/data.md
 scenes = dict(seed=2026, counts=dict(train=1000))
 export_grid = 16  # patches per side of a demo scene
 
 # Both views lie in one region of 30 to 57 pixels, so that they mostly show the same objects at their own scale.
-view = [
+__view = [
     dict(type='RandomResizedCrop', scale=40, crop_ratio_range=(0.4, 1.0), backend='cv2'),
     dict(type='RandomFlip', prob=0.5),
     dict(
@@ -22,12 +23,6 @@ view = [
     ),
     dict(type='RandomGrayscale', prob=0.1, keep_channels=True, channel_weights=(0.114, 0.587, 0.2989)),
     dict(type='GaussianBlur', magnitude_range=(0.1, 1.0), magnitude_std='inf', prob=0.3),
-]
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(0.06, 0.2), backend='cv2'),
-    dict(type='MultiView', num_views=2, transforms=[view]),
-    dict(type='PackInputs'),
 ]
 train_dataloader = dict(
     batch_size=64,
@@ -41,11 +36,16 @@ train_dataloader = dict(
         data_root=data_root,
         data_prefix='images/train',
         with_label=False,
-        pipeline=train_pipeline,
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(0.06, 0.2), backend='cv2'),
+            dict(type='MultiView', num_views=2, transforms=[__view]),
+            dict(type='PackInputs'),
+        ],
     ),
 )
 
-projector = dict(
+__projector = dict(
     type='NonLinearNeck',
     hid_channels=512,
     out_channels=128,
@@ -54,7 +54,6 @@ projector = dict(
     with_last_bn_affine=False,
     with_last_bias=False,
 )
-temperature = 0.2
 model = dict(
     type='MoCoV3',
     base_momentum=0.01,
@@ -70,17 +69,17 @@ model = dict(
         norm_cfg=dict(type='LN', eps=1e-6),
     ),
     # The mean of the patch features is contrasted, not the class token: patches are what segmentation needs.
-    neck=dict(in_channels=192, num_layers=3, with_avg_pool=True, **projector),
+    neck=dict(in_channels=192, num_layers=3, with_avg_pool=True, **__projector),
     head=dict(
         type='MoCoV3Head',
-        predictor=dict(in_channels=128, num_layers=2, with_avg_pool=False, **projector),
-        loss=dict(type='CrossEntropyLoss', loss_weight=2 * temperature),
-        temperature=temperature,
+        predictor=dict(in_channels=128, num_layers=2, with_avg_pool=False, **__projector),
+        temperature=0.2,
+        # Twice the temperature.
+        loss=dict(type='CrossEntropyLoss', loss_weight=0.4),
     ),
 )
 
-max_epochs = 34
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
+train_cfg = dict(by_epoch=True, max_epochs=34)
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05),
@@ -93,9 +92,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=3, convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=3, end=max_epochs, convert_to_iter_based=True
-    ),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=3, end=34, convert_to_iter_based=True),
 ]
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

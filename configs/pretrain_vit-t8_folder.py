@@ -8,11 +8,12 @@
 _base_ = ['./pretrain_vit-t8_demo.py']
 work_dir = 'work_dirs/pretrain_vit-t8_folder'
 data_root = '{{$OMH_DATA_ROOT:data/folder}}'
+_copied = dict(data_root=data_root)  # see docs/data.md
 # No scenes are drawn.
 scenes = None
 
 # Photos of a few hundred pixels show their objects larger than the scenes do: larger regions, views of 8 x 8 patches.
-view = [
+__view = [
     dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(0.3, 1.0), backend='cv2'),
     dict(type='RandomFlip', prob=0.5),
     dict(
@@ -23,12 +24,6 @@ view = [
     dict(type='RandomGrayscale', prob=0.1, keep_channels=True, channel_weights=(0.114, 0.587, 0.2989)),
     dict(type='GaussianBlur', magnitude_range=(0.1, 1.0), magnitude_std='inf', prob=0.3),
 ]
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=112, crop_ratio_range=(0.08, 0.35), backend='cv2'),
-    dict(type='MultiView', num_views=2, transforms=[view]),
-    dict(type='PackInputs'),
-]
 train_dataloader = dict(
     num_workers=2,
     persistent_workers=True,
@@ -37,17 +32,19 @@ train_dataloader = dict(
         data_prefix='',
         # Labels are PNG files.
         extensions=('.jpg', '.jpeg'),
-        pipeline=train_pipeline,
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='RandomResizedCrop', scale=112, crop_ratio_range=(0.08, 0.35), backend='cv2'),
+            dict(type='MultiView', num_views=2, transforms=[__view]),
+            dict(type='PackInputs'),
+        ],
     ),
 )
 model = dict(backbone=dict(img_size=64))
 
-max_epochs = 200
-train_cfg = dict(max_epochs=max_epochs)
+train_cfg = dict(max_epochs=200)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=5, end=max_epochs, convert_to_iter_based=True
-    ),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=5, end=200, convert_to_iter_based=True),
 ]
 default_hooks = dict(checkpoint=dict(interval=10))

@@ -11,19 +11,27 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 import omh_mmseg  # noqa: F401
+from omh_mmseg.engine import launch
 from omh_mmseg.registry import MODELS
+from omh_mmseg.utils.config import _known_keys
+from omh_mmseg.utils.dataset_configs import innermost_datasets
+from omh_mmseg.utils.shared_options import LOADERS, NOTE, SHARED_OPTIONS, outdated_parts, shared_parts
 
 FOLDER = Path(__file__).resolve().parents[1] / 'configs'
 FILES = sorted(path.name for path in FOLDER.glob('*.py'))
 EXPERIMENTS = [name for name in FILES if not name.startswith('pretrain_')]
+# A config for one's own images: where it is shown, and how it begins there.
+OWN_ON = ('docs/data.md',)
+OWN = re.compile(r"```python\n(_base_ = './configs/\w[^`]*)```")
 NAME = re.compile(r'(omh_)?(stego|hp|smooseg)_[a-z0-9-]+_[a-z0-9-]+\.py')
-# By the type of the host: the wrapper of its train data set, its losses, its learning rates (of the head, then of other
-# modules by the start of their names), and what it predicts beside the levels of OMH.
-PAIRS = {'STEGO': 'NeighbourPairs', 'SmooSeg': None, 'HiddenPositives': None}
+# By the type of the host: whether it trains on pairs of images, its losses, its learning rates (of the head, then of
+# other modules by the start of their names), and what it predicts beside the levels of OMH.
+PAIRED = {'STEGO': True, 'SmooSeg': False, 'HiddenPositives': False}
 HOST_LOSSES = {
     'STEGO': {'loss_self', 'loss_knn', 'loss_rand', 'loss_cluster_probe', 'loss_linear_probe'},
     'SmooSeg': {'loss_within', 'loss_across', 'loss_data'},
@@ -56,11 +64,15 @@ def read(name: str) -> Config:
 
 
 def pipelines(config: Config) -> Iterator[list]:
-    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        dataset = config[loader].dataset
-        while 'dataset' in dataset:
-            dataset = dataset.dataset
-        yield dataset.pipeline
+    for loader in LOADERS:
+        for dataset in innermost_datasets(config[loader].dataset).values():
+            yield dataset.pipeline
+
+
+def chain(path: Path) -> int:
+    """How many files deep the bases of a config go."""
+    bases = Config._get_base_files(str(path))
+    return max((1 + chain((path.parent / base).resolve()) for base in bases), default=0)
 
 
 @pytest.mark.parametrize('name', FILES)
@@ -68,6 +80,38 @@ def test_parses(name):
     config = read(name)
     assert 'omh_mmseg' in config.custom_imports['imports']
     assert config.model.type
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_every_variable_reaches_something(name):
+    """The top level holds what mmengine and mmseg read, and shared options, all of which the note lists."""
+    config = read(name)
+    theirs = _known_keys(Config())
+    assert set(config.keys()) - theirs <= {*SHARED_OPTIONS, NOTE, 'work_dir', 'export_grid', 'scenes', 'omh_head'}
+    shared = [option for option in SHARED_OPTIONS if option in config]
+    assert shared and set(config[NOTE]) == set(shared)
+    for option in shared:
+        assert set(shared_parts(config, option).values()) == {config[option]} == {config[NOTE][option]}
+    assert outdated_parts(config) == {}
+
+
+@pytest.mark.parametrize('name', EXPERIMENTS)
+def test_an_experiment_states_its_numbers(name):
+    path = FOLDER / name.removeprefix('omh_')
+    text = path.read_text()
+    assert '_base_.' not in text
+    stated = Config.fromstring(text[text.index('model = dict') :], '.py')
+    assert {'type', 'num_classes', 'decode_head', 'cluster_probe'} < set(stated.model)
+    assert any(key.endswith('_loss') for key in stated.model)
+    assert 'batch_size' in stated.train_dataloader and {'max_iters', 'val_interval'} == set(stated.train_cfg)
+    if re.search('_vit-[sb]8_|_dinov2', name):
+        cited = {'STEGO': 'stego.md 4.[23]', 'HiddenPositives': 'hp.md 4.4', 'SmooSeg': 'smooseg.md 4.5'}
+        assert re.search(rf'# .*docs/methods/{cited[stated.model.type]}', text)
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_bases_are_at_most_three_deep(name):
+    assert chain(FOLDER / name) <= 3
 
 
 @pytest.mark.parametrize('name', EXPERIMENTS)
@@ -95,16 +139,13 @@ def test_what_the_tools_of_mmseg_need(name):
     assert config.default_hooks.visualization.type == 'SegVisualizationHook'
     assert config.test_pipeline == config.test_dataloader.dataset.pipeline
     assert config.test_evaluator.type == config.val_evaluator.type == 'UnsupervisedIoUMetric'
-    assert config.model.num_classes == config.num_classes
     assert config.train_dataloader.sampler.type == 'InfiniteSampler'
-    pairs = PAIRS[config.model.type]
-    train = config.train_dataloader.dataset
-    assert train == config.train_dataset if pairs is None else train.type == pairs
+    assert (config.train_dataloader.dataset.type == 'NeighbourPairs') == PAIRED[config.model.type]
     for pipeline in pipelines(config):
         Compose(pipeline)
 
 
-# METHODS.md 4.2 and 4.3: self, knn and rand weight, their shifts, pointwise, D, batch, steps.
+# docs/methods/stego.md 4.2 and 4.3: self, knn and rand weight, their shifts, pointwise, D, batch, steps.
 SMALL_COCO = (0.67, 0.25, 0.63, 0.08, 0.02, 0.66, True, 70, 16, 5000)
 BASE_COCO = (0.1, 1, 0.1538476246415498, 0.12, 0.2, 1, True, 90, 32, 7000)
 CITYSCAPES = (1, 0.577453483136995, 0.9058762625226623, 0.45828472207, 0.1754346515479633, 0.31361241889448443)
@@ -117,7 +158,7 @@ STEGO_NUMBERS = {
     'stego_vit-s8_potsdam.py': POTSDAM,
     'stego_vit-b8_potsdam.py': POTSDAM,
 }
-# METHODS.md 4.5: shifts within and across, steps. The numbers for the other backbone of a data set are ours.
+# docs/methods/smooseg.md 4.5: shifts within and across, steps. The numbers for a data set's other backbone are ours.
 SMOOSEG_NUMBERS = {
     'smooseg_vit-s8_coco.py': (-0.02, 0.48, 8000),
     'smooseg_vit-b8_coco.py': (-0.02, 0.48, 8000),
@@ -127,13 +168,13 @@ SMOOSEG_NUMBERS = {
     'smooseg_vit-b8_potsdam.py': (0.1, 0.5, 3000),
     'smooseg_dinov2-vit-b14_potsdam.py': (0.32, 0.5, 3000),
 }
-# METHODS.md 4.4, for both backbones: tau, alpha, rho, m, warm-up, pool, D, steps, interval of renewals.
+# docs/methods/hp.md 4.4, for both backbones: tau, alpha, rho, m, warm-up, pool, D, steps, interval of renewals.
 HP_NUMBERS = {
     'coco': (0.8, 0.05, 0.02, 0.99, 1000, 2048, 512, 22896, 100),
     'cityscapes': (0.6, 0.05, 0.02, 0.999, 50, 2048, 512, 6960, 20),
     'potsdam': (0.4, 0.0, 1.0, 0.999, 100, 1024, 256, 710, 20),
 }
-# METHODS.md 5.1, 5.5, 5.6 and 8, item 24: classes, and whether images are cut in five.
+# docs/methods/data.md 5.1, 5.5, 5.6 and docs/methods/evaluation.md 8.24: classes, and whether images are cut in five.
 DATASETS_OF_THE_LITERATURE = {'coco': (27, True), 'cityscapes': (27, True), 'potsdam': (3, False)}
 DINO = {
     's8': ('deit-small', 'dino_deitsmall8_300ep_pretrain/dino_deitsmall8_300ep_pretrain.pth'),
@@ -160,7 +201,7 @@ def test_numbers_of_stego(name):
 
 @pytest.mark.parametrize('name', sorted(SMOOSEG_NUMBERS))
 def test_numbers_of_smooseg(name):
-    """METHODS.md 1.6, 2.1, 2.3, 3C.2 to 3C.6, 4.5."""
+    """docs/methods/features.md 1.6, 2.1, 2.3 and docs/methods/smooseg.md 3C.2 to 3C.6, 4.5."""
     config = read(name)
     loss, head, probe = config.model.smoothness_loss, config.model.decode_head, config.model.cluster_probe
     assert (loss.within_shift, loss.across_shift, config.train_cfg.max_iters) == SMOOSEG_NUMBERS[name]
@@ -266,11 +307,11 @@ def test_trains_a_step(built):
         name: [torch.randint(0, 256, (3, side, side), dtype=torch.uint8) for _ in range(2)]
         for name in ('anchor', 'neighbour')
     }
-    if PAIRS[config.model.type] is None:
+    if not PAIRED[config.model.type]:
         views = views['anchor']
     samples = []
     for _ in range(2):
-        labels = PixelData(data=torch.randint(0, config.num_classes, (1, side, side)))
+        labels = PixelData(data=torch.randint(0, config.model.num_classes, (1, side, side)))
         samples.append(SegDataSample(gt_sem_seg=labels, metainfo=dict(img_shape=(side, side), ori_shape=(side, side))))
     backbone = {key: value.clone() for key, value in model.backbone.state_dict().items()}
     followed = {
@@ -326,7 +367,7 @@ def test_predicts(built):
     assert {name for name in result.keys() if name.startswith('pred')} == expected
     for name in expected:
         assert result.get(name).data.shape == (1, 80, 96)
-    assert int(result.pred_sem_seg.data.max()) < config.num_classes
+    assert int(result.pred_sem_seg.data.max()) < config.model.num_classes
 
 
 def test_padding_fits_the_stride(built):
@@ -334,6 +375,39 @@ def test_padding_fits_the_stride(built):
     for divisor in (config.model.data_preprocessor.size_divisor, config.model.data_preprocessor.test_cfg.size_divisor):
         # Patches of 14 pixels are fitted by a resize instead.
         assert divisor % model.backbone.size_multiple == 0 or model.backbone.input_fit == 'resize'
+
+
+@pytest.fixture
+def own_config(tmp_path) -> Path:
+    """The config for one's own images, as the pages show it."""
+    (text,) = {OWN.search((FOLDER.parent / page).read_text())[1] for page in OWN_ON}
+    assert len(text.splitlines()) == 3
+    (tmp_path / 'configs').symlink_to(FOLDER)
+    (tmp_path / 'my_photos.py').write_text(text)
+    return tmp_path / 'my_photos.py'
+
+
+def test_config_of_ones_own_images(own_config):
+    config = launch.load_config(str(own_config), str(own_config.parent / 'work_dir'))
+    runner = launch.build_runner(config)
+    assert runner.model.num_classes == len(runner.model.cluster_probe.centres) == 20
+    assert runner.model.omh_head.level_sizes[0] == 20
+    for loader in (runner._train_dataloader.dataset, runner._val_dataloader, runner._test_dataloader):
+        assert (loader['dataset'].data_root, loader['dataset'].num_classes) == ('/my/photos', 20)
+
+
+def test_config_of_ones_own_images_elsewhere(own_config):
+    """A runner or an inferencer that reads the file by itself."""
+    config = Config.fromfile(str(own_config))
+    config.work_dir = str(own_config.parent / 'work_dir')
+    with pytest.raises(ValueError, match=r'cannot reach all parts here.* model\.num_classes=20$'):
+        Runner.from_cfg(config)
+    model = MODELS.build(config.model)
+    with pytest.raises(ValueError, match=r'cannot reach all parts here.* model\.num_classes=20$'):
+        model.cfg = config
+    assert not hasattr(model, 'cfg')
+    model.cfg = config = read('omh_stego_mobilenet-v2_folder.py')
+    assert model.cfg is config
 
 
 def test_folder_config_takes_its_settings_from_the_environment(monkeypatch):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.runner import Runner
 from torch import Tensor
 
@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import omh_mmseg  # noqa: E402, F401  makes mmpretrain importable
 from omh_mmseg.datasets.scenes.store import prepare_scenes  # noqa: E402
+from omh_mmseg.utils.config import read_config  # noqa: E402
 from omh_mmseg.utils.files import replaced_when_complete  # noqa: E402
 
 
@@ -74,14 +75,11 @@ def main() -> None:
     """Draw the images where the config says so, pre-train, export."""
     args = parse_args()
     torch.set_num_threads(args.threads)
-    cfg = Config.fromfile(args.config)
+    root = {'data_root': args.data_root} if args.data_root else {}
+    cfg = read_config(args.config, {**root, **(args.cfg_options or {})})
     cfg.resume = args.resume
     if args.work_dir:
         cfg.work_dir = args.work_dir
-    if args.data_root:
-        cfg.data_root = cfg.train_dataloader.dataset.data_root = args.data_root
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
     if cfg.get('scenes'):
         prepare_scenes(cfg.data_root, cfg.scenes.seed, dict(cfg.scenes.counts))
     elif not Path(cfg.data_root).is_dir():

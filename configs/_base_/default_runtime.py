@@ -25,8 +25,9 @@ default_hooks = dict(
         type='FeatureCacheHook', folder=None, dtype='float32', splits=['train', 'val', 'test'], verify=True
     ),
 )
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='UnsupervisedSegVisualizer', vis_backends=vis_backends, name='visualizer')
+visualizer = dict(
+    type='UnsupervisedSegVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer'
+)
 
 val_evaluator = dict(type='UnsupervisedIoUMetric')
 test_evaluator = dict(type='UnsupervisedIoUMetric', bootstrap=1000)

@@ -24,6 +24,7 @@ from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.registry import DATASETS, MODELS
 from omh_mmseg.transport import Hierarchy
 from omh_mmseg.utils.config import check_checkpoint, read_config
+from omh_mmseg.utils.dataset_configs import innermost_datasets
 from omh_mmseg.utils.devices import check_device, default_device
 from omh_mmseg.utils.text import first_few
 
@@ -306,9 +307,7 @@ def _load_weights(model: UnsupervisedSegmentor, state: Mapping[str, Any], checkp
 
 def _metainfo(config: Config) -> dict[str, Any]:
     """Names and colours as the data set of the config gives them, without looking for its files."""
-    dataset = config.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
+    dataset, *_ = innermost_datasets(config.test_dataloader.dataset).values()
     own = getattr(DATASETS.get(dataset['type']), 'METAINFO', None) or {}
     given = dataset.get('metainfo') or {}
     return {key: given.get(key) or own.get(key) for key in ('classes', 'palette')}

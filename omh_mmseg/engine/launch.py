@@ -1,4 +1,4 @@
-"""What the commands check before a run is built, so that wrong input costs seconds and loses nothing."""
+"""From a command line to a run: reads and checks, so that wrong input costs seconds, applies options, and builds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from omh_mmseg.evaluation.protocols import Protocol, apply_protocol, resolve
 from omh_mmseg.models.prediction.options import PredictionOptions
 from omh_mmseg.utils.config import add_config_options, read_config
 
-_PROTOCOL_KEYS = ('model.test_cfg.', 'test_pipeline', 'test_dataloader.dataset.pipeline', 'test_evaluator')
+PROTOCOL_KEYS = ('model.test_cfg.', 'test_pipeline', 'test_dataloader.dataset.pipeline', 'test_evaluator')
+"""Starts of the settings that a protocol makes."""
 LATEST = 'last_checkpoint'
 """Name of the file in which mmengine's ``CheckpointHook`` notes the newest checkpoint's path."""
 
@@ -31,23 +32,6 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
-
-
-
-
-def build_runner(config: Config) -> Any:
-    """The runner that the config names in ``runner_type``, by default mmengine's, with a `CheckpointShapeHook`."""
-    runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
-    runner.register_hook(dict(type='CheckpointShapeHook'))
-    return runner
-
-
-def build_evaluator(config: Config, metainfo: Mapping[str, Any]) -> Evaluator:
-    """The config's ``val_evaluator`` for a data set with this ``metainfo``."""
-    evaluators = config.val_evaluator if isinstance(config.val_evaluator, list) else [config.val_evaluator]
-    evaluator = Evaluator(evaluators)
-    evaluator.dataset_meta = dict(metainfo)
-    return evaluator
 
 
 def load_config(
@@ -76,10 +60,6 @@ def load_config(
     return config
 
 
-
-
-
-
 def check_work_dir(work_dir: str) -> None:
     """Create ``work_dir`` and prove that files can be written to it.
 
@@ -97,6 +77,14 @@ def check_work_dir(work_dir: str) -> None:
         ) from error
 
 
+def check_crf(config: Config) -> None:
+    """Find a wrong or uninstalled CRF of ``model.test_cfg`` before anything is built.
+
+    Raises:
+        ImportError: Its back end is not installed; names the extra.
+        ValueError: An unknown keyword or a number out of range.
+    """
+    PredictionOptions(crf=(config.model.get('test_cfg') or {}).get('crf')).build_crf()
 
 
 def use_mixed_precision(config: Config) -> None:
@@ -113,6 +101,44 @@ def use_mixed_precision(config: Config) -> None:
         raise ValueError(f'--amp needs optim_wrapper.type OptimWrapper, but the config has {kind}')
     config.optim_wrapper.type = 'AmpOptimWrapper'
     config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def use_protocol(
+    config: Config, name: str, crf: bool = True, flip: bool = True, options: Mapping[str, Any] | None = None
+) -> Protocol:
+    """Test by a protocol of the literature; settings given on the command line win over it.
+
+    Args:
+        config: Changed in place; before `use_test_time_augmentation`.
+        name: See `omh_mmseg.evaluation.protocols.resolve`.
+        crf: False leaves the CRF out.
+        flip: False leaves the flip averaging out.
+        options: The overrides of the command line.
+
+    Raises:
+        ValueError: An unknown protocol, or a test pipeline that it cannot rewrite.
+    """
+    protocol = apply_protocol(config, resolve(name, crf, flip))
+    changed = {key: value for key, value in (options or {}).items() if key.startswith(PROTOCOL_KEYS)}
+    config.merge_from_dict(dict(options or {}))
+    if changed:
+        # The scores are not those of the protocol any more, and must not look as if they were.
+        config.protocol.update(name=f'{protocol.name}, changed', changed=changed)
+    return protocol
+
+
+def use_test_time_augmentation(config: Config) -> None:
+    """Wrap the config's model in its ``tta_model`` and feed it through ``tta_pipeline``.
+
+    Raises:
+        ValueError: The config lacks one of them.
+    """
+    absent = [key for key in ('tta_model', 'tta_pipeline') if config.get(key) is None]
+    if absent:
+        raise ValueError(f'--tta needs {" and ".join(absent)} in the config')
+    config.test_dataloader.dataset.pipeline = config.tta_pipeline
+    config.tta_model.module = config.model
+    config.model = config.tta_model
 
 
 def draw_predictions(
@@ -151,52 +177,19 @@ def keep_predictions(config: Config, folder: str) -> None:
         evaluator['keep_results'] = True
 
 
-def use_test_time_augmentation(config: Config) -> None:
-    """Wrap the config's model in its ``tta_model`` and feed it through ``tta_pipeline``.
-
-    Raises:
-        ValueError: The config lacks one of them.
-    """
-    absent = [key for key in ('tta_model', 'tta_pipeline') if config.get(key) is None]
-    if absent:
-        raise ValueError(f'--tta needs {" and ".join(absent)} in the config')
-    config.test_dataloader.dataset.pipeline = config.tta_pipeline
-    config.tta_model.module = config.model
-    config.model = config.tta_model
+def build_runner(config: Config) -> Any:
+    """The runner that the config names in ``runner_type``, by default mmengine's, with a `CheckpointShapeHook`."""
+    runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    runner.register_hook(dict(type='CheckpointShapeHook'))
+    return runner
 
 
-def use_protocol(
-    config: Config, name: str, crf: bool = True, flip: bool = True, options: Mapping[str, Any] | None = None
-) -> Protocol:
-    """Test by a protocol of the literature; settings given on the command line win over it.
-
-    Args:
-        config: Changed in place; before `use_test_time_augmentation`.
-        name: See `omh_mmseg.evaluation.protocols.resolve`.
-        crf: False leaves the CRF out.
-        flip: False leaves the flip averaging out.
-        options: The overrides of the command line.
-
-    Raises:
-        ValueError: An unknown protocol, or a test pipeline that it cannot rewrite.
-    """
-    protocol = apply_protocol(config, resolve(name, crf, flip))
-    changed = {key: value for key, value in (options or {}).items() if key.startswith(_PROTOCOL_KEYS)}
-    config.merge_from_dict(dict(options or {}))
-    if changed:
-        # The scores are not those of the protocol any more, and must not look as if they were.
-        config.protocol.update(name=f'{protocol.name}, changed', changed=changed)
-    return protocol
-
-
-def check_crf(config: Config) -> None:
-    """Find a wrong or uninstalled CRF of ``model.test_cfg`` before anything is built.
-
-    Raises:
-        ImportError: Its back end is not installed; names the extra.
-        ValueError: An unknown keyword or a number out of range.
-    """
-    PredictionOptions(crf=(config.model.get('test_cfg') or {}).get('crf')).build_crf()
+def build_evaluator(config: Config, metainfo: Mapping[str, Any]) -> Evaluator:
+    """The config's ``val_evaluator`` for a data set with this ``metainfo``."""
+    evaluators = config.val_evaluator if isinstance(config.val_evaluator, list) else [config.val_evaluator]
+    evaluator = Evaluator(evaluators)
+    evaluator.dataset_meta = dict(metainfo)
+    return evaluator
 
 
 def last_checkpoint(work_dir: str) -> str | None:

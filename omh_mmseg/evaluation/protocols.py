@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 from omh_mmseg.registry import METRICS
+from omh_mmseg.utils.dataset_configs import innermost_datasets
 
 RESIZES = ('ResizeShortSide', 'ResizeToCover', 'Resize', 'ResizeShortestEdge')
 CROPS = ('CentreCrop', 'CenterCrop')
@@ -152,9 +153,7 @@ def apply_protocol(config: Config, protocol: str | Protocol) -> Protocol:
         protocol = resolve(protocol)
     if protocol.mode == 'slide':
         protocol = _on_cells(protocol, config)
-    dataset = config.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
+    dataset, *_ = innermost_datasets(config.test_dataloader.dataset).values()
     before_packing, pack = _steps(dataset.get('pipeline') or config.test_pipeline, protocol)
     pipeline = [*before_packing, pack]
     dataset['pipeline'] = pipeline
@@ -184,9 +183,7 @@ def protocol_of_config(config: Config, split: str = 'test') -> dict[str, Any]:
     """
     if split == 'test' and config.get('protocol'):
         return dict(config.protocol)
-    dataset = config[f'{split}_dataloader'].dataset
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
+    dataset, *_ = innermost_datasets(config[f'{split}_dataloader'].dataset).values()
     model = config.model.get('module', config.model)
     steps = [f'{step["type"]}({step["size"]})' if 'size' in step else step['type'] for step in dataset['pipeline']]
     return dict(

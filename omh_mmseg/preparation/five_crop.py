@@ -32,6 +32,7 @@ from omh_mmseg.datasets.transforms import FiveCropPatch
 from omh_mmseg.datasets.transforms.five_crop_patch import five_crop_boxes
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.labels import IGNORED_LABEL
+from omh_mmseg.utils.dataset_configs import find_dataset
 from omh_mmseg.utils.files import replaced_when_complete
 from omh_mmseg.utils.progress import progress_bar
 
@@ -46,12 +47,10 @@ def find_five_crop_config(cfg: Config) -> dict:
     Raises:
         ValueError: There is none, so that the config needs no crops.
     """
-    dataset = cfg.get('train_dataloader', {}).get('dataset', {})
-    while isinstance(dataset, dict):
-        if str(dataset.get('type')).rpartition('.')[2] == 'FiveCrop':
-            return dataset
-        dataset = dataset.get('dataset')
-    raise ValueError('train_dataloader has no data set of type FiveCrop: this config trains on whole images')
+    five_crop = find_dataset(cfg.get('train_dataloader', {}).get('dataset'), 'FiveCrop')
+    if five_crop is None:
+        raise ValueError('train_dataloader has no data set of type FiveCrop: this config trains on whole images')
+    return five_crop
 
 
 def prepare_five_crop(

@@ -27,6 +27,7 @@ from omh_mmseg.registry import DATASETS, MODELS
 from omh_mmseg.study.backbone_table import write_comparison
 from omh_mmseg.study.process import ProcessRun, peak_memory, settings_key, told
 from omh_mmseg.utils.config import find_pairs_config, read_config
+from omh_mmseg.utils.dataset_configs import innermost_datasets
 from omh_mmseg.utils.devices import default_device
 from omh_mmseg.utils.files import replaced_when_complete
 
@@ -42,7 +43,7 @@ class Contender:
 
     Attributes:
         name: As it was asked for; what tables and pictures call it.
-        block: Config file that defines ``backbone`` and ``data_preprocessor``.
+        block: Config file that defines ``backbone`` and ``data_preprocessor`` of ``model``.
         options: Settings that replace those of the block (``backbone.out_indices``, ``data_preprocessor.mean``) or, by
             any other key, those of the host's config.
         random: Whether the weights are random, drawn with the seed of the run: the floor.
@@ -102,8 +103,8 @@ def contender_config(
     """
     config = read_config(host, options)
     block = Config.fromfile(str(contender.block))
-    for part in ('backbone', 'data_preprocessor'):
-        config.model[part] = block[part]
+    for part, settings in block.model.items():
+        config.model[part] = settings
     own = {f'model.{key}' if key.startswith(BLOCK_PARTS) else key: value for key, value in contender.options.items()}
     config.merge_from_dict(own)
     folder = Path(work_dir) / contender.slug
@@ -130,14 +131,12 @@ def fit_sizes(config: Config, multiple: int) -> None:
         return tuple(fitted(side) for side in size)
 
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        dataset = config[loader].dataset
-        while 'dataset' in dataset:
-            dataset = dataset.dataset
-        for step in dataset.get('pipeline', []):
-            if str(step.get('type')) in SIZED_STEPS:
-                step['size'] = fitted(step['size'])
-                if step.get('divisor') is not None:
-                    step['divisor'] = multiple
+        for dataset in innermost_datasets(config[loader].dataset).values():
+            for step in dataset.get('pipeline', []):
+                if str(step.get('type')) in SIZED_STEPS:
+                    step['size'] = fitted(step['size'])
+                    if step.get('divisor') is not None:
+                        step['divisor'] = multiple
 
 
 def prepare_contender(config: Config, contender: Contender, seed: int) -> None:

@@ -21,7 +21,7 @@ from omh_mmseg.engine import launch
 from omh_mmseg.preparation.neighbours import prepare_neighbours
 from omh_mmseg.study.plan import SweepRun
 from omh_mmseg.study.process import peak_memory
-from omh_mmseg.utils.config import apply_shared_options, find_pairs_config, read_config
+from omh_mmseg.utils.config import find_pairs_config, read_config, replace_settings
 from omh_mmseg.utils.devices import default_device
 
 LAST_STEPS = 10
@@ -73,9 +73,7 @@ def job_config(job: SweepJob, files: dict[str, Config] | None = None) -> Config:
     if not (config.get('model') or {}).get('omh_head'):
         shared = {key: value for key, value in shared.items() if not key.startswith(OMH_OPTIONS)}
     for options in (shared, dict(job.run.options)):
-        if options:
-            config.merge_from_dict(options)
-            apply_shared_options(config, options)
+        replace_settings(config, options)
     config.work_dir = job.folder
     config.randomness = {**config.get('randomness', {}), 'seed': job.seed}
     return config

@@ -1,61 +1,30 @@
-"""Top-level options that many parts of a config repeat."""
+"""Reading and checking of config files and of what is given beside them."""
 
 from __future__ import annotations
 
 import argparse
 import copy
 import difflib
+import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
 
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-SPREAD = ('data_root', 'num_classes', 'layout')
-LISTS = dict(train_dataloader='train_list', val_dataloader='val_list', test_dataloader='val_list')
+from omh_mmseg.utils.dataset_configs import find_dataset, innermost_datasets
+from omh_mmseg.utils.shared_options import SHARED_OPTIONS, apply_shared_options, shared_parts
 
-
-def apply_shared_options(cfg: Config, options: Mapping[str, Any]) -> Config:
-    """Let ``--cfg-options data_root=... num_classes=...`` reach every data set, and ``num_classes`` the model.
-
-    ``layout`` reaches every data set, too; ``train_list`` the ``ann_file`` of the training, ``val_list`` that of the
-    scores.
-
-    A config's own variables are copied into its parts when the file is read, so overriding the variable afterwards
-    changes nothing. Only keys that stand in ``options`` are spread.
-
-    Args:
-        cfg: The config after ``merge_from_dict(options)``; changed in place.
-        options: The overrides of the command line.
-
-    Returns:
-        ``cfg``.
-    """
-    for loader in LOADERS:
-        for dataset in _datasets(cfg, loader):
-            for key in SPREAD:
-                if key in options and key in dataset:
-                    dataset[key] = options[key]
-            if LISTS[loader] in options and 'ann_file' in dataset:
-                dataset['ann_file'] = options[LISTS[loader]]
-    if 'num_classes' in options and 'model' in cfg:
-        cfg.model.num_classes = options['num_classes']
-    return cfg
-
-
-def _datasets(cfg: Config, loader: str) -> Iterator[dict]:
-    """Every innermost data set config of a loader."""
-    pending = [(cfg.get(loader) or {}).get('dataset')]
-    while pending:
-        dataset = pending.pop()
-        if not isinstance(dataset, dict):
-            continue
-        inner = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets')
-        if inner:
-            pending.extend(inner)
-        else:
-            yield dataset
+SPLITS = ('train', 'val', 'test')
+OPTIONAL_KEYS = (
+    'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters',
+    'model_wrapper_cfg', 'runner_type', 'sync_bn', 'test_pipeline', 'tta_model', 'tta_pipeline',
+)  # fmt: skip
+"""Top-level keys that mmengine and mmseg read beside the arguments of `Runner`."""
+ALIKE = 0.85
+"""Similarity from which a file's variable is taken for a misspelt shared option."""
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -72,12 +41,34 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 def read_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config file and replace settings, without touching a work directory.
 
+    Shared options such as ``data_root``, whether the file, its bases or ``options`` set them, reach every part.
+
     Raises:
         FileNotFoundError: No such config file; the message names similar ones beside it.
+        ValueError: See `replace_settings` and `apply_shared_options`.
     """
     check_config(path)
-    config = Config.fromfile(path)
+    config = replace_settings(apply_shared_options(Config.fromfile(path)), options)
+    _warn_of_variables(config, path)
+    return config
+
+
+def replace_settings(config: Config, options: Mapping[str, Any] | None) -> Config:
+    """Replace settings of a config, those of several parts included; see `apply_shared_options`.
+
+    Args:
+        config: Changed in place.
+        options: Values by dotted keys, as ``--cfg-options`` gives them.
+
+    Returns:
+        ``config``.
+
+    Raises:
+        ValueError: A key is below nothing that the config has or mmengine knows; names similar ones.
+    """
     if options:
+        for key in options:
+            _check_key(config, key)
         config.merge_from_dict(dict(options))
         apply_shared_options(config, options)
     return config
@@ -110,15 +101,12 @@ def find_pairs_config(cfg: Config) -> dict:
     Raises:
         ValueError: There is none, so that the config needs no index.
     """
-    dataset = cfg.get('train_dataloader', {}).get('dataset', {})
-    while isinstance(dataset, dict):
-        if str(dataset.get('type')).rpartition('.')[2] == 'NeighbourPairs':
-            return dataset
-        dataset = dataset.get('dataset')
-    raise ValueError('train_dataloader has no data set of type NeighbourPairs: this config needs no neighbour index')
-
-
-SPLITS = ('train', 'val', 'test')
+    pairs = find_dataset(cfg.get('train_dataloader', {}).get('dataset'), 'NeighbourPairs')
+    if pairs is None:
+        raise ValueError(
+            'train_dataloader has no data set of type NeighbourPairs: this config needs no neighbour index'
+        )
+    return pairs
 
 
 def split_dataset(config: Config, split: str) -> dict[str, Any]:
@@ -132,10 +120,44 @@ def split_dataset(config: Config, split: str) -> dict[str, Any]:
     loader = config.get(f'{split}_dataloader')
     if loader is None:
         raise ValueError(f'the config has no {split}_dataloader')
-    dataset = loader['dataset']
-    while isinstance(dataset.get('dataset'), dict):
-        dataset = dataset['dataset']
-    tested = config.test_dataloader['dataset']
-    while isinstance(tested.get('dataset'), dict):
-        tested = tested['dataset']
+    dataset, *_ = innermost_datasets(loader['dataset']).values()
+    tested, *_ = innermost_datasets(config.test_dataloader['dataset']).values()
     return {**copy.deepcopy(dataset), 'pipeline': copy.deepcopy(tested['pipeline']), 'test_mode': True}
+
+
+def _known_keys(config: Config) -> set[str]:
+    arguments = set(inspect.signature(Runner).parameters) - {'cfg'}
+    return arguments | set(OPTIONAL_KEYS) | set(config.keys())
+
+
+def _check_key(config: Config, key: str) -> None:
+    name = key.split('.')[0]
+    known = _known_keys(config)
+    if name in known or (name in SHARED_OPTIONS and shared_parts(config, name)):
+        return
+    full = [path for path in _full_keys(config.to_dict()) if path.rpartition('.')[2] == name]
+    near = [*full, *difflib.get_close_matches(name, sorted(known), n=3)]
+    hint = f'; did you mean {" or ".join(near[:4])}?' if near else ''
+    raise ValueError(f'--cfg-options {key}: the config has no {name}, so that it would reach nothing{hint}')
+
+
+def _full_keys(settings: Any, start: str = '') -> Iterator[str]:
+    for name, value in settings.items() if isinstance(settings, dict) else ():
+        yield f'{start}{name}'
+        yield from _full_keys(value, f'{start}{name}.')
+
+
+def _warn_of_variables(config: Config, path: str) -> None:
+    """One warning for each variable of a config file that reaches nothing and may have been meant to."""
+    logger = MMLogger.get_current_instance()
+    for name in config:
+        close = difflib.get_close_matches(name, SHARED_OPTIONS, n=1, cutoff=ALIKE)
+        if close and name not in SHARED_OPTIONS:
+            logger.warning(f'{path}: {name} reaches nothing; did you mean {close[0]}?')
+    tested = innermost_datasets((config.get('test_dataloader') or {}).get('dataset')).values()
+    single = config.get('test_pipeline')
+    if single is not None and any(dataset.get('pipeline', single) != single for dataset in tested):
+        logger.warning(
+            f'{path}: test_pipeline, which prepares single images, differs from test_dataloader.dataset.pipeline, '
+            'which prepares those that are scored'
+        )

@@ -10,6 +10,7 @@ import cv2
 import mmcv
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
@@ -18,6 +19,7 @@ from mmseg.visualization import SegLocalVisualizer
 from omh_mmseg.registry import VISUALIZERS
 from omh_mmseg.structures.assignment import META_KEY
 from omh_mmseg.structures.labels import IGNORED_LABEL
+from omh_mmseg.utils.shared_options import check_shared_options
 from omh_mmseg.visualization.colours import distinct_colours
 
 
@@ -36,6 +38,15 @@ class UnsupervisedSegVisualizer(SegLocalVisualizer):
 
     Takes the arguments of mmseg's class.
     """
+
+    def add_config(self, config: Config, **kwargs: Any) -> None:
+        """Record a run's config. It is the first of our parts to see it, before model and data sets are built.
+
+        Raises:
+            ValueError: Some parts of it are out of date; see `check_shared_options`.
+        """
+        check_shared_options(config)
+        super().add_config(config, **kwargs)
 
     @master_only
     def add_datasample(

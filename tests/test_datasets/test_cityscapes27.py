@@ -143,7 +143,7 @@ def test_config_builds_on_a_fixture(cityscapes, monkeypatch):
     root = cityscapes((128, 256))
     monkeypatch.setenv('OMH_DATA_ROOT', str(root))
     cfg = Config.fromfile(str(CONFIG))
-    train, val = DATASETS.build(cfg.train_dataset), DATASETS.build(cfg.val_dataloader.dataset)
+    train, val = DATASETS.build(cfg.train_dataloader.dataset), DATASETS.build(cfg.val_dataloader.dataset)
     assert (len(train), len(val)) == (20, 4)
     assert train[7]['inputs'].shape == (3, 224, 224)
     assert train[7]['data_samples'].patch_bbox == (0, 64, 128, 128)

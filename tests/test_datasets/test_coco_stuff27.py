@@ -218,8 +218,8 @@ def test_config_builds_on_a_fixture(coco, monkeypatch):
     root = coco()
     monkeypatch.setenv('OMH_DATA_ROOT', str(root))
     cfg = Config.fromfile(str(CONFIG))
-    cfg.train_dataset.dataset.ann_file = 'Coarse.txt'
-    train = DATASETS.build(cfg.train_dataset)
+    cfg.train_dataloader.dataset.dataset.ann_file = 'Coarse.txt'
+    train = DATASETS.build(cfg.train_dataloader.dataset)
     assert len(train) == 10
     assert train[9]['inputs'].shape == (3, 224, 224)
     assert train[9]['data_samples'].gt_sem_seg.shape == (224, 224)
@@ -232,6 +232,6 @@ def test_config_builds_on_a_fixture(coco, monkeypatch):
 
 def test_config_names_the_lists_of_the_protocol():
     cfg = Config.fromfile(str(CONFIG))
-    assert cfg.train_dataset.dataset.ann_file == 'Coco164kFull_Stuff_Coarse.txt'
+    assert cfg.train_dataloader.dataset.dataset.ann_file == 'Coco164kFull_Stuff_Coarse.txt'
     assert cfg.val_dataloader.dataset.ann_file == 'Coco164kFull_Stuff_Coarse_7.txt'
     assert cfg.test_pipeline[0].type == 'LoadImageFromFile'

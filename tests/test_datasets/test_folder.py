@@ -279,7 +279,7 @@ def test_lazy_init_and_indices(folder):
 def test_camvid(shared_dir, monkeypatch):
     monkeypatch.setenv('OMH_DATA_ROOT', str(shared_dir / 'data' / 'camvid'))
     cfg = Config.fromfile(str(Path(__file__).resolve().parents[2] / 'configs' / '_base_' / 'datasets' / 'folder.py'))
-    train = DATASETS.build(cfg.train_dataset)
+    train = DATASETS.build(cfg.train_dataloader.dataset)
     assert len(train) == 367
     assert train[0]['inputs'].shape == (3, 240, 320)
     val = DATASETS.build(cfg.val_dataloader.dataset)

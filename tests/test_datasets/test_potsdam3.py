@@ -161,7 +161,7 @@ def test_lists_and_layouts(potsdam, tmp_path):
 def test_config_builds_on_a_fixture(potsdam, monkeypatch):
     monkeypatch.setenv('OMH_DATA_ROOT', str(potsdam()))
     cfg = Config.fromfile(str(CONFIG))
-    train, val = DATASETS.build(cfg.train_dataset), DATASETS.build(cfg.val_dataloader.dataset)
+    train, val = DATASETS.build(cfg.train_dataloader.dataset), DATASETS.build(cfg.val_dataloader.dataset)
     assert (len(train), len(val)) == (2, 1)
     assert train[0]['inputs'].shape == (3, 224, 224)
     assert val[0]['inputs'].shape == (3, 320, 320)

@@ -92,10 +92,7 @@ def test_names_and_colours(
     write(tmp_path)
     monkeypatch.setenv('OMH_DATA_ROOT', str(tmp_path))
     config = tmp_path / 'config.py'
-    config.write_text(
-        f"_base_ = ['{BASE}/datasets/{name}.py', '{BASE}/default_runtime.py']\n"
-        'train_dataloader = dict(dataset={{_base_.train_dataset}})\n'
-    )
+    config.write_text(f"_base_ = ['{BASE}/datasets/{name}.py', '{BASE}/default_runtime.py']\n")
     assert browse(monkeypatch, config, tmp_path / 'browsed') == set(classes)
     picture = np.array(Image.open(tmp_path / 'browsed' / file).convert('RGB')).astype(int)
     assert picture.shape == (224, 224, 3)

@@ -48,6 +48,13 @@ def test_train(elsewhere):
     assert 'level1/mIoU' in json.loads(figures.read_text().splitlines()[-1])
 
 
+def test_an_option_that_the_tools_cannot_pass_on_is_refused_by_its_full_keys(trained, command, run, tmp_path):
+    options = trained.options | {'num_classes': 7}
+    log = run(tmp_path, command(TOOLS / 'train.py', trained.config, options=options), status=1)
+    assert 'ValueError: num_classes at the top level of the config cannot reach all parts here' in log
+    assert log.rstrip().endswith(': model.num_classes=7')
+
+
 @pytest.fixture(scope='module')
 def checkpoint(elsewhere, trained) -> Path:
     """Of that run, which ended with a validation."""

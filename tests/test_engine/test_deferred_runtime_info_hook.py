@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.hooks import LoggerHook
+from mmengine.config import Config
+from mmengine.hooks import LoggerHook, RuntimeInfoHook
 
 from omh_mmseg.engine.hooks import DeferredRuntimeInfoHook, deferred_runtime_info_hook
 from omh_mmseg.registry import HOOKS
@@ -30,6 +31,20 @@ def run(hook: DeferredRuntimeInfoHook, steps: int) -> list[int]:
     figures = ('train/loss', 'train/omh_violation_12')
     assert entered == [pair for step in range(steps) for pair in zip(figures, (step, 0.5))]
     return counts
+
+
+def test_a_config_with_parts_out_of_date_is_refused(monkeypatch):
+    """Whatever visualizer it has."""
+    recorded = []
+    monkeypatch.setattr(RuntimeInfoHook, 'before_run', lambda _, runner: recorded.append(runner))
+    config = Config(dict(data_root='b', _copied=dict(data_root='a'), val_dataloader=dict(dataset=dict(data_root='a'))))
+    hook = DeferredRuntimeInfoHook()
+    with pytest.raises(ValueError, match=r'data_root .* cannot reach .*: val_dataloader\.dataset\.data_root=b$'):
+        hook.before_run(SimpleNamespace(cfg=config))
+    config.val_dataloader.dataset.data_root = 'b'
+    assert recorded == []
+    hook.before_run(runner := SimpleNamespace(cfg=config))
+    assert recorded == [runner]
 
 
 def test_figures_of_the_cpu_are_entered_at_once():

@@ -10,7 +10,7 @@ from urllib.parse import urlparse
 
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from omh_mmseg.models.backbones import KEY_CONVERTERS, FrozenBackbone
 
@@ -52,8 +52,10 @@ WITH_KEYS = re.compile(r'(^|_)vit-')
 needs_timm = pytest.mark.skipif(find_spec('timm') is None, reason='timm is not installed')
 
 
-def read(name: str) -> Config:
-    return Config.fromfile(str(FOLDER / f'{name}.py'))
+def read(name: str) -> ConfigDict:
+    """The parts of the model that the block defines; it has nothing else."""
+    (model,) = Config.fromfile(str(FOLDER / f'{name}.py')).to_dict().values()
+    return ConfigDict(model)
 
 
 def random_weights(name: str) -> dict:

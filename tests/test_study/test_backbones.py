@@ -32,13 +32,15 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 BLOCKS = CONFIGS / '_base_' / 'models' / 'backbones'
 STEGO, SMOOSEG = (str(CONFIGS / f'{name}_mobilenet-v2_folder.py') for name in ('stego', 'smooseg'))
 TINY_BLOCK = """
-data_preprocessor = dict(type='ViewsDataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True)
-backbone = dict(
-    type='FrozenBackbone',
+model = dict(
+    data_preprocessor=dict(type='ViewsDataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True),
     backbone=dict(
-        type='mmpretrain.VisionTransformer',
-        arch=dict(embed_dims=12, num_layers=1, num_heads=2, feedforward_channels=12),
-        img_size=64, patch_size=16, out_type='featmap', init_cfg=None,
+        type='FrozenBackbone',
+        backbone=dict(
+            type='mmpretrain.VisionTransformer',
+            arch=dict(embed_dims=12, num_layers=1, num_heads=2, feedforward_channels=12),
+            img_size=64, patch_size=16, out_type='featmap', init_cfg=None,
+        ),
     ),
 )
 """
@@ -110,7 +112,7 @@ def test_config_of_a_run(tmp_path):
     )
     config = contender_config(STEGO, contender, 3, tmp_path, {'num_classes': 5, 'model.decode_head.channels': 8})
     block = Config.fromfile(str(contender.block))
-    assert config.model.backbone.to_dict() == {**block.backbone.to_dict(), 'out_indices': 0}
+    assert config.model.backbone.to_dict() == {**block.model.backbone.to_dict(), 'out_indices': 0}
     assert config.model.data_preprocessor.size_divisor == 64 and config.model.decode_head.channels == 9
     assert config.model.num_classes == 5 and config.randomness.seed == 3
     assert config.work_dir == str(tmp_path / contender.slug / 'seed3')

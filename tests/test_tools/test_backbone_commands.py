@@ -81,12 +81,12 @@ def test_pretrained_weights_fit_the_block(monkeypatch, photos, tmp_path):
         config.train_dataloader.sampler.pop('num_repeats')
         return config
 
-    monkeypatch.setattr(module.Config, 'fromfile', staticmethod(without_repeats))
+    monkeypatch.setattr(Config, 'fromfile', staticmethod(without_repeats))
     words = ['--data-root', str(photos), '--out', str(out), '--work-dir', str(tmp_path / 'work'), '--cfg-options']
     monkeypatch.setattr(sys, 'argv', ['pretrain_demo_backbone.py', str(FOLDER_CONFIG), *words, *options])
     module.main()
     monkeypatch.undo()
-    block = Config.fromfile(REPOSITORY / 'configs/_base_/models/backbones/vit-t8_demo.py').backbone
+    block = Config.fromfile(REPOSITORY / 'configs/_base_/models/backbones/vit-t8_demo.py').model.backbone
     backbone = FrozenBackbone(block.backbone, str(out))
     backbone.init_weights()
     assert torch.isfinite(backbone(torch.randn(1, 3, 64, 96))).all()

@@ -1,31 +1,62 @@
-# Cityscapes with 27 classes, the protocol of STEGO (METHODS.md 5.4 to 5.7): five-crop training at 224, centre square of
-# the images at 320 for the scores, nearest resize of images and labels. data_root is the folder above cityscapes/.
-# Where it is the folder of Cityscapes itself, set layout='mmseg'.
-dataset_type = 'Cityscapes27'
+# Cityscapes with 27 classes, the protocol of STEGO (docs/methods/data.md 5.4 to 5.7): five-crop training at 224, centre
+# square of the images at 320 for the scores, nearest resize of images and labels. data_root is the folder above
+# cityscapes/. Where it is the folder of Cityscapes itself, set layout='mmseg'.
 data_root = '{{$OMH_DATA_ROOT:data/}}'
 layout = 'stego'
 num_classes = 27
 
-meta_keys = (
+__meta_keys = (
     'img_path', 'seg_map_path', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip', 'flip_direction',
     'reduce_zero_label', 'crop_bbox', 'patch_bbox', 'crop_number',
 )  # fmt: skip
-train_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(type='LoadOptionalAnnotations'),
-    dict(type='FiveCropPatch'),
-    dict(type='ResizeShortSide', size=224, interpolation='nearest'),
-    dict(type='CentreCrop', size=224),
-    dict(type='PackSegInputs', meta_keys=meta_keys),
-]
+
+train_dataloader = dict(
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type='FiveCrop',
+        ratio=0.5,
+        dataset=dict(
+            type='Cityscapes27',
+            data_root=data_root,
+            layout=layout,
+            split='train',
+            pipeline=[
+                dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+                dict(type='LoadOptionalAnnotations'),
+                dict(type='FiveCropPatch'),
+                dict(type='ResizeShortSide', size=224, interpolation='nearest'),
+                dict(type='CentreCrop', size=224),
+                dict(type='PackSegInputs', meta_keys=__meta_keys),
+            ],
+        ),
+    ),
+)
+
 # The label is loaded before the resize: the protocol scores the 320 x 320 centre square, half of the image's width.
 test_pipeline = [
     dict(type='LoadImageFromFile', imdecode_backend='pillow'),
     dict(type='LoadOptionalAnnotations'),
     dict(type='ResizeShortSide', size=320, interpolation='nearest'),
     dict(type='CentreCrop', size=320),
-    dict(type='PackSegInputs', meta_keys=meta_keys),
+    dict(type='PackSegInputs', meta_keys=__meta_keys),
 ]
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+    dataset=dict(
+        type='Cityscapes27',
+        data_root=data_root,
+        layout=layout,
+        split='val',
+        pipeline=test_pipeline,
+        test_mode=True,
+    ),
+)
+test_dataloader = val_dataloader
 
 # For --tta: the codes of the image and of its mirror image are averaged.
 tta_pipeline = [
@@ -37,40 +68,10 @@ tta_pipeline = [
         type='TestTimeAug',
         transforms=[
             [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0, direction='horizontal')],
-            [dict(type='PackSegInputs', meta_keys=meta_keys)],
+            [dict(type='PackSegInputs', meta_keys=__meta_keys)],
         ],
     ),
 ]
 
-# The experiment puts it into train_dataloader, in pairs where its host needs them.
-train_dataset = dict(
-    type='FiveCrop',
-    ratio=0.5,
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        layout=layout,
-        split='train',
-        pipeline=train_pipeline,
-    ),
-)
-train_dataloader = dict(
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-)
-val_dataloader = dict(
-    batch_size=8,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        layout=layout,
-        split='val',
-        pipeline=test_pipeline,
-        test_mode=True,
-    ),
-)
-test_dataloader = val_dataloader
+# What the parts above took over, so that a value set later is told from these (docs/data.md).
+_copied = dict(data_root=data_root, layout=layout, num_classes=num_classes)

@@ -1,33 +1,67 @@
-# COCO-Stuff with 27 classes, the protocol of STEGO: five-crop training at 224, centre square of the images at 320 for
-# the scores, nearest resize of images and labels. The folders below data/ are those of STEGO's archive; for mmseg's
-# prepared coco_stuff164k set layout='mmseg' and data_root, see the docstring of COCOStuff27.
-dataset_type = 'COCOStuff27'
+# COCO-Stuff with 27 classes, the protocol of STEGO (docs/methods/data.md 5.2, 5.3, 5.6, 5.7): five-crop training at
+# 224, centre square of the images at 320 for the scores, nearest resize of images and labels. The folders below data/
+# are those of STEGO's archive; for mmseg's prepared coco_stuff164k set layout='mmseg' and data_root, see the docstring
+# of COCOStuff27.
 data_root = '{{$OMH_DATA_ROOT:data/}}'
 layout = 'stego'
 num_classes = 27
 train_list = 'Coco164kFull_Stuff_Coarse.txt'
 val_list = 'Coco164kFull_Stuff_Coarse_7.txt'
 
-meta_keys = (
+__meta_keys = (
     'img_path', 'seg_map_path', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip', 'flip_direction',
     'reduce_zero_label', 'crop_bbox', 'patch_bbox', 'crop_number',
 )  # fmt: skip
-train_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow', color_type='color_ignore_orientation'),
-    dict(type='LoadOptionalAnnotations'),
-    dict(type='FiveCropPatch'),
-    dict(type='ResizeShortSide', size=224, interpolation='nearest'),
-    dict(type='CentreCrop', size=224),
-    dict(type='PackSegInputs', meta_keys=meta_keys),
-]
+
+train_dataloader = dict(
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type='FiveCrop',
+        ratio=0.5,
+        dataset=dict(
+            type='COCOStuff27',
+            data_root=data_root,
+            layout=layout,
+            split='train2017',
+            ann_file=train_list,
+            pipeline=[
+                dict(type='LoadImageFromFile', imdecode_backend='pillow', color_type='color_ignore_orientation'),
+                dict(type='LoadOptionalAnnotations'),
+                dict(type='FiveCropPatch'),
+                dict(type='ResizeShortSide', size=224, interpolation='nearest'),
+                dict(type='CentreCrop', size=224),
+                dict(type='PackSegInputs', meta_keys=__meta_keys),
+            ],
+        ),
+    ),
+)
+
 # The label is loaded before the resize: the protocol scores the 320 x 320 centre square.
 test_pipeline = [
     dict(type='LoadImageFromFile', imdecode_backend='pillow', color_type='color_ignore_orientation'),
     dict(type='LoadOptionalAnnotations'),
     dict(type='ResizeShortSide', size=320, interpolation='nearest'),
     dict(type='CentreCrop', size=320),
-    dict(type='PackSegInputs', meta_keys=meta_keys),
+    dict(type='PackSegInputs', meta_keys=__meta_keys),
 ]
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+    dataset=dict(
+        type='COCOStuff27',
+        data_root=data_root,
+        layout=layout,
+        split='val2017',
+        ann_file=val_list,
+        pipeline=test_pipeline,
+        test_mode=True,
+    ),
+)
+test_dataloader = val_dataloader
 
 # For --tta: the codes of the image and of its mirror image are averaged.
 tta_pipeline = [
@@ -39,42 +73,12 @@ tta_pipeline = [
         type='TestTimeAug',
         transforms=[
             [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0, direction='horizontal')],
-            [dict(type='PackSegInputs', meta_keys=meta_keys)],
+            [dict(type='PackSegInputs', meta_keys=__meta_keys)],
         ],
     ),
 ]
 
-# The experiment puts it into train_dataloader, in pairs where its host needs them.
-train_dataset = dict(
-    type='FiveCrop',
-    ratio=0.5,
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        layout=layout,
-        split='train2017',
-        ann_file=train_list,
-        pipeline=train_pipeline,
-    ),
+# What the parts above took over, so that a value set later is told from these (docs/data.md).
+_copied = dict(
+    data_root=data_root, layout=layout, num_classes=num_classes, train_list=train_list, val_list=val_list
 )
-train_dataloader = dict(
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-)
-val_dataloader = dict(
-    batch_size=8,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        layout=layout,
-        split='val2017',
-        ann_file=val_list,
-        pipeline=test_pipeline,
-        test_mode=True,
-    ),
-)
-test_dataloader = val_dataloader

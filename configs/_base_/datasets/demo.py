@@ -1,15 +1,27 @@
 # Drawn scenes with labels at three levels, made on first use: level 'group' (6 classes), 'object' (12) or 'part' (24);
 # num_classes must fit the level.
-dataset_type = 'DemoScenes'
 data_root = 'data/demo_scenes'
 level = 'group'
 num_classes = 6
 
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadOptionalAnnotations'),
-    dict(type='PackSegInputs'),
-]
+train_dataloader = dict(
+    num_workers=2,
+    persistent_workers=True,
+    drop_last=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type='DemoScenes',
+        data_root=data_root,
+        split='train',
+        level=level,
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='LoadOptionalAnnotations'),
+            dict(type='PackSegInputs'),
+        ],
+    ),
+)
+
 # Scenes are 128 x 128; other images are brought to that height. The label is loaded after the resize, so that the
 # scores are those of the full-size label.
 test_pipeline = [
@@ -18,6 +30,16 @@ test_pipeline = [
     dict(type='LoadOptionalAnnotations'),
     dict(type='PackSegInputs'),
 ]
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+    dataset=dict(
+        type='DemoScenes', data_root=data_root, split='val', level=level, pipeline=test_pipeline, test_mode=True
+    ),
+)
+test_dataloader = val_dataloader
 
 # For --tta: the codes of the image and of its mirror image are averaged.
 tta_pipeline = [
@@ -33,21 +55,5 @@ tta_pipeline = [
     ),
 ]
 
-# The experiment puts it into train_dataloader, in pairs where its host needs them.
-train_dataset = dict(type=dataset_type, data_root=data_root, split='train', level=level, pipeline=train_pipeline)
-train_dataloader = dict(
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-)
-val_dataloader = dict(
-    batch_size=8,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
-    dataset=dict(
-        type=dataset_type, data_root=data_root, split='val', level=level, pipeline=test_pipeline, test_mode=True
-    ),
-)
-test_dataloader = val_dataloader
+# What the parts above took over, so that a value set later is told from these (docs/data.md).
+_copied = dict(data_root=data_root, level=level, num_classes=num_classes)

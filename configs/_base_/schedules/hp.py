@@ -1,7 +1,6 @@
-# HP's training (METHODS.md 3B.10, 4.4): constant learning rates; the decay, also of biases, and the clipping on the
-# segmentation net alone. Without decay AdamW is Adam. OMH's centres learn like the cluster probe. Steps and renewals
-# are in the file of the data set.
-batch_size = 64
+# HP's training (docs/methods/hp.md 3B.10, 4.4): constant learning rates; the decay, also of biases, and the clipping on
+# the segmentation net alone. Without decay AdamW is Adam. OMH's centres learn like the cluster probe. The experiment
+# adds batch size, steps and custom_hooks, which renew the pools and clip.
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='TrainableOptimWrapperConstructor',
@@ -18,9 +17,3 @@ optim_wrapper = dict(
 train_cfg = dict(type='IterBasedTrainLoop')
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-hp_hooks = [
-    dict(type='RandomStateHook'),
-    dict(type='SubmoduleGradientClipHook', module='decode_head', max_norm=10.0),
-    dict(type='NonFiniteLossHook'),
-    dict(type='HierarchyHook'),
-]

@@ -1,8 +1,6 @@
-# SmooSeg's training (METHODS.md 3C.5, 4.5): one Adam, constant learning rates 1e-4 on the head and 5e-4 on the
-# prototypes, no decay, batch 32. The authors train in 16-bit mixed precision: add --amp for that. The steps are
-# Cityscapes'; that Potsdam takes the same is our choice, as its number is not published with the code. So are the 5e-3
-# of OMH's centres and of a linear probe, where one is added: as with STEGO.
-batch_size = 32
+# SmooSeg's training (docs/methods/smooseg.md 3C.5, 4.5): one Adam, constant learning rates 1e-4 on the head and 5e-4 on
+# the prototypes, no decay. The authors train in 16-bit mixed precision: add --amp for that. The 5e-3 of OMH's centres
+# and of a linear probe, where one is added, are our choice, as with STEGO. The experiment adds batch size and steps.
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='TrainableOptimWrapperConstructor',
@@ -15,7 +13,7 @@ optim_wrapper = dict(
         }
     ),
 )
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=3000, val_interval=500)
+train_cfg = dict(type='IterBasedTrainLoop')
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 custom_hooks = [

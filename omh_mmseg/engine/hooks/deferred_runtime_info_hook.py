@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from omh_mmseg.registry import HOOKS
+from omh_mmseg.utils.shared_options import check_shared_options
 
 
 @HOOKS.register_module()
@@ -31,6 +32,11 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
             raise ValueError(f'max_steps must be at least 1; got {max_steps}.')
         self.max_steps = max_steps
         self._held: list[dict[str, Any]] = []
+
+    def before_run(self, runner: Runner) -> None:
+        """Record the config; runs with another visualizer than ours have its shared options checked here."""
+        check_shared_options(runner.cfg)
+        super().before_run(runner)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None

@@ -20,6 +20,7 @@ from omh_mmseg.models.utils.step_counter import StepCounter
 from omh_mmseg.registry import MODELS
 from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs
 from omh_mmseg.structures.labels import IGNORED_LABEL
+from omh_mmseg.utils.shared_options import check_shared_options
 
 
 class HostStep(NamedTuple):
@@ -101,6 +102,20 @@ class UnsupervisedSegmentor(BaseSegmentor):
     def step(self) -> int:
         """Training steps made, as in the buffer ``iteration``; reading it does not wait for the device."""
         return self._step_counter.read(self.iteration)
+
+    @property
+    def cfg(self) -> Any:
+        """The whole config, as mmengine's inferencers and mmseg's ``init_model`` set it.
+
+        Raises:
+            ValueError: When set, if the model or another part is out of date; see `check_shared_options`.
+        """
+        return self._config
+
+    @cfg.setter
+    def cfg(self, config: Any) -> None:
+        check_shared_options(config)
+        self._config = config
 
     def use_test_cfg(self, test_cfg: Mapping[str, Any]) -> None:
         """Predict as a ``test_cfg`` says from now on.

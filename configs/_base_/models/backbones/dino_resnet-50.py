@@ -1,6 +1,8 @@
 # DINO ResNet-50, frozen; everything else as for ResNet-50.
 _base_ = ['./resnet-50.py']
-backbone = dict(
-    checkpoint='https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth',
-    key_converter='torchvision',
+model = dict(
+    backbone=dict(
+        checkpoint='https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth',
+        key_converter='torchvision',
+    ),
 )

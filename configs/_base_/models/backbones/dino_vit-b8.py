@@ -1,6 +1,8 @@
-# DINO ViT-B/8, frozen (METHODS.md 1.1); everything else as for ViT-S/8.
+# DINO ViT-B/8, frozen (docs/methods/features.md 1.1); everything else as for ViT-S/8.
 _base_ = ['./dino_vit-s8.py']
-backbone = dict(
-    backbone=dict(arch='deit-base'),
-    checkpoint='https://dl.fbaipublicfiles.com/dino/dino_vitbase8_pretrain/dino_vitbase8_pretrain.pth',
+model = dict(
+    backbone=dict(
+        backbone=dict(arch='deit-base'),
+        checkpoint='https://dl.fbaipublicfiles.com/dino/dino_vitbase8_pretrain/dino_vitbase8_pretrain.pth',
+    ),
 )

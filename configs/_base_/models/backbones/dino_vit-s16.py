@@ -1,7 +1,9 @@
 # DINO ViT-S/16, frozen; everything else as for ViT-S/8.
 _base_ = ['./dino_vit-s8.py']
-data_preprocessor = dict(size_divisor=16, test_cfg=dict(size_divisor=16))
-backbone = dict(
-    backbone=dict(patch_size=16),
-    checkpoint='https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth',
+model = dict(
+    data_preprocessor=dict(size_divisor=16, test_cfg=dict(size_divisor=16)),
+    backbone=dict(
+        backbone=dict(patch_size=16),
+        checkpoint='https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth',
+    ),
 )

@@ -1,8 +1,10 @@
 # DINOv2 ViT-B/14 with four registers, frozen; images as for ViT-B/14. The positional embedding is resized by size and
 # antialiased, which the class does itself.
 _base_ = ['./dinov2_vit-b14.py']
-backbone = dict(
-    backbone=dict(type='RegisterViT', num_registers=4),
-    checkpoint='https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/dinov2_vitb14_reg4_pretrain.pth',
-    position_interpolation=None,
+model = dict(
+    backbone=dict(
+        backbone=dict(type='RegisterViT', num_registers=4),
+        checkpoint='https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/dinov2_vitb14_reg4_pretrain.pth',
+        position_interpolation=None,
+    ),
 )

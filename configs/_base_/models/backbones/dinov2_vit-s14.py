@@ -1,6 +1,8 @@
 # DINOv2 ViT-S/14, frozen; everything else as for ViT-B/14.
 _base_ = ['./dinov2_vit-b14.py']
-backbone = dict(
-    backbone=dict(arch='dinov2-small'),
-    checkpoint='https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth',
+model = dict(
+    backbone=dict(
+        backbone=dict(arch='dinov2-small'),
+        checkpoint='https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth',
+    ),
 )

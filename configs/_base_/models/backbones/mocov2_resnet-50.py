@@ -1,6 +1,8 @@
 # MoCo v2 ResNet-50 of the authors (800 epochs), frozen; everything else as for ResNet-50.
 _base_ = ['./resnet-50.py']
-backbone = dict(
-    checkpoint='https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar',
-    key_converter='moco',
+model = dict(
+    backbone=dict(
+        checkpoint='https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar',
+        key_converter='moco',
+    ),
 )

@@ -1,21 +1,24 @@
 # MoCo v3 ViT-B/16 of mmpretrain, frozen. For the authors' checkpoints set key_converter='moco'.
-data_preprocessor = dict(
-    type='ViewsDataPreprocessor',
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    bgr_to_rgb=True,
-    size_divisor=16,
-    test_cfg=dict(size_divisor=16),
-)
-backbone = dict(
-    type='FrozenBackbone',
-    backbone=dict(
-        type='mmpretrain.MoCoV3ViT',
-        arch='base',
-        img_size=224,
-        patch_size=16,
-        out_type='featmap',
+model = dict(
+    data_preprocessor=dict(
+        type='ViewsDataPreprocessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        size_divisor=16,
+        test_cfg=dict(size_divisor=16),
     ),
-    checkpoint='https://download.openmmlab.com/mmselfsup/1.x/mocov3/mocov3_vit-base-p16_16xb256-amp-coslr-300e_in1k/'
-    'mocov3_vit-base-p16_16xb256-amp-coslr-300e_in1k-224_20220826-25213343.pth',
+    backbone=dict(
+        type='FrozenBackbone',
+        backbone=dict(
+            type='mmpretrain.MoCoV3ViT',
+            arch='base',
+            img_size=224,
+            patch_size=16,
+            out_type='featmap',
+        ),
+        checkpoint='https://download.openmmlab.com/mmselfsup/1.x/mocov3/'
+        'mocov3_vit-base-p16_16xb256-amp-coslr-300e_in1k/'
+        'mocov3_vit-base-p16_16xb256-amp-coslr-300e_in1k-224_20220826-25213343.pth',
+    ),
 )

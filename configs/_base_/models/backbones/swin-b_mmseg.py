@@ -1,7 +1,9 @@
 # Swin-B as in mmseg, frozen; everything else as for Swin-T.
 _base_ = ['./swin-t_mmseg.py']
-backbone = dict(
-    backbone=dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
-    checkpoint='https://github.com/SwinTransformer/storage/releases/download/v1.0.0/'
-    'swin_base_patch4_window7_224.pth',
+model = dict(
+    backbone=dict(
+        backbone=dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
+        checkpoint='https://github.com/SwinTransformer/storage/releases/download/v1.0.0/'
+        'swin_base_patch4_window7_224.pth',
+    ),
 )

@@ -1,7 +1,9 @@
 # Swin-S as in mmseg, frozen; everything else as for Swin-T.
 _base_ = ['./swin-t_mmseg.py']
-backbone = dict(
-    backbone=dict(depths=(2, 2, 18, 2)),
-    checkpoint='https://github.com/SwinTransformer/storage/releases/download/v1.0.0/'
-    'swin_small_patch4_window7_224.pth',
+model = dict(
+    backbone=dict(
+        backbone=dict(depths=(2, 2, 18, 2)),
+        checkpoint='https://github.com/SwinTransformer/storage/releases/download/v1.0.0/'
+        'swin_small_patch4_window7_224.pth',
+    ),
 )

@@ -1,0 +1,118 @@
+"""Options that several parts of a config hold, such as ``data_root``: one setting at the top level reaches them all.
+
+mmengine copies a config's variables into its parts when it reads the file that defines them, so that a child config or
+an override which sets the variable afterwards changes nothing. Our data set files note in ``_copied`` what their parts
+took over: a variable that differs from the note was set later, and the parts that still hold the noted value are out of
+date. A part with any other value got it by its full key, which wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+from omh_mmseg.utils.dataset_configs import innermost_datasets
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+LISTS = dict(train_list=('train_dataloader',), val_list=('val_dataloader', 'test_dataloader'))
+SHARED_OPTIONS = ('data_root', 'num_classes', 'layout', 'level', *LISTS)
+NOTE = '_copied'
+"""Key of the note in a config."""
+
+
+def apply_shared_options(config: Config, options: Mapping[str, Any] | None = None) -> Config:
+    """Bring every part of a config up to date with the shared options at its top level.
+
+    ``data_root``, ``layout`` and ``level`` belong to every data set that has them, ``num_classes`` to the model, too;
+    ``train_list`` is the ``ann_file`` of the training, ``val_list`` that of the scores.
+
+    Args:
+        config: After ``merge_from_dict(options)``; changed in place.
+        options: The overrides of the command line. A shared option among them reaches all its parts but those whose
+            full keys are among them, too.
+
+    Returns:
+        ``config``.
+
+    Raises:
+        ValueError: A shared option reaches nothing.
+    """
+    for parts in outdated_parts(config, options).values():
+        config.merge_from_dict(parts)
+    note = config.get(NOTE) or {}
+    note.update({name: config[name] for name in note if name in config})
+    return config
+
+
+def check_shared_options(config: Config) -> None:
+    """Refuse a config whose parts are out of date.
+
+    For programs that do not call `apply_shared_options`, as mmseg's own tools.
+
+    Raises:
+        ValueError: They are; the message has the full keys. Or a shared option reaches nothing.
+    """
+    outdated = outdated_parts(config)
+    if outdated:
+        keys = ' '.join(f'{key}={value}' for parts in outdated.values() for key, value in parts.items())
+        raise ValueError(
+            f'{" and ".join(outdated)} at the top level of the config cannot reach all parts here, as mmengine copied '
+            f"former values into them. Use this project's tools, which bring the parts up to date, or give their full "
+            f'keys as well, after --cfg-options or in the config: {keys}'
+        )
+
+
+def outdated_parts(config: Config, options: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+    """For each shared option the full keys of the parts that it has not reached, with the value that they should have.
+
+    Args:
+        config: With or without a note of what was copied; without it, only ``options`` are known to be later.
+        options: See `apply_shared_options`.
+
+    Raises:
+        ValueError: A shared option reaches nothing: all parts that hold it are set by their full keys, or none does.
+    """
+    given, copied = _flat(options or {}), config.get(NOTE) or {}
+    outdated = {}
+    for name in SHARED_OPTIONS:
+        if name not in config or (name not in given and config[name] == copied.get(name, config[name])):
+            continue
+        value, parts = config[name], shared_parts(config, name)
+        late = [
+            key
+            for key, current in parts.items()
+            if key not in given and current != value and (name in given or current == copied[name])
+        ]
+        if not late and value not in parts.values():
+            others = ', '.join(f'{key}={current!r}' for key, current in parts.items())
+            raise ValueError(f'{name}={value!r} reaches nothing: {others or "no part of this config has it"}')
+        if late:
+            outdated[name] = dict.fromkeys(late, value)
+    return outdated
+
+
+def shared_parts(config: Config, name: str) -> dict[str, Any]:
+    """Full keys of the parts that hold a shared option, with their values."""
+    field = 'ann_file' if name in LISTS else name
+    parts = {}
+    for loader in LISTS.get(name, LOADERS):
+        for key, dataset in innermost_datasets((config.get(loader) or {}).get('dataset'), f'{loader}.dataset').items():
+            if field in dataset:
+                parts[f'{key}.{field}'] = dataset[field]
+    if name == 'num_classes':
+        key, model = 'model', config.get('model') or {}
+        while 'module' in model:  # test-time augmentation
+            key, model = f'{key}.module', model['module']
+        if name in model:
+            parts[f'{key}.{name}'] = model[name]
+    return parts
+
+
+def _flat(options: Mapping[str, Any], key: str = '') -> dict[str, Any]:
+    """Options with a dotted key for each value, whether they were given so or as dicts in dicts."""
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        flat |= _flat(value, f'{key}{name}.') if isinstance(value, dict) else {f'{key}{name}': value}
+    return flat
