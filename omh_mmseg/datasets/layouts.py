@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from omh_mmseg.datasets.base import FileSegDataset, data_item, numbered_palette
 from omh_mmseg.structures.granularity import Granularity
+from omh_mmseg.utils.commands import tool_path
 from omh_mmseg.utils.text import first_few
 
 IGNORE = 255
@@ -217,7 +218,7 @@ class LayoutSegDataset(FileSegDataset):
         hint = (
             f"layout='{self.layout}' looks below data_root={self.data_root!r} for {expected} and labels "
             f'<id>{layout.label_suffix}; set data_root or layout (one of {sorted(self.LAYOUTS)}), or '
-            'bring your downloads into place with tools/prepare_dataset.py'
+            f'bring your downloads into place with python {tool_path("prepare.py")} dataset'
         )
         for name, other in self.LAYOUTS.items():
             if name != self.layout and os.path.isdir(os.path.join(self.data_root, other.folders(self.split)['images'])):

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from omh_mmseg.evaluation import UnsupervisedIoUMetric
 from omh_mmseg.models.prediction import ClusterAssignment
 from omh_mmseg.registry import HOOKS
+from omh_mmseg.utils.commands import tool_path
 from omh_mmseg.utils.files import replaced_when_complete
 
 
@@ -98,7 +99,7 @@ def _put_into_checkpoint(runner: Runner) -> None:
     if not Path(noted).is_file():
         runner.logger.warning(
             f'{noted} is no local file, so the classes of the clusters are not in it; put them there with '
-            'tools/analysis_tools/fit_assignment.py'
+            f'{tool_path("analysis_tools/fit_assignment.py")}'
         )
         return
     checkpoint = torch.load(noted, map_location='cpu', weights_only=False, mmap=True)
