@@ -18,7 +18,7 @@ from mmengine.runner.checkpoint import _load_checkpoint
 from mmseg.structures import SegDataSample
 
 from omh_mmseg.datasets.base import run_pipeline
-from omh_mmseg.datasets.folder import IMAGE_SUFFIXES
+from omh_mmseg.datasets.folder import IMAGE_SUFFIXES, images_by_stem
 from omh_mmseg.evaluation.protocols import LABELS, apply_protocol
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.registry import DATASETS, MODELS
@@ -257,21 +257,10 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f'there is no folder {root} (looked from {Path.cwd()}).')
-    found: dict[str, str] = {}
-    for directory, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
-        for name in names:
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() not in IMAGE_SUFFIXES or name.startswith('.'):
-                continue
-            path = os.path.join(directory, name)
-            key = os.path.join(directory, stem)
-            if key in found:
-                raise ValueError(f'{found[key]} and {path} have the same stem, which names their results; rename one.')
-            found[key] = path
-    if not found:
+    images = images_by_stem(root)
+    if not images:
         raise FileNotFoundError(f'there are no images in {root}: no file ends in {", ".join(IMAGE_SUFFIXES)}.')
-    return sorted(found.values())
+    return sorted(images.values())
 
 
 def _field(head: str) -> str:
@@ -280,28 +269,29 @@ def _field(head: str) -> str:
 
 def _load_weights(model: UnsupervisedSegmentor, state: Mapping[str, Any], checkpoint: str) -> None:
     state = {key.removeprefix('module.'): value for key, value in state.items()}
-    own = model.state_dict()
-    differing = [key for key, value in state.items() if key in own and own[key].shape != value.shape]
+    weights = model.state_dict()
+    differing = [key for key, value in state.items() if key in weights and weights[key].shape != value.shape]
     if differing:
         key = differing[0]
         raise ValueError(
             f'{checkpoint} is of another model than the config: {key} is {tuple(state[key].shape)} there and '
-            f'{tuple(own[key].shape)} here ({len(differing)} weights differ in shape). Use the config of its run.'
+            f'{tuple(weights[key].shape)} here ({len(differing)} weights differ in shape). Use the config of its run.'
         )
     if model.backbone.checkpoint is not None and not any(key.startswith('backbone.') for key in state):
         model.backbone.init_weights()
         state |= {key: value for key, value in model.state_dict().items() if key.startswith('backbone.')}
-    absent = sorted(key for key in own.keys() - state.keys() if not key.split('omh_head.')[-1].startswith(STATISTICS))
+    needed = weights.keys() - state.keys()
+    absent = sorted(key for key in needed if not key.split('omh_head.')[-1].startswith(STATISTICS))
     if absent:
         raise ValueError(
             f"{checkpoint} lacks {len(absent)} weights of the config's model: {first_few(absent)}. Use the config of "
             'its run.'
         )
     model.load_state_dict(state, strict=False)
-    left = sorted(state.keys() - own.keys())
-    if left:
+    unused = sorted(state.keys() - weights.keys())
+    if unused:
         MMLogger.get_current_instance().warning(
-            f'{checkpoint} has {len(left)} weights that the config does not use: {first_few(left)}'
+            f'{checkpoint} has {len(unused)} weights that the config does not use: {first_few(unused)}'
         )
 
 
@@ -310,6 +300,6 @@ def _metainfo(config: Config) -> dict[str, Any]:
     dataset = config.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset['dataset']
-    own = getattr(DATASETS.get(dataset['type']), 'METAINFO', None) or {}
+    published = getattr(DATASETS.get(dataset['type']), 'METAINFO', None) or {}
     given = dataset.get('metainfo') or {}
-    return {key: given.get(key) or own.get(key) for key in ('classes', 'palette')}
+    return {key: given.get(key) or published.get(key) for key in ('classes', 'palette')}
