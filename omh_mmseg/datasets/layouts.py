@@ -179,7 +179,7 @@ class LayoutSegDataset(FileSegDataset):
         top = self.data_prefix[prefix]
         if not os.path.isdir(top):
             raise FileNotFoundError(f'no folder of {what} {top!r}. {self._layout_hint()}')
-        found = {}
+        paths = {}
         for folder, subfolders, names in os.walk(top, followlinks=True):
             if not self.LAYOUTS[self.layout].nested:
                 subfolders.clear()
@@ -187,8 +187,8 @@ class LayoutSegDataset(FileSegDataset):
             parent = '' if below == '.' else f'{below}/'
             for name in names:
                 if name.endswith(suffix):
-                    found[parent + name.removesuffix(suffix)] = os.path.join(folder, name)
-        return found
+                    paths[parent + name.removesuffix(suffix)] = os.path.join(folder, name)
+        return paths
 
     def _ids(self, images: dict[str, str]) -> list[str]:
         if not self.ann_file:

@@ -158,7 +158,6 @@ def test_checkpoint_of_another_model_is_seen(trained, command, run, tmp_path):
     assert 'level1/mIoU' not in log and 'probe/mIoU' in log
 
 
-
 @pytest.mark.slow
 def test_interrupted_training_names_its_checkpoint(trained, command, start, tmp_path):
     options = trained.options | {'train_cfg.max_iters': 1000, 'train_dataloader.num_workers': 2}
