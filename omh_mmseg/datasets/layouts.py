@@ -72,9 +72,9 @@ class LayoutSegDataset(FileSegDataset):
 
     def __init__(
         self,
-        data_root: str,
-        layout: str,
-        split: str,
+        data_root: str = 'data/',
+        layout: str = 'stego',
+        split: str = 'train',
         ann_file: str = '',
         labels: str = 'required',
         level: str | None = None,
