@@ -28,7 +28,7 @@ help:
 	@echo 'make demo       train STEGO and STEGO + OMH on the demo scenes, print the scores, draw the hierarchy'
 	@echo 'make test       the tests without the slow ones'
 	@echo 'make test-slow  the slow tests'
-	@echo 'make lint       ruff and mypy'
+	@echo 'make lint       ruff, mypy and the one-way imports'
 	@echo 'make bench      the benchmarks, about 40 minutes; ARGS=--quick takes ten'
 	@echo 'make clean      remove .venv and caches; work_dirs stays'
 
@@ -46,12 +46,13 @@ test-slow: $(READY)
 lint: $(LINT_READY)
 	$(PY) -m ruff check .
 	$(PY) -m mypy omh_mmseg
+	$(ENV)/bin/lint-imports --no-logo
 
 bench: $(READY)
 	$(PY) benchmarks/run_all.py $(ARGS)
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -not -path './work_dirs/*' -prune -exec rm -rf {} +
 
 ifeq ($(ACTIVE),)
@@ -91,7 +92,7 @@ $(READY):
 		echo 'installing what is missing into the active environment $(ENV)'; \
 		$(PIP) install --quiet -r requirements/onedl.txt; \
 	fi; \
-	$(PY) -c 'import pytest, hypothesis, xdist' 2>/dev/null || $(PIP) install --quiet -r requirements/test.txt; \
+	$(PY) -c 'import pytest, hypothesis, xdist, pandas, tabulate' 2>/dev/null || $(PIP) install --quiet -r requirements/test.txt; \
 	$(PIP) show --quiet omh-mmseg 2>/dev/null || { $(INSTALL_PACKAGE); }; \
 	touch $@
 
@@ -99,6 +100,6 @@ endif
 
 $(LINT_READY): $(READY)
 	@set -e; \
-	{ $(PY) -m ruff --version && $(PY) -m mypy --version; } >/dev/null 2>&1 \
+	{ $(PY) -m ruff --version && $(PY) -m mypy --version && $(ENV)/bin/lint-imports --version; } >/dev/null 2>&1 \
 		|| $(PIP) install --quiet -r requirements/lint.txt; \
 	touch $@

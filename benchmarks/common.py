@@ -1,17 +1,21 @@
-"""What the benchmarks share: options, interleaved timing, machine information, CSV files and tables."""
+"""What the benchmarks share: options, interleaved timing, peak memory, machine information, CSV files and tables."""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import datetime
+import io
+import json
 import os
 import platform
 import re
+import resource
 import statistics
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -25,12 +29,15 @@ import torch  # noqa: E402
 from mmengine.logging import MMLogger  # noqa: E402
 
 import omh_mmseg  # noqa: E402, F401  its workarounds go before any import of an mm package
+from omh_mmseg.utils.files import replaced_when_complete  # noqa: E402
 
 RESULTS = REPOSITORY / 'benchmarks' / 'results'
 LEVEL_SIZES = (27, 54, 108)
 CODE_CHANNELS = 70
 POSITIONS_PER_IMAGE = 28 * 28
 ADAM_STEP = 5e-3
+MIB = 2**20
+GIB = 2**30
 
 
 @dataclass
@@ -50,6 +57,14 @@ class Samples:
         """Median processor time of all threads in milliseconds; other processes disturb it less."""
         return 1e3 * statistics.median(self.cpu)
 
+    def per_step(self, steps: int) -> Samples:
+        """The same of one out of as many steps in a row."""
+        return Samples([seconds / steps for seconds in self.wall], [seconds / steps for seconds in self.cpu])
+
+    def times(self) -> dict[str, float]:
+        """The columns ``wall_ms`` and ``cpu_ms``."""
+        return dict(wall_ms=round(self.wall_ms, 2), cpu_ms=round(self.cpu_ms, 2))
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -59,9 +74,121 @@ class Verdict:
     figure: str
     holds: bool
 
+    def __str__(self) -> str:
+        return f'{"holds" if self.holds else "FAILS"}: {self.requirement}: {self.figure}'
+
+
+Rows = list[dict[str, Any]]
+# For `interleave`: prepares fresh inputs, which is not timed, and returns what is.
+Prepared = Callable[[], Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What one CSV file answers.
+
+    Attributes:
+        measure: From the options to the rows of the file and what was required of them.
+        title: Of the printed table.
+        repeats: Measurements of each by default.
+        options: Further options by name, with their defaults; a list takes several values.
+        quick: What ``--quick`` sets instead.
+        choices: What an option accepts, by name.
+        device: Default of ``--device``; empty for what runs on processors alone.
+        apart: What measures a case in a process of its own, see `measure_apart`.
+    """
+
+    measure: Callable[[argparse.Namespace], tuple[Rows, list[Verdict]]]
+    title: str
+    repeats: int
+    options: Mapping[str, Any]
+    quick: Mapping[str, Any]
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    device: str = ''
+    apart: Callable[..., Mapping[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A script with one or several questions, each with a command of its own.
+
+    Attributes:
+        script: Its file.
+        description: Its docstring.
+        questions: By name; a single one may be called ``''`` and needs no command.
+    """
+
+    script: str
+    description: str | None
+    questions: Mapping[str, Question]
+
+    def __call__(self, argv: Sequence[str] | None = None) -> list[Verdict]:
+        """Measure what the command line asks for, print the table and the verdicts, write the CSV file."""
+        argv = sys.argv[1:] if argv is None else list(argv)
+        raw = argparse.RawDescriptionHelpFormatter
+        top = argparse.ArgumentParser(description=self.description, formatter_class=raw, allow_abbrev=False)
+        commands = None if '' in self.questions else top.add_subparsers(required=True, metavar='|'.join(self.questions))
+        for name, question in self.questions.items():
+            about = dict(help=question.title, description=question.measure.__doc__, allow_abbrev=False)
+            parser = top if commands is None else commands.add_parser(name, **about)
+            _add_options(parser, question, quick='--quick' in argv)
+            parser.set_defaults(command=[sys.executable, self.script, *filter(None, [name])], question=name)
+        args = top.parse_args(argv)
+        question = self.questions[args.question]
+        if args.apart is not None:
+            _measure_here(question.apart, json.loads(args.apart))
+            return []
+        environment = start(args)
+        args.machine = environment['machine']
+        rows, verdicts = question.measure(args)
+        show(question.title, rows)
+        path = write_csv(self.file_of(args.question), rows, environment, args.out_dir)
+        print(*verdicts, f'written: {path}', sep='\n')
+        return verdicts
+
+    def file_of(self, question: str) -> str:
+        """How the name of a question's CSV file begins."""
+        return '_'.join(filter(None, [Path(self.script).stem, question]))
+
+
+def add_common_options(parser: argparse.ArgumentParser, repeats: int | None, device: str) -> None:
+    """The options of every benchmark."""
+    parser.add_argument('--repeats', type=whole, default=repeats, help='measurements of each; the median counts')
+    parser.add_argument('--threads', type=whole, help='threads of torch; default: as many as processors')
+    parser.add_argument('--out-dir', type=Path, default=RESULTS, help='folder of the CSV file')
+    parser.add_argument('--machine', help='label in the name of the CSV file; default: processor and threads')
+    parser.add_argument('--quick', action='store_true', help='fewer repeats, smaller batches, fewer items')
+    if device:
+        parser.add_argument('--device', default=device, help=f'where to compute: cpu, cuda, cuda:1; default: {device}')
+
+
+def _add_options(parser: argparse.ArgumentParser, question: Question, quick: bool) -> None:
+    add_common_options(parser, question.repeats, question.device)
+    parser.add_argument('--apart', help=argparse.SUPPRESS)
+    for name, default in question.options.items():
+        flag, several = f'--{name.replace("_", "-")}', isinstance(default, list)
+        if isinstance(default, bool):
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default)
+            continue
+        example = default[0] if several else default
+        kind = Path if example is None else whole if isinstance(example, int) and example else type(example)
+        shown = f'default: {" ".join(map(str, default)) if several else default}'
+        accepted = dict(type=kind, nargs='+' if several else None, choices=question.choices.get(name))
+        parser.add_argument(flag, default=default, help=shown, **accepted)
+    if quick:
+        parser.set_defaults(**question.quick)
+
+
+def whole(text: str) -> int:
+    """An integer of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'must be at least 1; got {value}')
+    return value
+
 
 def interleave(
-    alternatives: Mapping[str, Callable[[], Callable[[], object]]],
+    alternatives: Mapping[str, Prepared],
     repeats: int,
     warmup: int = 1,
     progress: str = '',
@@ -104,26 +231,6 @@ def synchronise(device: torch.device | str) -> None:
         torch.cuda.synchronize(device)
 
 
-def parser(description: str | None, repeats: int, device: bool = False) -> argparse.ArgumentParser:
-    """Options of every benchmark; ``--device`` where it makes sense."""
-    result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    result.add_argument('--repeats', type=positive, default=repeats, help='measurements of each; the median counts')
-    result.add_argument('--threads', type=positive, help='threads of torch; default: as many as processors')
-    result.add_argument('--out-dir', type=Path, default=RESULTS, help='folder of the CSV file')
-    result.add_argument('--machine', help='label in the name of the CSV file; default: processor and threads')
-    if device:
-        result.add_argument('--device', default='cpu', help='where to compute: cpu, cuda, cuda:1; default: cpu')
-    return result
-
-
-def positive(text: str) -> int:
-    """An integer of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'must be at least 1; got {value}')
-    return value
-
-
 def start(args: argparse.Namespace) -> dict[str, Any]:
     """Set the threads and describe machine and versions: the columns that end every row of a CSV file."""
     torch.set_num_threads(args.threads or os.cpu_count() or 1)
@@ -147,7 +254,7 @@ def start(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_csv(name: str, rows: Sequence[Mapping[str, Any]], environment: Mapping[str, Any], folder: Path) -> Path:
-    """Write ``<name>_<machine>.csv`` atomically.
+    """Write ``<name>_<machine>.csv``, complete or not at all.
 
     Args:
         name: Name of the benchmark.
@@ -160,17 +267,13 @@ def write_csv(name: str, rows: Sequence[Mapping[str, Any]], environment: Mapping
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'{name}_{environment["machine"]}.csv'
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     described = {key: value for key, value in environment.items() if key != 'machine'}
-    try:
-        with temporary.open('w', newline='') as file:
-            columns = list(dict.fromkeys([*rows[0], *described]))
-            writer = csv.DictWriter(file, columns, lineterminator='\n')
-            writer.writeheader()
-            writer.writerows([{**described, **row} for row in rows])
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = io.StringIO(newline='')
+    writer = csv.DictWriter(text, list(dict.fromkeys([*rows[0], *described])), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows([{**described, **row} for row in rows])
+    with replaced_when_complete(path) as file:
+        file.write(text.getvalue().encode())
     return path
 
 
@@ -187,64 +290,78 @@ def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         print('  '.join(padded).rstrip())
 
 
-def show_verdicts(verdicts: Sequence[Verdict]) -> None:
-    """Print what was required, what was measured and whether it holds."""
-    for verdict in verdicts:
-        print(f'{"holds" if verdict.holds else "FAILS"}: {verdict.requirement}: {verdict.figure}')
+def peak_rise(run: Callable[[], object]) -> int:
+    """Bytes by which the resident memory of this process rises at its peak while something runs.
+
+    Linux allows the high-water mark to be reset, so that what came before does not hide the rise; elsewhere the rise of
+    ``ru_maxrss`` is taken. Meaningful in a fresh process only.
+    """
+    try:
+        Path('/proc/self/clear_refs').write_text('5')
+        before = _resident('VmRSS')
+        run()
+        return _resident('VmHWM') - before
+    except OSError:
+        unit = 1 if sys.platform == 'darwin' else 1024
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        run()
+        return unit * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
-def finish(
-    name: str,
-    title: str,
-    rows: Sequence[Mapping[str, Any]],
-    environment: Mapping[str, Any],
-    args: argparse.Namespace,
-    verdicts: Sequence[Verdict] = (),
-) -> list[Verdict]:
-    """End a benchmark: print its table and what was required, and write the CSV file.
+def rise_on(device: torch.device | str, run: Callable[[], object]) -> int:
+    """Bytes by which the peak of a device's memory rises while something runs: of the allocator on a GPU."""
+    device = torch.device(device)
+    if device.type != 'cuda':
+        return peak_rise(run)
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    run()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def measure_apart(args: argparse.Namespace, cases: Sequence[Sequence[Any]], hold: bool = False) -> Rows:
+    """Measure each case in a process of its own, forked from one that has computed nothing.
 
     Args:
-        name: Name of the benchmark.
-        title: Of the printed table.
-        rows: Rows of the same columns.
-        environment: Result of `start`.
-        args: Options, of which ``out_dir`` is the folder of the file.
-        verdicts: What was required of it.
-
-    Returns:
-        The verdicts.
+        args: Options of a question that says how a case is measured (``apart``).
+        cases: Arguments of the measurement, of types that JSON knows.
+        hold: Whether the allocator may hold freed memory, as it does by default, which is faster. Without it the peak
+            is that of live memory, not of the allocator's reserve.
     """
-    show(title, rows)
-    path = write_csv(name, rows, environment, args.out_dir)
-    show_verdicts(verdicts)
-    print(f'written: {path}')
-    return list(verdicts)
+    # A process that has asked the CUDA runtime for devices cannot fork others that use them; NVML may be asked.
+    settings = dict(PYTORCH_NVML_BASED_CUDA_CHECK='1')
+    if not hold:
+        settings |= dict(MALLOC_MMAP_THRESHOLD_='65536', MALLOC_TRIM_THRESHOLD_='0')
+    command = [*args.command, '--apart', json.dumps(cases)]
+    done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=False)
+    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{')]
+    if done.returncode or len(results) != len(cases):
+        raise RuntimeError(f'{command[1:-2]} measured {len(results)} of {len(cases)} cases apart:\n{done.stderr}')
+    return results
 
 
-def times(samples: Samples) -> dict[str, float]:
-    """The columns ``wall_ms`` and ``cpu_ms``."""
-    return dict(wall_ms=round(samples.wall_ms, 2), cpu_ms=round(samples.cpu_ms, 2))
+def _measure_here(measure: Callable[..., Mapping[str, Any]] | None, cases: Sequence[Sequence[Any]]) -> None:
+    """Print the figures of each case as a line of JSON, out of a forked process."""
+    if measure is None:
+        raise SystemExit('--apart: nothing of this question is measured apart')
+    for case in cases:
+        child = os.fork()
+        if child == 0:
+            try:
+                print(json.dumps(measure(*case)), flush=True)
+            except Exception:
+                traceback.print_exc()
+            os._exit(0)
+        os.waitpid(child, 0)
 
 
-def gains(rows: Sequence[Mapping[str, Any]], forms: int, figures: Sequence[str]) -> dict[str, list[float]]:
-    """By how many times the first form of each case is ahead of the best of the others.
-
-    Args:
-        rows: Rows of the forms of each case, the library's own first.
-        forms: How many forms each case has.
-        figures: Columns, of which less is better.
-    """
-    result: dict[str, list[float]] = {figure: [] for figure in figures}
-    for index in range(0, len(rows), forms):
-        own, *others = rows[index : index + forms]
-        for figure, values in result.items():
-            values.append(min(other[figure] for other in others) / max(own[figure], 1e-3))
-    return result
-
-
-def span(values: Sequence[float]) -> str:
-    """``1.2 to 3.4 times``."""
-    return f'{min(values):.1f} to {max(values):.1f} times'
+def _resident(key: str) -> int:
+    match = re.search(rf'{key}:\s+(\d+) kB', Path('/proc/self/status').read_text())
+    if match is None:
+        raise OSError(f'/proc/self/status has no {key}')
+    return 1024 * int(match[1])
 
 
 def _gpu(device: str) -> str:

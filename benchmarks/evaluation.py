@@ -1,34 +1,96 @@
-"""Images per second of prediction and scoring, with and without a dense CRF, and the memory of a large picture.
+"""Images per second of prediction, scoring and the dense CRF, and the memory of a large picture.
 
-    python benchmarks/evaluation.py
+    python benchmarks/evaluation.py scoring
+    python benchmarks/evaluation.py crf                                  # drawn scenes
+    python benchmarks/evaluation.py crf --images /my/photos --sizes 320x320 1024x2048
 
-The model is that of configs/omh_stego_vit-s8_coco.py with random weights: a probe, a linear probe and three levels, all
-of which are predicted and scored. One image at a time, already loaded: at 320 x 320, the protocol of the papers, and as
-a whole picture of 480 x 640. Scoring is the metric's ``process``; its ``evaluate``, once per data set, is given apart.
-Memory is that of predictions and scores from a code of 512 channels for a picture of 1024 x 2048, backbone left out.
+Weights are random; what they predict does not matter for the time.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
-from collections.abc import Callable, Sequence
+import importlib.util
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from common import Verdict, finish, interleave, parser, positive, start, times
+import torch.nn.functional as F
+from common import GIB, Benchmark, Prepared, Question, Rows, Verdict, interleave, measure_apart, peak_rise, whole
 from hosts import BACKBONES, build_model, host_config
-from memory import GIB, add_apart_option, measure_apart, measured_apart, peak_rise
+from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
 
+import omh_mmseg.datasets  # noqa: F401  registers the drawn scenes
 from omh_mmseg.evaluation import UnsupervisedIoUMetric
+from omh_mmseg.models.prediction.crf import DenseCRF
+from omh_mmseg.registry import DATASETS
 
 LIMIT = 0.10
-LARGE = (1024, 2048)
 LARGE_CHANNELS = 512
 MEMORY_LIMIT = 2 * GIB
 RESAMPLES = 1000
+SEGMENTATIONS = (1, 5)
+REQUIRED_AGREEMENT = 0.99
+
+
+def scoring(args: argparse.Namespace) -> tuple[Rows, list[Verdict]]:
+    """Prediction and scoring, one image at a time, already loaded.
+
+    The model is that of configs/omh_stego_vit-s8_coco.py with random weights: a probe, a linear probe and three levels,
+    all of which are predicted and scored: at 320 x 320, the protocol of the papers, and as a whole picture of 480 x
+    640. Scoring is the metric's ``process``; its ``evaluate``, once per data set, is given apart. Memory is that of
+    predictions and scores from a code of 512 channels for a picture of 1024 x 2048, backbone left out.
+    """
+    torch.manual_seed(0)
+    rows: Rows = []
+    verdicts = []
+    for size in map(size_of, args.sizes):
+        model = evaluated(args.backbone, size)
+        with torch.no_grad():
+            taken = interleave(alternatives(model, size), args.repeats, progress=f'{size[0]} x {size[1]}')
+            refined = evaluated(args.backbone, size, crf=True)
+            with_crf = {'prediction of both probes with CRF': predict(refined, size)}
+            taken |= interleave(with_crf, args.crf_repeats, warmup=0, progress=f'{size[0]} x {size[1]} with CRF')
+        reference = taken['prediction']
+        for name, measured in taken.items():
+            rows.append(
+                dict(
+                    height=size[0],
+                    width=size[1],
+                    what=name,
+                    **measured.times(),
+                    images_per_s=round(1e3 / measured.wall_ms, 3),
+                    percent_of_prediction=round(100 * measured.wall_ms / reference.wall_ms, 2),
+                )
+            )
+        share = taken['scoring'].wall_ms / reference.wall_ms
+        verdicts.append(
+            Verdict(
+                f'scoring adds under {100 * LIMIT:.0f} % to prediction with {args.backbone} at {size[0]} x {size[1]}',
+                f'{100 * share:.2f} % of the time',
+                share < LIMIT,
+            )
+        )
+    height, width = size_of(args.large)
+    needed = measure_apart(args, [(height, width, LARGE_CHANNELS)])[0]['bytes']
+    verdicts.append(
+        Verdict(
+            f'predictions and scores from a code of {LARGE_CHANNELS} channels at {height} x {width} need under '
+            f'{MEMORY_LIMIT / GIB:.0f} GiB',
+            f'{needed / GIB:.2f} GiB (the code at full size alone would be '
+            f'{4 * LARGE_CHANNELS * height * width / GIB:.2f} GiB)',
+            needed < MEMORY_LIMIT,
+        )
+    )
+    return rows, verdicts
 
 
 def evaluated(backbone: str, size: tuple[int, int], channels: int | None = None, crf: bool = False) -> nn.Module:
@@ -45,7 +107,7 @@ def build_sample(size: tuple[int, int], classes: int) -> SegDataSample:
     """Labels in blocks, as objects are, with a hundredth of the pixels ignored."""
     height, width = size
     blocks = torch.randint(0, classes, (1, 1, -(-height // 32), -(-width // 32))).float()
-    labels = nn.functional.interpolate(blocks, size=size).long()[0]
+    labels = F.interpolate(blocks, size=size).long()[0]
     labels[torch.rand(labels.shape) < 0.01] = 255
     sample = SegDataSample(metainfo=dict(img_path='picture.jpg', img_shape=size, ori_shape=size))
     sample.gt_sem_seg = PixelData(data=labels)
@@ -60,7 +122,7 @@ def build_metric(model: nn.Module, bootstrap: int = 0) -> UnsupervisedIoUMetric:
     return metric
 
 
-def alternatives(model: nn.Module, size: tuple[int, int]) -> dict[str, Callable[[], Callable[[], object]]]:
+def alternatives(model: nn.Module, size: tuple[int, int]) -> dict[str, Prepared]:
     """Prediction and the two parts of scoring."""
     prediction = predict(model, size)
     predicted = prediction()()[0].to_dict()
@@ -69,7 +131,7 @@ def alternatives(model: nn.Module, size: tuple[int, int]) -> dict[str, Callable[
     def score(metric: UnsupervisedIoUMetric) -> Callable[[], Callable[[], None]]:
         return lambda: lambda: metric.process(None, [predicted])
 
-    def evaluate(bootstrap: int) -> Callable[[], Callable[[], object]]:
+    def evaluate(bootstrap: int) -> Prepared:
         def fresh() -> Callable[[], object]:
             metric = build_metric(model, bootstrap)
             metric.process(None, [predicted])
@@ -77,7 +139,7 @@ def alternatives(model: nn.Module, size: tuple[int, int]) -> dict[str, Callable[
 
         return fresh
 
-    result: dict[str, Callable[[], Callable[[], object]]] = {'prediction': prediction}
+    result: dict[str, Prepared] = {'prediction': prediction}
     result |= {name: score(metric) for name, metric in metrics.items()}
     return result | {'evaluation, once': evaluate(0), f'evaluation, {RESAMPLES} resamples, once': evaluate(RESAMPLES)}
 
@@ -106,70 +168,122 @@ def measure_memory(height: int, width: int, channels: int) -> dict[str, int]:
     return dict(bytes=peak_rise(run))
 
 
-def main(argv: Sequence[str] | None = None) -> list[Verdict]:
-    """Measure, print the table, write the CSV file."""
-    options = parser(__doc__, repeats=5)
-    options.add_argument('--sizes', type=_size, nargs='+', default=[(320, 320), (480, 640)], metavar='HxW')
-    options.add_argument('--backbone', choices=BACKBONES, default='vit-s8', help='tiny: to try the script')
-    options.add_argument('--crf-repeats', type=positive, default=2, help='measurements of the CRF')
-    options.add_argument('--no-crf', action='store_true', help='leave the CRF out')
-    options.add_argument('--large', type=_size, default=LARGE, metavar='HxW', help='picture of the memory measurement')
-    add_apart_option(options)
-    args = options.parse_args(argv)
-    if measured_apart(args, measure_memory):
-        return []
-    environment = start(args)
-    torch.manual_seed(0)
-    rows: list[dict[str, Any]] = []
-    verdicts = []
-    for size in args.sizes:
-        model = evaluated(args.backbone, size)
-        with torch.no_grad():
-            taken = interleave(alternatives(model, size), args.repeats, progress=f'{size[0]} x {size[1]}')
-            if not args.no_crf:
-                refined = evaluated(args.backbone, size, crf=True)
-                with_crf = {'prediction of both probes with CRF': predict(refined, size)}
-                taken |= interleave(with_crf, args.crf_repeats, warmup=0, progress=f'{size[0]} x {size[1]} with CRF')
-        reference = taken['prediction']
-        for name, measured in taken.items():
-            rows.append(
-                dict(
-                    height=size[0],
-                    width=size[1],
-                    what=name,
-                    **times(measured),
-                    images_per_s=round(1e3 / measured.wall_ms, 3),
-                    percent_of_prediction=round(100 * measured.wall_ms / reference.wall_ms, 2),
+def crf(args: argparse.Namespace) -> tuple[Rows, list[Verdict]]:
+    """The dense CRF by both back ends, and how often they choose the same cluster.
+
+    Each picture is refined for one segmentation (the probe), and for five (with a linear probe and three levels of as
+    many clusters), which share the lattice of the torch back end. pydensecrf runs in as many processes as there are
+    threads, one picture each; the figures are those of a picture out of as many as there are threads.
+    """
+    threads = torch.get_num_threads()
+    backends = ['torch'] + (['pydensecrf'] if importlib.util.find_spec('pydensecrf') else [])
+    models = {name: DenseCRF(backend=name, workers=threads) for name in backends}
+    rows: Rows = []
+    agreements: list[float] = []
+    for size in map(size_of, args.sizes):
+        images = load_images(args.images, threads, size)
+        maps = [log_probabilities(image, args.clusters) for image in images]
+        if len(models) == 2:
+            results = [list(crf.refine((i, dict(p=m)) for i, m in zip(images, maps))) for crf in models.values()]
+            pairs = [(one['p'].argmax(0), other['p'].argmax(0)) for one, other in zip(*results)]
+            agreements += [float((one == other).float().mean()) for one, other in pairs]
+        changed = [float((models['torch'](i, m).argmax(0) != m.argmax(0)).float().mean()) for i, m in zip(images, maps)]
+        for count in SEGMENTATIONS:
+
+            def prepare(crf: DenseCRF, count: int = count, images: Any = images, maps: Any = maps) -> Callable:
+                jobs = [(image, {str(n): one for n in range(count)}) for image, one in zip(images, maps)]
+                return lambda: lambda: list(crf.refine(jobs))
+
+            label = f'{size[0]}x{size[1]}, {count} segmentations'
+            samples = interleave({name: prepare(crf) for name, crf in models.items()}, args.repeats, progress=label)
+            for name, sample in samples.items():
+                milliseconds = sample.wall_ms / len(images)
+                rows.append(
+                    dict(
+                        backend=name,
+                        height=size[0],
+                        width=size[1],
+                        clusters=args.clusters,
+                        segmentations=count,
+                        wall_ms=round(milliseconds, 1),
+                        images_per_second=round(1e3 / milliseconds, 3),
+                        changed_percent=round(100 * sum(changed) / len(changed), 2),
+                    )
                 )
-            )
-        share = taken['scoring'].wall_ms / reference.wall_ms
+    verdicts = []
+    if agreements:
         verdicts.append(
             Verdict(
-                f'scoring adds under {100 * LIMIT:.0f} % to prediction with {args.backbone} at {size[0]} x {size[1]}',
-                f'{100 * share:.2f} % of the time',
-                share < LIMIT,
+                'both back ends of the CRF choose the same cluster for at least 99 % of the pixels',
+                f'{100 * min(agreements):.3f} % at least, over {len(agreements)} pictures',
+                min(agreements) >= REQUIRED_AGREEMENT,
             )
         )
-    height, width = args.large
-    needed = measure_apart(__file__, [(height, width, LARGE_CHANNELS)])[0]['bytes']
-    verdicts.append(
-        Verdict(
-            f'predictions and scores from a code of {LARGE_CHANNELS} channels at {height} x {width} need under '
-            f'{MEMORY_LIMIT / GIB:.0f} GiB',
-            f'{needed / GIB:.2f} GiB (the code at full size alone would be '
-            f'{4 * LARGE_CHANNELS * height * width / GIB:.2f} GiB)',
-            needed < MEMORY_LIMIT,
-        )
-    )
-    title = f'prediction and scoring of one image, levels {model.omh_head.level_sizes}'
-    return finish('evaluation', title, rows, environment, args, verdicts)
+    return rows, verdicts
 
 
-def _size(text: str) -> tuple[int, int]:
-    """``320x320``, for argparse."""
+def load_images(folder: Path | None, count: int, size: tuple[int, int]) -> list[Tensor]:
+    """BGR uint8 (3, H, W), resized by nearest as in the protocols."""
+    with tempfile.TemporaryDirectory() as drawn:
+        if folder is None:
+            with DefaultScope.overwrite_default_scope('mmseg'):
+                counts = dict(train=1, val=count)
+                DATASETS.build(dict(type='DemoScenes', data_root=drawn, split='val', counts=counts, pipeline=[]))
+            folder = Path(drawn)
+        suffixes = ('.jpg', '.jpeg', '.png')
+        paths = sorted(path for path in folder.rglob('*') if path.suffix.lower() in suffixes)
+        paths = [path for path in paths if 'labels' not in path.parts]
+        if not paths:
+            raise SystemExit(f'evaluation.py: there are no images below {folder}')
+        images = []
+        for path in paths[:: max(1, len(paths) // count)][:count]:
+            with Image.open(path) as opened:
+                resized = opened.convert('RGB').resize(size[::-1], Image.Resampling.NEAREST)
+            images.append(torch.from_numpy(np.array(resized)).permute(2, 0, 1).flip(0).contiguous())
+    return images
+
+
+def log_probabilities(image: Tensor, clusters: int) -> Tensor:
+    """Soft ones as a cluster probe's: cosines of a code that sees blurred colours, at the temperature of 1/2."""
+    generator = torch.Generator().manual_seed(0)
+    blurred = F.avg_pool2d(image[None].float() / 255 - 0.5, 8)
+    code = F.conv2d(blurred, torch.randn(70, 3, 3, 3, generator=generator), padding=1).relu()
+    code = F.normalize(F.interpolate(code, size=image.shape[1:], mode='bilinear', align_corners=False), dim=1)
+    centres = F.normalize(torch.rand(clusters, 70, generator=generator), dim=1)
+    return torch.log_softmax(2 * F.conv2d(code, centres[:, :, None, None])[0], 0)
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """``320x640`` as (320, 640)."""
     height, _, width = text.partition('x')
-    return positive(height), positive(width or height)
+    try:
+        return whole(height), whole(width)
+    except (ValueError, argparse.ArgumentTypeError):
+        raise SystemExit(f'evaluation.py: a size is HEIGHTxWIDTH; got {text}') from None
 
+
+main = Benchmark(
+    __file__,
+    __doc__,
+    dict(
+        scoring=Question(
+            scoring,
+            'Prediction and scoring of one image',
+            repeats=5,
+            options=dict(sizes=['320x320', '480x640'], backbone='vit-s8', crf_repeats=2, large='1024x2048'),
+            quick=dict(repeats=2, sizes=['320x320']),
+            choices=dict(backbone=BACKBONES),
+            apart=measure_memory,
+        ),
+        crf=Question(
+            crf,
+            'Dense CRF, per picture',
+            repeats=3,
+            options=dict(sizes=['320x320', '480x640'], clusters=27, images=None),
+            quick=dict(repeats=1, sizes=['320x320']),
+        ),
+    ),
+)
 
 if __name__ == '__main__':
     main()

@@ -7,19 +7,30 @@ on as many images as a step has: the limit for a step that runs the backbone. St
 the COCO-Stuff configs with a bfloat16 backbone, on images of the device's memory (``device``) or of pinned memory of
 the host (``pinned``), as a loader hands them over. A pair of STEGO is two images. Some steps in a row are measured
 between two synchronisations, so that one that waits for the device within the step shows. Decoding is left out; see
-benchmarks/loader.py.
+benchmarks/reading.py.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from common import Verdict, finish, interleave, parser, positive, start
-from hosts import BACKBONES, HOSTS, build_batch, build_model, fill_pools, host_config, training_step
-from memory import MIB
+from common import MIB, Benchmark, Prepared, Question, Rows, Verdict, interleave
+from hosts import (
+    BACKBONES,
+    HOSTS,
+    WITH_OMH,
+    build_batch,
+    build_model,
+    fill_pools,
+    host_config,
+    on_off,
+    training_step,
+)
 from torch import Tensor, nn
 
 RATE_LIMIT = 0.8
@@ -28,65 +39,59 @@ SOURCES = ('device', 'pinned')
 VIEWS = dict(stego=2, hp=2, smooseg=1)
 
 
-def main(argv: Sequence[str] | None = None) -> list[Verdict]:
-    """Measure, print the table, write the CSV file."""
-    options = parser(__doc__, repeats=5, device=True)
-    options.set_defaults(device='cuda')
-    options.add_argument('--batch-size', type=positive, default=32)
-    options.add_argument('--image-size', type=positive, default=224)
-    options.add_argument('--steps', type=positive, default=10, help='steps in a row, one measurement')
-    options.add_argument('--hosts', choices=HOSTS, nargs='+', default=list(HOSTS))
-    options.add_argument('--backbone', choices=BACKBONES, default='vit-s8', help='tiny: to try the script')
-    args = options.parse_args(argv)
-    if torch.device(args.device).type == 'cuda' and not torch.cuda.is_available():
-        raise SystemExit(f'gpu_rate.py needs a GPU, and torch {torch.__version__} sees none.')
-    environment = start(args)
-    rows: list[dict[str, Any]] = []
+def gpu(args: argparse.Namespace) -> tuple[Rows, list[Verdict]]:
+    """The rates of each host and the limits of its step."""
+    rows = [row for host in args.hosts for row in rates(host, args)]
+    verdicts = []
     for host in args.hosts:
-        rows += measure(host, args)
-    title = f'Images per second at batch {args.batch_size}'
-    return finish('gpu_rate', title, rows, environment, args, judge(rows))
+        off, on = (
+            next(row for row in rows if (row['host'], row['step'], row['omh']) == (host, 'pinned', omh))
+            for omh in ('off', 'on')
+        )
+        reached, overhead = off['share_of_bare'], 1 - off['wall_ms'] / on['wall_ms']
+        limit = f'training with {host} runs at {100 * RATE_LIMIT:.0f} % or more of the bare bfloat16 forward'
+        verdicts.append(Verdict(limit, f'{100 * reached:.1f} %', reached >= RATE_LIMIT))
+        limit = f'OMH takes under {100 * OMH_LIMIT:.0f} % of a step of {host}'
+        verdicts.append(Verdict(limit, f'{100 * overhead:.1f} %', overhead < OMH_LIMIT))
+    return rows, verdicts
 
 
-def measure(host: str, args: Any) -> list[dict[str, Any]]:
+def rates(host: str, args: argparse.Namespace) -> Rows:
     """Rows of one host: the bare forward, and the steps in turn."""
     torch.manual_seed(0)
     count = VIEWS[host] * args.batch_size
-    alternatives: dict[str, Callable[[], object]] = {}
+    runs: dict[str, Callable[[], object]] = {}
     peaks: dict[str, float | str] = {}
     for omh in (False, True):
         config = host_config(host, omh, args.backbone, args.image_size, precision='bfloat16')
         model = build_model(config, args.device)
         if host == 'hp':
             fill_pools(model, args.image_size)
-        if not alternatives:
-            alternatives['bare forward'] = bare_forward(model, count, args)
+        if not runs:
+            runs['bare forward'] = bare_forward(model, count, args)
         step = training_step(model, config)
         for source in SOURCES:
             data = build_batch(host, args.batch_size, args.image_size, model.num_classes, args.device)
-            if source == 'pinned':
-                data = pinned(data)
-            name = f'{source}{", OMH" if omh else ""}'
-            alternatives[name] = lambda step=step, data=data: step(data)
-            peaks[name] = peak_mib(alternatives[name], args.device)
+            name = source + omh * WITH_OMH
+            runs[name] = partial(step, pinned(data) if source == 'pinned' else data)
+            peaks[name] = step_peak(runs[name], args.device)
 
-    def in_a_row(run: Callable[[], object]) -> Callable[[], Callable[[], None]]:
-        def several() -> None:
+    def in_a_row(run: Callable[[], object]) -> Prepared:
+        def steps() -> None:
             for _ in range(args.steps):
                 run()
 
-        return lambda: several
+        return lambda: steps
 
-    named = {name: in_a_row(run) for name, run in alternatives.items()}
-    taken = interleave(named, args.repeats, warmup=2, progress=host, device=args.device)
+    prepared = {name: in_a_row(run) for name, run in runs.items()}
+    taken = interleave(prepared, args.repeats, warmup=2, progress=host, device=args.device)
     bare = taken['bare forward'].wall_ms
     return [
         dict(
             host=host,
             batch=args.batch_size,
             images=count,
-            step=name.removesuffix(', OMH'),
-            omh='on' if name.endswith(', OMH') else 'off',
+            **on_off(name),
             wall_ms=round(sample.wall_ms / args.steps, 3),
             images_per_s=round(1e3 * count * args.steps / sample.wall_ms, 1),
             share_of_bare=round(bare / sample.wall_ms, 4),
@@ -96,33 +101,25 @@ def measure(host: str, args: Any) -> list[dict[str, Any]]:
     ]
 
 
-def bare_forward(model: nn.Module, count: int, args: Any) -> Callable[[], object]:
+def bare_forward(model: nn.Module, count: int, args: argparse.Namespace) -> Callable[[], object]:
     """The wrapped backbone alone in bfloat16."""
     network = copy.deepcopy(model.backbone.backbone).to(torch.bfloat16)
     images = torch.randn(count, 3, args.image_size, args.image_size, device=args.device, dtype=torch.bfloat16)
-
-    @torch.inference_mode()
-    def run() -> object:
-        return network(images)
-
-    return run
+    return torch.inference_mode()(lambda: network(images))
 
 
 def pinned(data: dict[str, Any]) -> dict[str, Any]:
     """A batch whose images and labels lie in pinned memory of the host, where there is a GPU."""
 
-    def move(value: Tensor) -> Tensor:
-        value = value.cpu()
-        return value.pin_memory() if torch.cuda.is_available() else value
+    def move(images: Sequence[Tensor]) -> list[Tensor]:
+        return [image.cpu().pin_memory() if torch.cuda.is_available() else image.cpu() for image in images]
 
     inputs = data['inputs']
-    views = inputs if isinstance(inputs, dict) else dict(only=inputs)
-    moved = {name: [move(image) for image in view] for name, view in views.items()}
-    samples = [sample.cpu() for sample in data['data_samples']]
-    return dict(inputs=moved if isinstance(inputs, dict) else moved['only'], data_samples=samples)
+    moved = {name: move(view) for name, view in inputs.items()} if isinstance(inputs, dict) else move(inputs)
+    return dict(inputs=moved, data_samples=[sample.cpu() for sample in data['data_samples']])
 
 
-def peak_mib(run: Callable[[], object], device: str) -> float | str:
+def step_peak(run: Callable[[], object], device: str) -> float | str:
     """Peak of the device's allocated memory in a step, weights included; empty on a processor."""
     if torch.device(device).type != 'cuda':
         return ''
@@ -134,27 +131,21 @@ def peak_mib(run: Callable[[], object], device: str) -> float | str:
     return round(torch.cuda.max_memory_allocated(device) / MIB, 1)
 
 
-def judge(rows: Sequence[dict[str, Any]]) -> list[Verdict]:
-    """The limits of STEGO's step."""
-    verdicts = []
-    for host in dict.fromkeys(row['host'] for row in rows):
-        found = {(row['step'], row['omh']): row for row in rows if row['host'] == host}
-        share = found['pinned', 'off']['share_of_bare']
-        overhead = 1 - found['pinned', 'off']['wall_ms'] / found['pinned', 'on']['wall_ms']
-        verdicts += [
-            Verdict(
-                f'training with {host} runs at {100 * RATE_LIMIT:.0f} % or more of the bare bfloat16 forward',
-                f'{100 * share:.1f} %',
-                share >= RATE_LIMIT,
-            ),
-            Verdict(
-                f'OMH takes under {100 * OMH_LIMIT:.0f} % of a step of {host}',
-                f'{100 * overhead:.1f} %',
-                overhead < OMH_LIMIT,
-            ),
-        ]
-    return verdicts
-
+main = Benchmark(
+    __file__,
+    __doc__,
+    {
+        '': Question(
+            gpu,
+            'Images per second on a GPU',
+            repeats=5,
+            options=dict(batch_size=32, image_size=224, steps=10, hosts=list(HOSTS), backbone='vit-s8'),
+            quick=dict(repeats=2),
+            choices=dict(hosts=HOSTS, backbone=BACKBONES),
+            device='cuda',
+        )
+    },
+)  # fmt: skip
 
 if __name__ == '__main__':
     main()

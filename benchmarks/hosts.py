@@ -13,7 +13,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
-from torch import nn
+from torch import Tensor, nn
 
 import omh_mmseg.models  # noqa: F401  registers the parts
 from omh_mmseg.registry import MODELS
@@ -22,6 +22,7 @@ HOSTS = ('stego', 'hp', 'smooseg')
 BACKBONES = ('vit-s8', 'tiny')
 TINY = dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48)
 LAMBDA_STEPS = 10
+WITH_OMH = ', OMH'
 
 
 def host_config(
@@ -57,7 +58,7 @@ def host_config(
     if host == 'hp':
         model.warmup, model.total_iterations = 0, LAMBDA_STEPS
     if omh:
-        model.omh_head.start_iteration = 0
+        model.omh_head.reach = dict(begin=0)
         if levels is not None:
             model.omh_head.num_levels = levels
     return config
@@ -75,7 +76,7 @@ def build_batch(
     """Random images and labels, as a data loader hands them over."""
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
 
-    def images() -> list[torch.Tensor]:
+    def images() -> list[Tensor]:
         return list(torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8, device=device))
 
     samples = []
@@ -91,6 +92,16 @@ def training_step(model: nn.Module, config: Config) -> Callable[[Mapping[str, An
     with DefaultScope.overwrite_default_scope('mmseg'):
         wrapper = build_optim_wrapper(model, config.optim_wrapper)
     return lambda data: model.train_step(data, wrapper)
+
+
+def total(losses: dict[str, Tensor]) -> Tensor:
+    """Sum of what is named a loss, as mmengine adds it up."""
+    return torch.stack([value for name, value in losses.items() if 'loss' in name]).sum()
+
+
+def on_off(name: str) -> dict[str, str]:
+    """The columns ``step`` and ``omh`` of an alternative."""
+    return dict(step=name.removesuffix(WITH_OMH), omh='on' if name.endswith(WITH_OMH) else 'off')
 
 
 @torch.no_grad()

@@ -11,19 +11,19 @@ block of them that is read does. The neighbours found are written to a file, too
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import Verdict, finish, parser, positive, start
-from memory import GIB, MIB, add_apart_option, measure_apart, measured_apart, peak_rise
+from common import GIB, MIB, Benchmark, Question, Rows, Verdict, measure_apart, peak_rise
 
 from omh_mmseg.datasets.neighbours.search import TILE_COLUMNS, neighbour_blocks
 from omh_mmseg.datasets.neighbours.store import RowFile
@@ -95,25 +95,8 @@ def measure(path: str, case: dict[str, Any]) -> dict[str, Any]:
     return dict(seconds=seconds, rss=rise, similarity=similarity.tolist())
 
 
-def main(argv: Sequence[str] | None = None) -> list[Verdict]:
-    """Measure, print the table, write the CSV file."""
-    options = parser(__doc__, repeats=3)
-    options.add_argument('--items', type=positive, default=500_000)
-    options.add_argument('--channels', type=positive, default=384)
-    options.add_argument('--neighbours', type=positive, default=30, help='columns of the index')
-    options.add_argument('--chunk-sizes', type=positive, nargs='+', default=[1024])
-    options.add_argument(
-        '--others',
-        choices=[form for form in FORMS if form != 'matmul'],
-        nargs='*',
-        default=['topk'],
-        help='searches to compare with',
-    )
-    add_apart_option(options)
-    args = options.parse_args(argv)
-    if measured_apart(args, measure):
-        return []
-    environment = start(args)
+def neighbour_search(args: argparse.Namespace) -> tuple[Rows, list[Verdict]]:
+    """All searches, each in a process of its own."""
     cases = [
         dict(
             items=args.items,
@@ -122,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
             search=search,
             chunk_size=chunk_size,
             blocks=min(args.repeats, -(-args.items // chunk_size)),
-            threads=environment['threads'],
+            threads=torch.get_num_threads(),
         )
         for chunk_size in args.chunk_sizes
         for search in ('matmul', *args.others)
@@ -131,14 +114,13 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
         path = Path(folder) / 'features.f32'
         print(f'writing {args.items} x {args.channels} features, then searching', file=sys.stderr)
         write_features(path, args.items, args.channels)
-        results = measure_apart(__file__, [(str(path), case) for case in cases], hold=True)
+        results = measure_apart(args, [(str(path), case) for case in cases], hold=True)
     rows = [describe(case, result) for case, result in zip(cases, results)]
     # Not by number: of two neighbours that are equally similar up to rounding, one search may name the other first.
     compared = min(COMPARED_ROWS, *args.chunk_sizes, args.items)
     similarity = [np.asarray(result['similarity'])[:compared] for result in results]
-    verdicts = judge(rows, all(np.allclose(other, similarity[0], rtol=0, atol=ROUNDING) for other in similarity))
-    title = 'Neighbour search; times of all rows are extrapolated'
-    return finish('neighbour_search', title, rows, environment, args, verdicts)
+    agree = all(np.allclose(other, similarity[0], rtol=0, atol=ROUNDING) for other in similarity)
+    return rows, judge(rows, agree)
 
 
 def describe(case: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
@@ -153,7 +135,7 @@ def describe(case: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def judge(rows: Sequence[dict[str, Any]], agree: bool) -> list[Verdict]:
+def judge(rows: Rows, agree: bool) -> list[Verdict]:
     """The requirement on memory, and that all searches find the same."""
     highest = max(row['rss_mib'] for row in rows if row['search'] == 'matmul')
     verdicts = [
@@ -167,6 +149,22 @@ def judge(rows: Sequence[dict[str, Any]], agree: bool) -> list[Verdict]:
         verdicts.append(Verdict('all searches find neighbours of the same similarity', f'{len(rows)} searches', agree))
     return verdicts
 
+
+main = Benchmark(
+    __file__,
+    __doc__,
+    {
+        '': Question(
+            neighbour_search,
+            'Neighbour search; times of all rows are extrapolated',
+            repeats=3,
+            options=dict(items=500_000, channels=384, neighbours=30, chunk_sizes=[1024], others=['topk']),
+            quick=dict(repeats=2, items=100_000),
+            choices=dict(others=[form for form in FORMS if form != 'matmul']),
+            apart=measure,
+        )
+    },
+)
 
 if __name__ == '__main__':
     main()

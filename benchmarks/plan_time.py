@@ -10,13 +10,13 @@ gradient ``solver``, the backward pass through the iterations is part of the tim
 
 from __future__ import annotations
 
+import argparse
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import ot
 import torch
-from common import ADAM_STEP, CODE_CHANNELS, LEVEL_SIZES, Verdict, finish, interleave, parser, positive, start, times
+from common import ADAM_STEP, CODE_CHANNELS, LEVEL_SIZES, Benchmark, Question, Rows, Verdict, interleave
 from torch import Tensor
 
 from omh_mmseg.transport import cosine_cost, hierarchy_plans
@@ -132,17 +132,9 @@ SOLVERS = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> list[Verdict]:
-    """Measure, print the table, write the CSV file."""
-    options = parser(__doc__, repeats=7)
-    options.add_argument('--lambdas', type=float, nargs='+', default=[0.1, 0.05, 0.01])
-    options.add_argument('--levels', type=positive, nargs='+', default=list(LEVEL_SIZES), help='K_1 .. K_N')
-    options.add_argument('--dtypes', choices=DTYPES, nargs='+', default=list(DTYPES))
-    options.add_argument('--gradients', choices=('detach', 'solver'), nargs='+', default=['detach', 'solver'])
-    options.add_argument('--centres', choices=CENTRES, nargs='+', default=list(CENTRES))
-    args = options.parse_args(argv)
-    environment = start(args)
-    rows: list[dict[str, Any]] = []
+def plan_time(args: argparse.Namespace) -> tuple[Rows, list[Verdict]]:
+    """All settings, the solvers of each in turn."""
+    rows: Rows = []
     for kind, weight, dtype, gradient in itertools.product(args.centres, args.lambdas, args.dtypes, args.gradients):
         cases = {name: Case(name, kind, weight, dtype, gradient, args.levels) for name in SOLVERS}
         label = f'{kind} centres, lambda {weight:g}, {dtype}, gradient {gradient}'
@@ -155,20 +147,16 @@ def main(argv: Sequence[str] | None = None) -> list[Verdict]:
                     dtype=dtype,
                     gradient=gradient,
                     solver=name,
-                    **times(samples[name]),
+                    **samples[name].times(),
                     iterations=' '.join(map(str, case.iterations)),
                     violation=float(f'{case.violation:.2g}'),
                     finite_gradient=case.finite_gradient,
                 )
             )
-    return finish('plan_time', f'Plans of the levels {args.levels}', rows, environment, args, judge(rows))
-
-
-def judge(rows: Sequence[dict[str, Any]]) -> list[Verdict]:
-    """All pairs in one call, warm, beside POT called pair by pair, over all settings together."""
+    # All pairs in one call, warm, beside POT called pair by pair, over all settings together.
     total = {name: sum(row['cpu_ms'] for row in rows if row['solver'] == name) for name in SOLVERS}
     warm, plain = total['hierarchy_plans warm'], total['ot.sinkhorn sinkhorn_log']
-    return [
+    return rows, [
         Verdict(
             "the plans of all pairs, warm-started, take no longer than POT's log-domain solver called plainly",
             f'{warm / plain:.2f} of its processor time, {total["hierarchy_plans cold"] / plain:.2f} from a cold start, '
@@ -177,6 +165,24 @@ def judge(rows: Sequence[dict[str, Any]]) -> list[Verdict]:
         )
     ]
 
+
+main = Benchmark(
+    __file__,
+    __doc__,
+    {
+        '': Question(
+            plan_time,
+            'Plans of all level pairs',
+            repeats=7,
+            options=dict(
+                lambdas=[0.1, 0.05, 0.01], levels=list(LEVEL_SIZES), dtypes=list(DTYPES),
+                gradients=['detach', 'solver'], centres=list(CENTRES),
+            ),
+            quick=dict(repeats=2, gradients=['detach'], dtypes=['float64']),
+            choices=dict(dtypes=list(DTYPES), gradients=['detach', 'solver'], centres=CENTRES),
+        )
+    },
+)  # fmt: skip
 
 if __name__ == '__main__':
     main()

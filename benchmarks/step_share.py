@@ -3,49 +3,84 @@
     python benchmarks/step_share.py
 
 The model is that of configs/omh_stego_vit-s8_coco.py with random weights: 224 px, 28 x 28 positions, D = 70, levels 27,
-54 and 108, past ``start_iteration``, so that the matching loss is on. A step is forward, backward and Adam, without
-data loading. OMH's part is forward and backward of ``OMHHead.loss`` on the code of such a batch, measured alone: the
-difference of two steps of many seconds would drown in their noise, and is given beside it.
+54 and 108, past the step from which OMH reaches the features, so that the matching loss is on. A step is forward,
+backward and Adam, without data loading. OMH's part is forward and backward of ``OMHHead.loss`` on the code of such a
+batch, measured alone: the difference of two steps of many seconds would drown in their noise, and is given beside it.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import ADAM_STEP, CODE_CHANNELS, Verdict, finish, interleave, parser, positive, start, times
-from hosts import BACKBONES, build_batch, build_model, host_config
+import torch.nn.functional as F
+from common import ADAM_STEP, CODE_CHANNELS, Benchmark, Prepared, Question, Rows, Samples, Verdict, interleave
+from hosts import BACKBONES, build_batch, build_model, host_config, total
 from torch import Tensor, nn
 
 from omh_mmseg.models.omh.gradient_shares import GradientShares
-from omh_mmseg.models.omh.hierarchy_figures import hierarchy_figures
 from omh_mmseg.registry import MODELS
+from omh_mmseg.transport import cluster_usage, diagnose_plan
 
 LIMIT = 0.10
 # The default and what costs most: every loss on, both directions, gradients through the solver, a small lambda.
 VARIANTS: dict[str, dict[str, Any]] = {
     'default': dict(),
-    'lambda 0.01': dict(entropy_weight=0.01),
-    'all losses': dict(cluster_weight=0.03),
-    'both directions': dict(direction='both'),
-    'solver gradient': dict(plan_gradient='solver'),
-    'all of these': dict(entropy_weight=0.01, cluster_weight=0.03, direction='both', plan_gradient='solver'),
+    'lambda 0.01': dict(plan=dict(entropy_weight=0.01)),
+    'all losses': dict(cluster=dict(loss_weight=0.03)),
+    'both directions': dict(match=dict(direction='both')),
+    'solver gradient': dict(plan=dict(gradient='solver')),
+    'all of these': dict(
+        plan=dict(entropy_weight=0.01, gradient='solver'),
+        cluster=dict(loss_weight=0.03),
+        match=dict(direction='both'),
+    ),
 }
 
 
-def total(losses: dict[str, Tensor]) -> Tensor:
-    """Sum of what is named a loss, as mmengine adds it up."""
-    return torch.stack([value for name, value in losses.items() if 'loss' in name]).sum()
+def share(args: argparse.Namespace) -> tuple[Rows, list[Verdict]]:
+    """OMH alone, whole and in parts, and whole steps."""
+    torch.manual_seed(0)
+    device = args.device
+    config = host_config('stego', omh=True, backbone=args.backbone, image_size=args.image_size)
+    # The norms logged every 50th step are watched, not needed: they are no part of the step here.
+    config.model.gradient_log_interval = 0
+    model = build_model(config, device)
+    rows: Rows = []
+    verdicts = []
+    for batch in args.batch_sizes:
+        inputs = build_batch('stego', batch, args.image_size, model.num_classes, device)
+        inputs = model.data_preprocessor(inputs, training=True)
+        with torch.no_grad():
+            code = model.encode(inputs['inputs']['anchor'])
+        names = dict.fromkeys(['default', *args.variants])
+        heads = {name: head_of(model, config.model.omh_head, VARIANTS[name]).to(device) for name in names}
+        alone = {f'OMH, {name}': whole(head, code) for name, head in heads.items()}
+        alone |= parts(copy.deepcopy(heads['default']), code)
+        taken = interleave(alone, args.part_repeats, progress=f'OMH alone, batch {batch}', device=device)
+        label = f'whole steps, batch {batch}'
+        taken |= interleave(whole_steps(model, inputs), args.repeats, warmup=0, progress=label, device=device)
+        own, without, step = (taken[name] for name in ('OMH, default', 'step without OMH', 'step with OMH'))
 
+        def percent(sample: Samples, step: Samples = step) -> dict[str, float]:
+            wall, cpu = sample.wall_ms / step.wall_ms, sample.cpu_ms / step.cpu_ms
+            return dict(wall_percent=round(100 * wall, 2), cpu_percent=round(100 * cpu, 2))
 
-def move(head: nn.Module) -> None:
-    """One step of Adam's size on the centres, so that no warm start meets the problem it came from."""
-    with torch.no_grad():
-        for centres in head.centres:
-            centres.add_(ADAM_STEP * torch.randn_like(centres).sign())
-            centres.grad = None
+        rows += [dict(batch=batch, what=name, **one.times(), **percent(one)) for name, one in taken.items()]
+        wall, cpu = percent(own).values()
+        verdicts.append(
+            Verdict(
+                f'OMH takes under {100 * LIMIT:.0f} % of a STEGO step with {args.backbone}, batch {batch}',
+                f'{wall:.2f} % of the time, {cpu:.2f} % of the processor time (difference of whole steps: '
+                f'{100 * (1 - without.cpu_ms / step.cpu_ms):.2f} % of the processor time)',
+                max(wall, cpu) < 100 * LIMIT,
+            )
+        )
+    return rows, verdicts
 
 
 def head_of(model: nn.Module, config: dict[str, Any], variant: dict[str, Any]) -> nn.Module:
@@ -54,8 +89,8 @@ def head_of(model: nn.Module, config: dict[str, Any], variant: dict[str, Any]) -
     return MODELS.build({**config, **variant, **sizes}).train()
 
 
-def steps(model: nn.Module, batch: dict[str, Any]) -> dict[str, Any]:
-    """The step without and with OMH on a normalised batch."""
+def whole_steps(model: nn.Module, batch: dict[str, Any]) -> dict[str, Prepared]:
+    """The step without and with OMH on a normalised batch: forward, backward and Adam."""
     optimizer = torch.optim.Adam([item for item in model.parameters() if item.requires_grad], lr=5e-4)
     head = model.omh_head
 
@@ -68,23 +103,36 @@ def steps(model: nn.Module, batch: dict[str, Any]) -> dict[str, Any]:
     return {'step without OMH': lambda: lambda: step(None), 'step with OMH': lambda: lambda: step(head)}
 
 
-def whole(head: nn.Module, code: Tensor) -> Callable[[], Callable[[], None]]:
+def move(head: nn.Module) -> None:
+    """One step of Adam's size on the centres, so that no warm start meets the problem it came from."""
+    with torch.no_grad():
+        for centres in head.centres:
+            centres.add_(ADAM_STEP * torch.randn_like(centres).sign())
+            centres.grad = None
+
+
+def whole(head: nn.Module, code: Tensor) -> Prepared:
     """Forward and backward of ``OMHHead.loss``."""
+    steps = itertools.count()
 
     def fresh() -> Callable[[], None]:
         move(head)
         leaf = code.clone().requires_grad_()
-        return lambda: total(head.loss(leaf, GradientShares(leaf))).backward()
+        return lambda: total(head.loss(leaf, next(steps), GradientShares(leaf))).backward()
 
     return fresh
 
 
-def parts(head: nn.Module, code: Tensor) -> dict[str, Callable[[], Callable[[], object]]]:
+def parts(head: nn.Module, code: Tensor) -> dict[str, Prepared]:
     """Parts of OMH, each measured by itself on inputs of its own."""
+
+    def unit_centres(dtype: torch.dtype) -> Tensor:
+        return F.normalize(torch.cat(list(head.centres)).to(dtype), dim=1)
+
     with torch.no_grad():
         positions = head._directions(code)
-        flat = head._similarities(positions, head._centre_directions(positions.dtype))
-        plans = head.plans(flat)
+        flat = head._similarities(positions, unit_centres(positions.dtype))
+        plans = head.plans()
 
     def similarities() -> Callable[[], None]:
         leaf = code.clone().requires_grad_()
@@ -92,7 +140,7 @@ def parts(head: nn.Module, code: Tensor) -> dict[str, Callable[[], Callable[[], 
 
         def run() -> None:
             positions = head._directions(leaf)
-            centres = head._centre_directions(positions.dtype)
+            centres = unit_centres(positions.dtype)
             torch.autograd.backward(head._similarities(positions.detach(), centres), gradients)
             torch.autograd.backward(head._similarities(positions, centres.detach()), gradients)
 
@@ -100,80 +148,53 @@ def parts(head: nn.Module, code: Tensor) -> dict[str, Callable[[], Callable[[], 
 
     def solve() -> Callable[[], object]:
         move(head)
-        return head.plans
+        centres = list(head.centres)
+        return lambda: head.plan._on_device(head.plan._solve(centres), centres[0])
 
-    def matching() -> Callable[[], None]:
-        leaves = [item.clone().requires_grad_() for item in flat]
-        return lambda: torch.stack(head._match(leaves, plans)).sum().backward()
+    def on_leaves(losses: Callable[[list[Tensor]], list[Tensor]]) -> Prepared:
+        def fresh() -> Callable[[], None]:
+            leaves = [item.clone().requires_grad_() for item in flat]
+            return lambda: torch.stack(losses(leaves)).sum().backward()
 
-    def centre_losses() -> Callable[[], None]:
-        leaves = [item.clone().requires_grad_() for item in flat]
-        return lambda: torch.stack([head.cluster_loss(leaf) for leaf in leaves]).sum().backward()
+        return fresh
+
+    def matching(leaves: list[Tensor]) -> list[Tensor]:
+        levels = head._activations(leaves)
+        return [head.match(coarse, fine, plan.plan) for coarse, fine, plan in zip(levels, levels[1:], plans)]
+
+    @torch.no_grad()
+    def diagnostics() -> None:
+        for similarity in flat:
+            cluster_usage(similarity.argmax(1), similarity.shape[1])
+        for plan in plans:
+            diagnose_plan(plan)
 
     return {
         'part: similarities': similarities,
         'part: plans': solve,
-        'part: matching': matching,
-        'part: centre losses': centre_losses,
-        'part: diagnostics': lambda: lambda: hierarchy_figures(flat, plans),
+        'part: matching': on_leaves(matching),
+        'part: centre losses': on_leaves(lambda leaves: [head.rule.cluster_loss(leaf) for leaf in leaves]),
+        'part: diagnostics': lambda: diagnostics,
     }
 
 
-def main(argv: Sequence[str] | None = None) -> list[Verdict]:
-    """Measure, print the table, write the CSV file."""
-    options = parser(__doc__, repeats=3, device=True)
-    options.add_argument('--batch-sizes', type=positive, nargs='+', default=[16, 32])
-    options.add_argument('--image-size', type=positive, default=224)
-    options.add_argument('--backbone', choices=BACKBONES, default='vit-s8', help='tiny: to try the script')
-    options.add_argument('--part-repeats', type=positive, default=10, help="measurements of OMH's own parts")
-    options.add_argument('--variants', choices=VARIANTS, nargs='+', default=list(VARIANTS))
-    args = options.parse_args(argv)
-    environment = start(args)
-    torch.manual_seed(0)
-    device = args.device
-    config = host_config('stego', omh=True, backbone=args.backbone, image_size=args.image_size)
-    # The norms logged every 50th step are watched, not needed: they are no part of the step here.
-    config.model.gradient_log_interval = 0
-    model = build_model(config, device)
-    rows: list[dict[str, Any]] = []
-    verdicts = []
-    for batch in args.batch_sizes:
-        inputs = build_batch('stego', batch, args.image_size, model.num_classes, device)
-        inputs = model.data_preprocessor(inputs, training=True)
-        with torch.no_grad():
-            code = model.encode(inputs['inputs']['anchor'])
-        names = dict.fromkeys(['default', *args.variants])
-        variants = {name: head_of(model, config.model.omh_head, VARIANTS[name]).to(device) for name in names}
-        own: dict[str, Any] = {f'OMH, {name}': whole(head, code) for name, head in variants.items()}
-        own.update(parts(copy.deepcopy(variants['default']), code))
-        taken = interleave(own, args.part_repeats, progress=f'OMH alone, batch {batch}', device=device)
-        label = f'whole steps, batch {batch}'
-        taken.update(interleave(steps(model, inputs), args.repeats, warmup=0, progress=label, device=device))
-        reference = taken['step with OMH']
-        for name, measured in taken.items():
-            rows.append(
-                dict(
-                    batch=batch,
-                    what=name,
-                    **times(measured),
-                    wall_percent=round(100 * measured.wall_ms / reference.wall_ms, 2),
-                    cpu_percent=round(100 * measured.cpu_ms / reference.cpu_ms, 2),
-                )
-            )
-        own_part, without = taken['OMH, default'], taken['step without OMH']
-        shares = own_part.wall_ms / reference.wall_ms, own_part.cpu_ms / reference.cpu_ms
-        difference = 1 - without.cpu_ms / reference.cpu_ms
-        verdicts.append(
-            Verdict(
-                f'OMH takes under {100 * LIMIT:.0f} % of a STEGO step with {args.backbone}, batch {batch}',
-                f'{100 * shares[0]:.2f} % of the time, {100 * shares[1]:.2f} % of the processor time '
-                f'(difference of whole steps: {100 * difference:.2f} % of the processor time)',
-                max(shares) < LIMIT,
-            )
+main = Benchmark(
+    __file__,
+    __doc__,
+    {
+        '': Question(
+            share,
+            "OMH's share of a STEGO step",
+            repeats=3,
+            options=dict(
+                batch_sizes=[16, 32], image_size=224, backbone='vit-s8', part_repeats=10, variants=list(VARIANTS),
+            ),
+            quick=dict(repeats=1, part_repeats=3, batch_sizes=[16], variants=['default']),
+            choices=dict(backbone=BACKBONES, variants=list(VARIANTS)),
+            device='cpu',
         )
-    title = f"OMH's share of a STEGO step, levels {model.omh_head.level_sizes}"
-    return finish('step_share', title, rows, environment, args, verdicts)
-
+    },
+)  # fmt: skip
 
 if __name__ == '__main__':
     main()

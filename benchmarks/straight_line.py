@@ -1,8 +1,9 @@
 """STEGO's training step written down straight, in plain torch, the way the hosts' own code goes about it.
 
-Written from METHODS.md 1 to 3A; for comparison with the library's step, which must do the same work. Image and
-neighbour go through the backbone one after the other, in float32; attention is ``softmax(q k^T) v`` with its map in
-memory, in every block; every correspondence is a 5-D tensor made by ``einsum``; three optimisers.
+Written from docs/methods/features.md 1 and docs/methods/stego.md 3A; for comparison with the library's step, which must
+do the same work. Image and neighbour go through the backbone one after the other, in float32; attention is
+``softmax(q k^T) v`` with its map in memory, in every block; every correspondence is a 5-D tensor made by ``einsum``;
+three optimisers.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """DINO's transformer at its native size; ``state`` is that of ``mmpretrain.VisionTransformer``, METHODS.md 1."""
+    """DINO's transformer (docs/methods/features.md 1) with the state of a ``mmpretrain.VisionTransformer``."""
 
     def __init__(self, state: Mapping[str, Tensor], heads: int) -> None:
         super().__init__()
@@ -85,7 +86,7 @@ class VisionTransformer(nn.Module):
 
 
 def sample(maps: Tensor, coordinates: Tensor) -> Tensor:
-    """METHODS.md 3A.2: (B, C, H, W) at (B, S, S, 2) -> (B, C, S, S)."""
+    """docs/methods/stego.md 3A.2: (B, C, H, W) at (B, S, S, 2) -> (B, C, S, S)."""
     grid = coordinates.permute(0, 2, 1, 3)
     return F.grid_sample(maps, grid, mode='bilinear', padding_mode='border', align_corners=True)
 
@@ -97,18 +98,18 @@ def correlation(first: Tensor, second: Tensor) -> Tensor:
 
 
 def other_images(batch: int, device: torch.device) -> Tensor:
-    """METHODS.md 3A.4: for each image another one of the batch."""
+    """docs/methods/stego.md 3A.4: for each image another one of the batch."""
     draw = torch.randperm(batch, device=device)
     draw[draw == torch.arange(batch, device=device)] += 1
     return draw % batch
 
 
 class StraightStep(nn.Module):
-    """The step of METHODS.md 3A with the weights of a model of this library.
+    """The step of docs/methods/stego.md 3A with the weights of a model of this library.
 
     Args:
         model: A `STEGO` with a vision transformer of mmpretrain, whose weights are copied.
-        learning_rate: Of the head; the probes get ten times as much (METHODS.md 3A.6).
+        learning_rate: Of the head; the probes get ten times as much (docs/methods/stego.md 3A.6).
     """
 
     def __init__(self, model: nn.Module, learning_rate: float = 5e-4) -> None:
@@ -163,7 +164,7 @@ class StraightStep(nn.Module):
         )
 
     def term(self, f1: Tensor, f2: Tensor, c1: Tensor, c2: Tensor, shift: float) -> Tensor:
-        """METHODS.md 3A.3, the loss map (B, h, w, i, j)."""
+        """docs/methods/stego.md 3A.3, the loss map (B, h, w, i, j)."""
         with torch.no_grad():
             closeness = correlation(f1, f2)
             if self.settings.options['pointwise']:
@@ -174,13 +175,13 @@ class StraightStep(nn.Module):
         return -correlation(c1, c2).clamp(min=lower) * (closeness - shift)
 
     def cluster_loss(self, code: Tensor) -> Tensor:
-        """METHODS.md 3A.5 with hard assignments written as one-hot vectors."""
+        """docs/methods/stego.md 3A.5 with hard assignments written as one-hot vectors."""
         inner = torch.einsum('bchw,nc->bnhw', F.normalize(code, dim=1), F.normalize(self.clusters, dim=1))
         chosen = F.one_hot(inner.argmax(1), len(self.clusters)).permute(0, 3, 1, 2).to(inner.dtype)
         return -(chosen * inner).sum(1).mean()
 
     def linear_loss(self, code: Tensor, labels: Tensor) -> Tensor:
-        """METHODS.md 3A.5: cross-entropy over the labelled pixels."""
+        """docs/methods/stego.md 3A.5: cross-entropy over the labelled pixels."""
         logits = self.linear_probe(code)
         logits = F.interpolate(logits, labels.shape[-2:], mode='bilinear', align_corners=False)
         classes = logits.shape[1]

@@ -1,2 +1,2 @@
-_base_ = ['./hp_vit-s8_cityscapes.py', './_base_/models/omh.py']
-model = dict(omh_head={{_base_.omh_head}})
+_base_ = './hp_vit-s8_cityscapes.py'
+model = dict(omh_head=dict(type='OMHHead'))

@@ -1,2 +1,2 @@
-_base_ = ['./smooseg_mobilenet-v2_folder.py', './_base_/models/omh.py']
-model = dict(omh_head={{_base_.omh_head}})
+_base_ = './smooseg_mobilenet-v2_folder.py'
+model = dict(omh_head=dict(type='OMHHead'))

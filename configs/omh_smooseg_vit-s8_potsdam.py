@@ -1,2 +1,2 @@
-_base_ = ['./smooseg_vit-s8_potsdam.py', './_base_/models/omh.py']
-model = dict(omh_head={{_base_.omh_head}})
+_base_ = './smooseg_vit-s8_potsdam.py'
+model = dict(omh_head=dict(type='OMHHead'))

@@ -4,18 +4,63 @@ from __future__ import annotations
 
 import csv
 import importlib
-import json
+import re
+import shlex
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / 'benchmarks'
+REPOSITORY = Path(__file__).resolve().parents[1]
+BENCHMARKS = REPOSITORY / 'benchmarks'
+PAGE = REPOSITORY / 'docs' / 'benchmarks.md'
 ENVIRONMENT = ['cpu', 'gpu', 'threads', 'load', 'python', 'torch', 'pot', 'commit', 'date']
-COMMON = ['--repeats', '1', '--threads', '1', '--machine', 'here']
+TIMES = ['wall_ms', 'cpu_ms']
+MEMORY = ['rss_mib', 'tensors_mib']
+TINY = '--backbone tiny'
+NUMBER = r'\d+(\.\d+)?'
+
+# Command, columns before those of the environment, number of verdicts.
+SMALLEST = [
+    (f'steps reference {TINY} --image-size 32 --batch-sizes 2 --images 4',
+     ['batch', 'step', 'omh', *TIMES, 'wall_ratio', 'cpu_ratio'], 1 + 4 + 2),
+    pytest.param(
+        f'steps hosts {TINY} --batch 2 --batch-sizes 2 4 --cached-steps 1 --images 4 --image-size 32 --image-sizes 32 '
+        '--classes 9 --levels 2 --hosts hp',
+        ['host', 'omh', 'source', 'batch', 'image_size', 'classes', 'levels', *TIMES, 'peak_mib'], 1,
+        marks=pytest.mark.slow),
+    (f'step_share {TINY} --image-size 32 --batch-sizes 2 --part-repeats 1 --variants default "solver gradient" '
+     '"all of these"',
+     ['batch', 'what', *TIMES, 'wall_percent', 'cpu_percent'], 1),
+    (f'gpu_rate {TINY} --image-size 32 --batch-size 2 --steps 1 --hosts stego hp --device cpu',
+     ['host', 'batch', 'images', 'step', 'omh', 'wall_ms', 'images_per_s', 'share_of_bare', 'peak_mib'], 4),
+    ('plan_time --lambdas 0.1 --levels 3 6 --dtypes float64 --centres random --gradients detach solver',
+     ['centres', 'entropy_weight', 'dtype', 'gradient', 'solver', *TIMES, 'iterations', 'violation', 'finite_gradient'],
+     1),
+    ('lean_forms matching --batch-sizes 2 --positions 500 --levels 20 40 --directions fine_to_coarse '
+     '--others naive_max',
+     ['batch', 'positions', 'coarse', 'fine', 'direction', 'form', *TIMES, *MEMORY], 2),
+    ('lean_forms energy --batch-sizes 4 --sides 20 --channels 16 --classes 5',
+     ['batch', 'side', 'channels', 'classes', 'form', *TIMES, *MEMORY], 2),
+    ('lean_forms contrast --batch-sizes 4 --lean-batch-sizes 5 --positions 150',
+     ['batch', 'patches', 'form', *TIMES, *MEMORY], 3),
+    ('neighbour_search --items 3000 --channels 8 --neighbours 5 --chunk-sizes 100 3000',
+     ['items', 'channels', 'neighbours', 'search', 'chunk_size', 'blocks', 'block_s', 'extrapolated_minutes',
+      'gflop_per_s', 'rss_mib'], 2),
+    (f'reading loader {TINY} --count 2 --workers 0 --batch-size 2',
+     ['what', 'source', 'workers', 'ms_per_item', 'items_per_s', 'changed_percent', 'largest_change'], 1),
+    (f'reading cache {TINY} --image-size 64 --count 4 --batch-size 2',
+     ['dtype', 'items', 'making_ms', 'forward_ms', 'mib', 'estimated_mib', 'warm_items_per_s', 'cold_items_per_s'], 1),
+    (f'evaluation scoring {TINY} --sizes 32x48 --crf-repeats 1 --large 64x64',
+     ['height', 'width', 'what', *TIMES, 'images_per_s', 'percent_of_prediction'], 2),
+    ('evaluation crf --sizes 32x48 --clusters 4',
+     ['backend', 'height', 'width', 'clusters', 'segmentations', 'wall_ms', 'images_per_second', 'changed_percent'],
+     int(find_spec('pydensecrf') is not None)),
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -27,218 +72,121 @@ def load(monkeypatch: pytest.MonkeyPatch):  # noqa: ANN201
         del sys.modules[name]
 
 
-def measure_here(module: ModuleType, measure: str) -> None:
-    """Save the time of a process that imports everything anew; memory is then not that of the case alone."""
-    module.measure_apart = lambda _script, cases, **_: [getattr(module, measure)(*case) for case in cases]
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline='') as file:
+        return list(csv.DictReader(file))
 
 
-def run(module: ModuleType, folder: Path, *options: str) -> tuple[list[str], list[dict[str, str]], list]:
-    verdicts = module.main([*COMMON, '--out-dir', str(folder), *options])
-    assert [path.name for path in folder.iterdir() if path.suffix != '.png'] == [f'{module.__name__}_here.csv']
-    with (folder / f'{module.__name__}_here.csv').open(newline='') as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-        return list(reader.fieldnames), rows, verdicts
+def check_rows(name: str, rows: list[dict[str, str]]) -> None:
+    """What is certain of the smallest measurement, whatever the machine."""
+    if name == 'steps_reference':
+        steps = ['float32', 'bfloat16', 'cached float32', 'cached float16']
+        expected = [("references' manner", 'off'), *((step, omh) for step in steps for omh in ('off', 'on'))]
+        assert [(row['step'], row['omh']) for row in rows] == expected and rows[0]['wall_ratio'] == '1.0'
+    elif name == 'steps_hosts':
+        found = {tuple(row.values())[:7] for row in rows}
+        assert len(found) == len(rows) == 2 + 3 + 1 + 2
+        assert {('hp', 'on', 'cached', '2', '32', '27', '3'), ('stego', 'on', 'live', '2', '32', '27', '3')} < found
+    elif name == 'step_share':
+        parts = {row['what']: row for row in rows}
+        assert {'OMH, default', 'OMH, solver gradient', 'part: plans', 'part: matching'} < parts.keys()
+        assert float(parts['step with OMH']['wall_percent']) == 100 and 'step without OMH' in parts
+    elif name == 'gpu_rate':
+        assert [row['step'] for row in rows[:5]] == ['bare forward', 'device', 'pinned', 'device', 'pinned']
+        assert rows[0]['share_of_bare'] == '1.0' and {row['images'] for row in rows} == {'4'}
+    elif name == 'plan_time':
+        assert len(rows) == 2 * 5 and all(float(row['violation']) < 1e-3 for row in rows)
+        assert [row['finite_gradient'] for row in rows] == [''] * 5 + ['True'] * 5
+    elif name == 'lean_forms_matching':
+        # The plain form holds at least its product of 1000 x 40 x 20 float32 numbers.
+        assert float(rows[1]['tensors_mib']) > 1000 * 40 * 20 * 4 / 2**20 > float(rows[0]['tensors_mib'])
+    elif name == 'lean_forms_energy':
+        # At least one map of 4 x 400 x 400 float32 numbers.
+        assert float(rows[1]['tensors_mib']) > 4 * 400 * 400 * 4 / 2**20 > float(rows[0]['tensors_mib'])
+    elif name == 'lean_forms_contrast':
+        forms = [(row['batch'], row['form']) for row in rows]
+        assert forms == [('4', 'lean'), ('4', 'straightforward'), ('5', 'lean')]
+        # At least two maps of 600 x 600 float32 numbers, of which some rows are no anchors.
+        assert float(rows[1]['tensors_mib']) > 600 * 600 * 4 / 2**20
+        assert rows[2]['tensors_mib'] == '' and float(rows[2]['rss_mib']) >= 0 and float(rows[2]['wall_ms']) > 0
+    elif name == 'neighbour_search':
+        searches = [(row['search'], row['chunk_size']) for row in rows]
+        assert searches == [('matmul', '100'), ('topk', '100'), ('matmul', '3000'), ('topk', '3000')]
+    elif name == 'reading_loader':
+        named = {(row['what'], row['source']): row for row in rows}
+        assert named['decode', 'pillow']['largest_change'] == '0' and ('decode', 'cv2') in named
+        assert {'stored crop, 224', 'whole image, 320', 'features from the cache, 224'} < {what for what, _ in named}
+    elif name == 'reading_cache':
+        # 24 x 8 x 8 float32 numbers and a label of 64 x 64 bytes each, and half of the former.
+        assert float(rows[0]['mib']) - float(rows[1]['mib']) == pytest.approx(4 * 24 * 64 * 2 / 2**20, abs=0.011)
+    elif name == 'evaluation_scoring':
+        assert list(rows[0].values())[:3] == ['32', '48', 'prediction'] and len(rows) == 6
+    else:
+        backends = ['torch', 'pydensecrf'] if find_spec('pydensecrf') else ['torch']
+        assert [(row['backend'], row['segmentations']) for row in rows] == [(b, n) for n in '15' for b in backends]
 
 
-def test_step_share(load, tmp_path: Path) -> None:
-    tiny = ['--backbone', 'tiny', '--image-size', '32', '--batch-sizes', '2', '--part-repeats', '1']
-    columns, rows, verdicts = run(load('step_share'), tmp_path, *tiny, '--variants', 'default', 'solver gradient')
-    assert columns == ['batch', 'what', 'wall_ms', 'cpu_ms', 'wall_percent', 'cpu_percent', *ENVIRONMENT]
-    named = {row['what']: row for row in rows}
-    assert {'OMH, default', 'OMH, solver gradient', 'part: plans', 'part: matching', 'step without OMH'} <= named.keys()
-    assert float(named['step with OMH']['wall_percent']) == 100
-    assert len(verdicts) == 1
+@pytest.mark.parametrize(('command', 'columns', 'verdicts'), SMALLEST)
+def test_a_benchmark_writes_its_columns(load, tmp_path: Path, command: str, columns: list[str], verdicts: int) -> None:
+    script, *given = shlex.split(command)
+    module = load(script)
+    question = given[0] if given[0] in module.main.questions else ''
+    # Saves the time of a process that imports everything anew; memory is then not that of the case alone.
+    apart = module.main.questions[question].apart
+    module.measure_apart = lambda _args, cases, **_: [apart(*case) for case in cases]
+    common = ['--quick', '--repeats', '1', '--threads', '1', '--machine', 'here', '--out-dir', str(tmp_path)]
+    judged = module.main([*given, *common])
+    name = module.main.file_of(question)
+    assert {path.name for path in tmp_path.iterdir()} - {f'{name}_here.png'} == {f'{name}_here.csv'}
+    rows = read(tmp_path / f'{name}_here.csv')
+    assert list(rows[0]) == [*columns, *ENVIRONMENT] and len(judged) == verdicts
+    check_rows(name, rows)
 
 
-def test_lean_matching(load, tmp_path: Path) -> None:
-    small = ['--batch-sizes', '2', '--positions', '500', '--levels', '20', '40', '--directions', 'fine_to_coarse']
-    module = load('lean_matching')
-    measure_here(module, 'measure_memory')
-    columns, rows, verdicts = run(module, tmp_path, *small, '--naive', 'naive_max')
-    measured = ['wall_ms', 'cpu_ms', 'rss_mib', 'tensors_mib']
-    assert columns == ['batch', 'positions', 'coarse', 'fine', 'direction', 'form', *measured, *ENVIRONMENT]
-    assert [row['form'] for row in rows] == ['lean', 'naive_max']
-    # The naive form holds at least its product of 1000 x 40 x 20 float32 numbers.
-    assert float(rows[1]['tensors_mib']) > 1000 * 40 * 20 * 4 / 2**20 > float(rows[0]['tensors_mib'])
-    assert len(verdicts) == 2
+def test_every_question_is_tried(load) -> None:
+    tried = {' '.join((case.values if hasattr(case, 'values') else case)[0].split()[:2]) for case in SMALLEST}
+    for script in load('run_all').SCRIPTS:
+        for question in load(script).main.questions:
+            assert any(command.startswith(f'{script} {question}') for command in tried)
 
 
-def test_lean_and_naive_forms_agree(load) -> None:
-    module = load('lean_matching')
-    lower, _, plan = module.build_inputs(50, 4, 7, 'fine_to_coarse')
-    reference, *others = (form(lower, plan) for form in module.ALTERNATIVES.values())
-    assert all((other == reference).all() for other in others)
-
-
-def test_plan_time(load, tmp_path: Path) -> None:
-    small = ['--lambdas', '0.1', '--levels', '3', '6', '--dtypes', 'float64', '--centres', 'random']
-    columns, rows, _ = run(load('plan_time'), tmp_path, *small)
-    setting = ['centres', 'entropy_weight', 'dtype', 'gradient', 'solver']
-    assert columns == [*setting, 'wall_ms', 'cpu_ms', 'iterations', 'violation', 'finite_gradient', *ENVIRONMENT]
-    assert len(rows) == 2 * 5
-    assert all(float(row['violation']) < 1e-3 for row in rows)
-    assert [row['finite_gradient'] for row in rows[-5:]] == ['True'] * 5
-
-
-def test_neighbour_search(load, tmp_path: Path) -> None:
-    small = ['--items', '3000', '--channels', '8', '--neighbours', '5', '--chunk-sizes', '100', '3000']
-    columns, rows, verdicts = run(load('neighbour_search'), tmp_path, *small)
-    setting = ['items', 'channels', 'neighbours', 'search', 'chunk_size', 'blocks']
-    assert columns == [*setting, 'block_s', 'extrapolated_minutes', 'gflop_per_s', 'rss_mib', *ENVIRONMENT]
-    assert [(row['search'], row['chunk_size']) for row in rows] == [
-        ('matmul', '100'), ('topk', '100'), ('matmul', '3000'), ('topk', '3000')
-    ]  # fmt: skip
-    # The tile of 3000 x 3008 similarities, which are float32, is the larger part.
-    assert 10 < float(rows[2]['rss_mib']) < 500
-    assert [verdict.holds for verdict in verdicts] == [True, True]
-
-
-def test_smoothness_energy(load, tmp_path: Path) -> None:
-    module = load('smoothness_energy')
-    measure_here(module, 'measure_memory')
-    small = ['--batch-sizes', '4', '--sides', '20', '--channels', '16', '--classes', '5']
-    columns, rows, verdicts = run(module, tmp_path, *small)
-    measured = ['wall_ms', 'cpu_ms', 'rss_mib', 'tensors_mib']
-    assert columns == ['batch', 'side', 'channels', 'classes', 'form', *measured, *ENVIRONMENT]
-    assert [row['form'] for row in rows] == ['moments', 'pairs']
-    # The form of all pairs holds at least one map of 4 x 400 x 400 float32 numbers.
-    assert float(rows[1]['tensors_mib']) > 4 * 400 * 400 * 4 / 2**20 > float(rows[0]['tensors_mib'])
-    assert len(verdicts) == 2
-
-
-def test_both_forms_of_the_energy_agree(load) -> None:
-    module = load('smoothness_energy')
-    gradients = []
-    for form in module.FORMS.values():
-        features, assignments, permutation = module.build_inputs(3, 5, 8, 4)
-        energy = form(features, assignments.requires_grad_(), permutation)
-        energy.backward()
-        gradients.append(torch.cat([energy.detach()[None], assignments.grad.flatten()]))
-    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
-
-
-def test_hidden_positive_loss(load, tmp_path: Path) -> None:
-    module = load('hidden_positive_loss')
-    measure_here(module, 'measure_memory')
-    small = ['--batch-sizes', '4', '--lean-batch-sizes', '5', '--positions', '150']
-    columns, rows, verdicts = run(module, tmp_path, *small)
-    measured = ['wall_ms', 'cpu_ms', 'rss_mib', 'tensors_mib']
-    assert columns == ['batch', 'patches', 'form', *measured, *ENVIRONMENT]
-    assert [(row['batch'], row['form']) for row in rows] == [('4', 'lean'), ('4', 'straightforward'), ('5', 'lean')]
-    # The straightforward form holds at least two maps of 600 x 600 float32 numbers, of which some rows are no anchors.
-    assert float(rows[1]['tensors_mib']) > 600 * 600 * 4 / 2**20
-    assert rows[2]['tensors_mib'] == '' and float(rows[2]['rss_mib']) >= 0
-    assert len(verdicts) == 3
-
-
-def test_both_forms_of_the_contrast_agree(load) -> None:
-    module = load('hidden_positive_loss')
+@pytest.mark.parametrize('loss', ['matching', 'energy', 'contrast'])
+def test_all_forms_of_a_loss_agree(load, loss: str) -> None:
+    module = load('lean_forms')
+    sizes = dict(
+        matching=dict(positions=50, coarse=4, fine=7, direction='fine_to_coarse'),
+        energy=dict(batch=3, side=5, channels=8, classes=4),
+        contrast=dict(batch=3, patches=120),
+    )
+    comparison = module.COMPARISONS[loss]
     results = []
-    for form in module.FORMS.values():
-        inputs = module.build_inputs(3, 40)
-        loss = form(inputs[0].requires_grad_(), inputs[1].requires_grad_(), *inputs[2:])
-        loss.backward()
-        results.append(torch.cat([loss.detach()[None], inputs[0].grad.flatten(), inputs[1].grad.flatten()]))
-    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
-
-
-def test_evaluation(load, tmp_path: Path) -> None:
-    module = load('evaluation')
-    measure_here(module, 'measure_memory')
-    small = ['--backbone', 'tiny', '--sizes', '32x48', '--crf-repeats', '1', '--large', '64x64']
-    columns, rows, verdicts = run(module, tmp_path, *small)
-    figures = ['wall_ms', 'cpu_ms', 'images_per_s', 'percent_of_prediction']
-    assert columns == ['height', 'width', 'what', *figures, *ENVIRONMENT]
-    assert [row['what'] for row in rows] == [
-        'prediction', 'scoring', 'scoring, 1000 resamples', 'evaluation, once', 'evaluation, 1000 resamples, once',
-        'prediction of both probes with CRF',
-    ]  # fmt: skip
-    assert (rows[0]['height'], rows[0]['width'], float(rows[0]['percent_of_prediction'])) == ('32', '48', 100)
-    assert len(verdicts) == 2 and verdicts[1].holds
-
-
-def test_crf(load, tmp_path: Path) -> None:
-    columns, rows, verdicts = run(load('crf'), tmp_path, '--sizes', '32x48', '--clusters', '4')
-    setting = ['backend', 'height', 'width', 'clusters', 'segmentations']
-    assert columns == [*setting, 'wall_ms', 'images_per_second', 'changed_percent', *ENVIRONMENT]
-    backends = ['torch', 'pydensecrf'] if find_spec('pydensecrf') else ['torch']
-    assert [(row['backend'], row['segmentations']) for row in rows] == [(b, n) for n in ('1', '5') for b in backends]
-    assert all(verdict.holds for verdict in verdicts) and len(verdicts) == len(backends) - 1
-
-
-def test_reference_step(load, tmp_path: Path) -> None:
-    tiny = ['--backbone', 'tiny', '--image-size', '32', '--batch-sizes', '2', '--images', '4']
-    columns, rows, verdicts = run(load('reference_step'), tmp_path, *tiny)
-    assert columns == ['batch', 'step', 'omh', 'wall_ms', 'cpu_ms', 'wall_ratio', 'cpu_ratio', *ENVIRONMENT]
-    ours = ['float32', 'bfloat16', 'cached float32', 'cached float16']
-    assert [(row['step'], row['omh']) for row in rows] == [
-        ("references' manner", 'off'), *((step, omh) for step in ours for omh in ('off', 'on'))
-    ]  # fmt: skip
-    assert float(rows[0]['wall_ratio']) == 1
-    # Equal work; then four limits, and two of OMH.
-    assert verdicts[0].holds and len(verdicts) == 1 + 4 + 2
+    for form in comparison.forms.values():
+        inputs = module.with_leaves(loss, comparison.inputs(**sizes[loss]))
+        value = form(*inputs)
+        value.backward()
+        results.append(torch.cat([value.detach()[None], *(inputs[leaf].grad.flatten() for leaf in comparison.leaves)]))
+    for other in results[1:]:
+        torch.testing.assert_close(results[0], other, rtol=1e-4, atol=1e-6)
 
 
 def test_the_straight_step_is_the_librarys(load) -> None:
-    module = load('reference_step')
-    losses, gradients = module.difference('tiny', 64, 4, 'cpu')
+    losses, gradients = load('steps').difference('tiny', 64, 4, 'cpu')
     assert losses < 1e-6 and gradients < 1e-5
-
-
-@pytest.mark.slow
-def test_host_steps(load, tmp_path: Path) -> None:
-    module = load('host_steps')
-    measure_here(module, 'measure')
-    small = ['--backbone', 'tiny', '--batch', '2', '--batch-sizes', '2', '4', '--cached-steps', '1', '--images', '4']
-    sizes = ['--image-size', '32', '--image-sizes', '32', '--classes', '9', '--levels', '2', '--hosts', 'hp']
-    columns, rows, verdicts = run(module, tmp_path, *small, *sizes)
-    assert columns == [*module.COLUMNS, 'wall_ms', 'cpu_ms', 'peak_mib', *ENVIRONMENT]
-    found = {tuple(row[key] for key in module.COLUMNS) for row in rows}
-    assert len(found) == len(rows) == 2 + 3 + 1 + 2
-    assert ('hp', 'on', 'cached', '2', '32', '27', '3') in found and ('hp', 'on', 'live', '4', '32', '27', '3') in found
-    assert ('stego', 'on', 'live', '2', '32', '27', '3') in found
-    assert len(verdicts) == 1 and (tmp_path / 'host_steps_here.png').stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(('power', 'holds'), [(1, True), (2, False)])
 def test_memory_that_grows_with_the_square_is_noticed(load, power: int, holds: bool) -> None:
-    module = load('host_steps')
     args = SimpleNamespace(hosts=['hp'], batch=4, image_size=224)
     setting = dict(host='hp', omh='on', source='live', image_size=224, classes=27, levels=3)
     # A constant share hides the growth of the small batches, not that at the end.
     rows = [dict(setting, batch=batch, peak_mib=100 + batch**power) for batch in (4, 8, 128, 256)]
-    (verdict,) = module.judge(rows, args)
+    (verdict,) = load('steps').judge_hosts(rows, args)
     assert verdict.holds is holds
 
 
-def test_feature_cache(load, tmp_path: Path) -> None:
-    tiny = ['--backbone', 'tiny', '--image-size', '64', '--count', '4', '--batch-size', '2']
-    columns, rows, verdicts = run(load('feature_cache'), tmp_path, *tiny)
-    figures = ['making_ms', 'forward_ms', 'mib', 'estimated_mib', 'warm_items_per_s', 'cold_items_per_s']
-    assert columns == ['dtype', 'items', *figures, *ENVIRONMENT]
-    assert [row['dtype'] for row in rows] == ['float32', 'float16', 'bfloat16']
-    # 24 x 8 x 8 float32 numbers and a label of 64 x 64 bytes each, and half of the former.
-    assert float(rows[0]['mib']) - float(rows[1]['mib']) == pytest.approx(4 * 24 * 64 * 2 / 2**20, abs=0.011)
-    assert len(verdicts) == 1
-
-
-def test_loader(load, tmp_path: Path) -> None:
-    small = ['--backbone', 'tiny', '--count', '2', '--workers', '0', '--batch-size', '2']
-    columns, rows, verdicts = run(load('loader'), tmp_path, *small)
-    figures = ['ms_per_item', 'items_per_s', 'changed_percent', 'largest_change']
-    assert columns == ['what', 'source', 'workers', *figures, *ENVIRONMENT]
-    named = {(row['what'], row['source']): row for row in rows}
-    assert named['decode', 'pillow']['largest_change'] == '0' and ('decode', 'cv2') in named
-    assert {'crop on the fly, 224', 'stored crop, 224', 'whole image, 320', 'features from the cache, 224'} < {
-        what for what, _ in named
-    }
-    assert len(verdicts) == 1
-
-
 def test_the_pipelines_of_the_loader(load, tmp_path: Path) -> None:
-    module = load('loader')
-    photos = load('photos').write_photos(tmp_path / 'images', 1, 96, 128)
+    module = load('reading')
+    photos = module.write_photos(tmp_path / 'images', 1, 96, 128)
     crops = module.store_crops(photos, tmp_path / 'pictures_five_crop_0.5')
     datasets = [module.build_pipeline(what, 'pillow', tmp_path / 'images', crops) for what in module.PIPELINES]
     assert [(len(data), *data[0]['inputs'].shape) for data in datasets] == [(5, 3, 224, 224)] * 2 + [(1, 3, 320, 320)]
@@ -246,122 +194,75 @@ def test_the_pipelines_of_the_loader(load, tmp_path: Path) -> None:
 
 
 def test_a_decoder_with_other_pixels_is_noticed(load) -> None:
-    module = load('loader')
-    rounded = module.deviation(lambda data: data & 0xFE, lambda data: data, [torch.arange(8).numpy()])
+    rounded = load('reading').deviation(lambda data: data & 0xFE, lambda data: data, [torch.arange(8).numpy()])
     assert rounded == (50.0, 1)
 
 
-def test_gpu_rate(load, tmp_path: Path, monkeypatch) -> None:
+def test_a_gpu_that_is_not_there_is_named(load, tmp_path: Path, monkeypatch) -> None:
     module = load('gpu_rate')
-    tiny = ['--backbone', 'tiny', '--image-size', '32', '--batch-size', '2', '--steps', '1', '--hosts', 'stego', 'hp']
-    columns, rows, verdicts = run(module, tmp_path, *tiny, '--device', 'cpu')
-    figures = ['wall_ms', 'images_per_s', 'share_of_bare', 'peak_mib']
-    assert columns == ['host', 'batch', 'images', 'step', 'omh', *figures, *ENVIRONMENT]
-    assert [row['step'] for row in rows[:5]] == ['bare forward', 'device', 'pinned', 'device', 'pinned']
-    assert rows[0]['share_of_bare'] == '1.0' and {row['images'] for row in rows} == {'4'}
-    assert len(verdicts) == 4
-    monkeypatch.setattr(module.torch.cuda, 'is_available', lambda: False)
-    with pytest.raises(SystemExit, match='gpu_rate.py needs a GPU'):
-        module.main([*COMMON, '--out-dir', str(tmp_path)])
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(SystemExit, match='--device cuda asks for a GPU'):
+        module.main(['--out-dir', str(tmp_path)])
 
 
-def stand_ins(load, monkeypatch, outcomes: dict[str, bool]) -> dict[str, list[str]]:  # noqa: ANN001
-    """Let benchmarks hold or not in place of running; what each was called with, in the order of the calls."""
-    common = load('common')
-    seen: dict[str, list[str]] = {}
-
-    def stand_in(name: str, holds: bool):  # noqa: ANN202
-        def main(argv: list[str]) -> list:
-            seen[name] = argv
-            return [common.Verdict(name, 'a figure', holds)]
-
-        return main
-
-    for name, holds in outcomes.items():
-        monkeypatch.setattr(load(name), 'main', stand_in(name, holds))
-    return seen
+def test_a_script_runs_by_its_command(tmp_path: Path) -> None:
+    command = [sys.executable, 'benchmarks/lean_forms.py', 'energy', '--quick', '--batch-sizes', '2', '--sides', '6']
+    options = ['--channels', '8', '--classes', '3', '--out-dir', str(tmp_path), '--machine', 'here', '--threads', '1']
+    done = subprocess.run([*command, *options], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(read(tmp_path / 'lean_forms_energy_here.csv')) == 2 and 'written: ' in done.stdout
 
 
 def test_run_all_reports_what_fails(load, tmp_path: Path, monkeypatch, capsys) -> None:
     module = load('run_all')
-    names = [name for name in module.QUICK if name != 'gpu_rate' or torch.cuda.is_available()]
-    seen = stand_ins(load, monkeypatch, {name: name != 'lean_matching' for name in names})
-    monkeypatch.setattr(load('crf'), 'main', lambda argv: 1 / 0)
-    options = ['--quick', '--out-dir', str(tmp_path), '--threads', '1', '--machine', 'here']
-    assert module.main(options) == 1
+    verdict, benchmark = load('common').Verdict, load('common').Benchmark
+    seen: dict[str, list[str]] = {}
+
+    def stand_in(self, argv: list[str]) -> list:  # noqa: ANN001
+        name = self.file_of(argv[0] if argv[0] in self.questions else '')
+        seen[name] = argv
+        if name == 'evaluation_crf':
+            raise ZeroDivisionError('division by zero')
+        return [verdict(name, 'a figure', name != 'step_share')]
+
+    monkeypatch.setattr(benchmark, '__call__', stand_in)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     common = ['--out-dir', str(tmp_path), '--threads', '1', '--machine', 'here']
-    assert seen['step_share'][-8:] == [*common, '--device', 'cpu'] and '--device' not in seen['evaluation']
+    assert module.main(['--quick', *common]) == 1
+    assert seen['step_share'] == [*common, '--quick', '--device', 'cpu'] and 'gpu_rate' not in seen
+    assert seen['evaluation_scoring'] == ['scoring', *common, '--quick']
     printed = capsys.readouterr().out.splitlines()
-    assert printed[-len(names) :] == [
-        'FAILS: crf runs: ZeroDivisionError: division by zero' if name == 'crf'
-        else f'{"FAILS" if name == "lean_matching" else "holds"}: {name}: a figure'
-        for name in names
-    ]  # fmt: skip
-    assert module.main([*options, '--only', 'lean_matching', '--repeats', '3']) == 1
-    assert seen['lean_matching'][-2:] == ['--repeats', '3']
-    with (tmp_path / 'requirements_here.csv').open(newline='') as file:
-        assert [row['script'] for row in csv.DictReader(file)] == names
-    assert not (tmp_path / 'summary.json').exists()
+    assert 'FAILS: evaluation_crf runs: ZeroDivisionError: division by zero' in printed
+    assert 'FAILS: step_share: a figure' in printed and 'holds: steps_hosts: a figure' in printed
+    assert module.main([*common, '--only', 'steps_hosts', '--repeats', '3']) == 0
+    assert seen['steps_hosts'][-4:] == ['--repeats', '3', '--device', 'cpu']
+    # What the second run measured anew takes the place of what the first one found.
+    kept = [row['script'] for row in read(tmp_path / 'requirements_here.csv')]
+    assert len(kept) == len(set(kept)) == 12 and kept[-1] == 'steps_hosts'
 
 
-def write_steps(load, folder: Path) -> None:  # noqa: ANN001
-    """A file of `reference_step` with round figures."""
-    common = load('common')
-    milliseconds = {'float32': 500, 'bfloat16': 250, 'cached float32': 20, 'cached float16': 10}
-    rows = [
-        dict(batch=batch, step=step, omh=omh, wall_ms=wall * batch * (1.08 if omh == 'on' else 1),
-             wall_ratio=wall / 1000 if batch == 4 else wall / 2000)
-        for batch in (4, 16)
-        for omh in ('off', 'on')
-        for step, wall in milliseconds.items()
-    ]  # fmt: skip
-    environment = common.start(common.parser('', 1).parse_args(['--threads', '1', '--machine', 'here']))
-    common.write_csv('reference_step', rows, environment, folder)
+def rounded(value: float) -> str:
+    """Three significant digits, no exponent."""
+    if value == int(value) and abs(value) < 1e6:
+        return str(int(value))
+    return f'{value:.3g}' if abs(value) < 1000 else f'{value:.0f}'
 
 
-def test_the_summary_has_the_ratios_of_the_smallest_batch(load, tmp_path: Path, monkeypatch) -> None:
-    module = load('run_all')
-    write_steps(load, tmp_path)
-    stand_ins(load, monkeypatch, dict(crf=True))
-    assert module.main(['--only', 'crf', '--out-dir', str(tmp_path), '--threads', '1', '--machine', 'here']) == 0
-    summary = json.loads((tmp_path / 'summary.json').read_text())
-    assert summary['stego_fp32_ratio'] == 0.5 and summary['stego_bf16_ratio'] == 0.25
-    assert summary['stego_cached_ratio'] == 0.02 and summary['omh_overhead_live'] == pytest.approx(0.08)
-    assert summary['by_batch']['16']['stego_cached_fp16_ratio'] == 0.005
-    assert summary['machine'] == 'here' and summary['threads'] == 1
-    assert {'commit', 'date', 'load', 'versions'} < summary.keys() and 'torch' in summary['versions']
-
-
-def test_tables_take_the_place_between_the_markers(load, tmp_path: Path) -> None:
-    module = load('tables')
-    write_steps(load, tmp_path)
-    page = tmp_path / 'page.md'
-    page.write_text(f'before\n\n{module.BEGIN}\nold\n{module.END}\nafter\n')
-    for _ in range(2):
-        module.main(['--results', str(tmp_path), '--write', '--page', str(page)])
-    before, content, after = page.read_text().replace(module.END, module.BEGIN).split(module.BEGIN)
-    assert (before, after) == ('before\n\n', '\nafter\n')
-    assert content.count('## ') == 1 and 'old' not in content
-    assert '| step | OMH | batch 4: s | batch 4: of the references | batch 16: s |' in content
-    assert '| float32 | off | 2 | 0.5 | 8 | 0.25 |' in content
-    with pytest.raises(ValueError, match='must hold the lines'):
-        module.filled('no markers', content)
-
-
-def test_every_benchmark_has_a_table_and_a_place(load) -> None:
-    tables, run_all, sections = load('tables'), load('run_all'), load('sections')
-    assert set(tables.TABLES) == set(sections.TEXTS) == {*run_all.QUICK, 'requirements'}
-    for name in run_all.QUICK:
-        assert name in sections.TEXTS[name].command
-
-
-def test_tables_prefer_a_machine_and_then_the_newest(load, tmp_path: Path) -> None:
-    module = load('tables')
-    for label, date, threads in (('old', '2025-01-01', 8), ('new', '2026-01-01', 1), ('wide', '2026-01-01', 2)):
-        (tmp_path / f'crf_{label}.csv').write_text(f'backend,date,threads\ntorch,{date},{threads}\n')
-    assert module.read(tmp_path, 'crf')[0].name == 'crf_wide.csv'
-    assert module.read(tmp_path, 'crf', 'old')[0].name == 'crf_old.csv'
-    assert module.read(tmp_path, 'loader') is None
+def test_the_figures_of_the_page_stand_in_the_files() -> None:
+    *parts, rest = re.split(r'\[CSV\]\(\.\./(benchmarks/results/[\w.-]+\.csv)\)', PAGE.read_text())
+    assert '|' not in rest and len(parts) == 2 * 11
+    for text, path in zip(parts[::2], parts[1::2]):
+        rows = read(REPOSITORY / path)
+        values = [float(value) for row in rows for value in row.values() if re.fullmatch(NUMBER, value)]
+        # Times of steps are given in seconds.
+        known = {rounded(value) for value in values} | {rounded(value / 1e3) for value in values}
+        cells = [cell.strip() for line in text.splitlines() if line.startswith('|') for cell in line.split('|')]
+        numbers = [cell for cell in cells if re.fullmatch(NUMBER, cell)]
+        assert numbers and not set(numbers) - known, f'{path} lacks {sorted(set(numbers) - known)}'
+        first = rows[0]
+        threads = f'{first["threads"]} thread{"s" if first["threads"] != "1" else ""}'
+        caption = f'{threads}, load {first["load"]}, commit {first["commit"]}, {first["date"]}:'
+        assert ' '.join(text.split()).endswith(caption), path
 
 
 def test_measurements_wait_for_the_device_before_and_after(load, monkeypatch) -> None:
@@ -379,7 +280,6 @@ def test_measurements_wait_for_the_device_before_and_after(load, monkeypatch) ->
 
 
 def test_labels_hold_no_odd_characters(load) -> None:
-    module = load('common')
-    environment = module.start(module.parser('', 1).parse_args(['--threads', '1']))
+    environment = load('common').start(SimpleNamespace(threads=1, machine=None))
     assert set(environment['machine']) <= set('abcdefghijklmnopqrstuvwxyz0123456789-')
     assert environment['machine'].endswith('-1threads')

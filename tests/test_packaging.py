@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from setuptools.config.pyprojecttoml import read_configuration
 
@@ -40,6 +41,7 @@ def test_version_has_one_source(project: dict) -> None:
     assert re.fullmatch(r'\d+\.\d+\.\d+', omh_mmseg.__version__)
     setup = (REPOSITORY / 'setup.py').read_text() + (REPOSITORY / 'pyproject.toml').read_text()
     assert f"'{omh_mmseg.__version__}'" not in setup
+    assert yaml.safe_load((REPOSITORY / 'CITATION.cff').read_text())['version'] == omh_mmseg.__version__
 
 
 def test_base_install_pulls_no_mm_package(project: dict) -> None:
@@ -48,11 +50,20 @@ def test_base_install_pulls_no_mm_package(project: dict) -> None:
 
 
 def test_extras(project: dict) -> None:
-    assert set(project['optional-dependencies']) == {'crf', 'faiss', 'safetensors', 'timm', 'test', 'lint'}
+    assert set(project['optional-dependencies']) == {'crf', 'faiss', 'safetensors', 'study', 'timm', 'test', 'lint'}
     for lane in ('lint',):
         pinned = {Requirement(line).name: str(Requirement(line).specifier) for line in
                   project['optional-dependencies'][lane]}
         assert pinned == {name: f'=={version}' for name, version in pins(lane).items()}
+
+
+@pytest.mark.parametrize('extra', ['study', 'test'])
+def test_pins_of_the_tests_satisfy_the_extras(project: dict, extra: str) -> None:
+    others = {'omh-mmseg', 'matplotlib'}  # this package, and what every mm family brings
+    requirements = [Requirement(line) for line in project['optional-dependencies'][extra]]
+    pinned = pins('test')
+    assert {requirement.name for requirement in requirements} - others <= set(pinned)
+    assert all(item.specifier.contains(pinned[item.name]) for item in requirements if item.name in pinned)
 
 
 @pytest.mark.parametrize('family', sorted(compat.FAMILIES))
@@ -85,6 +96,19 @@ def test_python_range(project: dict) -> None:
     makefile = (REPOSITORY / 'Makefile').read_text()
     assert project['requires-python'] == '>=3.10,<3.13'
     assert '(3, 10) <= sys.version_info[:2] < (3, 13)' in makefile
+    named = [line.rpartition(' :: ')[2] for line in project['classifiers'] if ':: Python :: 3.' in line]
+    matrix = yaml.safe_load((REPOSITORY / '.github/workflows/ci.yml').read_text())['jobs']['test']['strategy']['matrix']
+    assert matrix == {'python': named, 'lane': sorted(compat.FAMILIES)}
+
+
+def test_hooks_run_what_make_lint_runs() -> None:
+    (local,) = yaml.safe_load((REPOSITORY / '.pre-commit-config.yaml').read_text())['repos']
+    recipe = re.search(r'^lint: .*\n((?:\t.*\n)+)', (REPOSITORY / 'Makefile').read_text(), re.M)
+    assert recipe is not None and len(recipe[1].splitlines()) == len(local['hooks'])
+    assert [hook['id'] for hook in local['hooks']] == list(pins('lint'))
+    for hook, line in zip(local['hooks'], recipe[1].splitlines()):
+        words = hook['entry'].removeprefix('python -m ').split()[:2]
+        assert all(word in line for word in words), f'{hook["entry"]} is not {line.strip()}'
 
 
 @pytest.mark.skipif(shutil.which('make') is None, reason='make is not installed')

@@ -11,7 +11,8 @@ sys.path.insert(0, str(ROOT))
 
 from mmengine.config import DictAction  # noqa: E402
 
-from omh_mmseg.engine import demo, launch  # noqa: E402
+from omh_mmseg.engine import launch  # noqa: E402
+from omh_mmseg.study import demo  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -236,9 +236,7 @@ def with_centres(
         entropy_weight: Lambda of the plans between them.
     """
     sizes = [len(own) for own in centres]
-    head = OMHHead(
-        in_channels=centres[0].shape[1], num_classes=sizes[0], level_sizes=sizes, entropy_weight=entropy_weight
-    )
+    head = OMHHead(centres[0].shape[1], sizes[0], level_sizes=sizes, plan=dict(entropy_weight=entropy_weight))
     for parameter, own in zip(head.centres, centres):
         parameter.data.copy_(own)
     variant = copy.copy(model)

@@ -20,7 +20,8 @@ from omh_mmseg.utils.tables import PathLike, _written, markdown_table, summarise
 from omh_mmseg.visualization.plan_curves import draw_plan_sweep, draw_plan_training
 
 PREFIX = 'omh_'
-_CENTRES, _MARGINAL = 'omh_head.centres.', 'omh_head.marginal_'
+_CENTRES = 'omh_head.centres.'
+_MARGINALS = ('omh_head.plan.marginal_', 'omh_head.marginal_')  # of this version, and of 0.1
 
 
 def training_figures(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -58,8 +59,9 @@ def run_entropy_weight(run: str | os.PathLike[str]) -> float:
     """Entropy weight of a run, from the config that it saved beside its figures; NaN where none says."""
     for file in sorted(Path(run).glob('*/vis_data/config.py'), reverse=True):
         head = Config.fromfile(str(file)).get('model', {}).get('omh_head') or {}
-        if 'entropy_weight' in head:
-            return float(head['entropy_weight'])
+        for options in (head.get('plan') or {}, head):  # of this version, and of 0.1
+            if 'entropy_weight' in options:
+                return float(options['entropy_weight'])
     return float('nan')
 
 
@@ -83,7 +85,7 @@ def checkpoint_centres(path: str | os.PathLike[str]) -> tuple[list[Tensor], list
     centres = numbered(_CENTRES)
     if not centres:
         raise ValueError(f'{path} has no weights {_CENTRES}*; it is no checkpoint of a model with model.omh_head')
-    return centres, numbered(_MARGINAL) or None
+    return centres, numbered(_MARGINALS[0]) or numbered(_MARGINALS[1]) or None
 
 
 def figures_by_entropy_weight(

@@ -210,7 +210,7 @@ def _kmeans_variant(
 ) -> UnsupervisedSegmentor:
     codes = collect_codes(model, config, 'train', options.code_images, options.per_image, options.seed)
     centres = [fit_centres(codes, size, options.seed) for size in sizes]
-    return with_centres(model, centres, 0.05 if model.omh_head is None else model.omh_head.entropy_weight)
+    return with_centres(model, centres, 0.05 if model.omh_head is None else model.omh_head.plan.entropy_weight)
 
 
 def _finest_centres(model: UnsupervisedSegmentor) -> np.ndarray:

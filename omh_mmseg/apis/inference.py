@@ -280,18 +280,16 @@ def _load_weights(model: UnsupervisedSegmentor, state: Mapping[str, Any], checkp
     if model.backbone.checkpoint is not None and not any(key.startswith('backbone.') for key in state):
         model.backbone.init_weights()
         state |= {key: value for key, value in model.state_dict().items() if key.startswith('backbone.')}
-    needed = weights.keys() - state.keys()
-    absent = sorted(key for key in needed if not key.split('omh_head.')[-1].startswith(STATISTICS))
+    missing, unused = model.load_state_dict(state, strict=False)
+    absent = sorted(key for key in missing if not key.startswith(STATISTICS))
     if absent:
         raise ValueError(
             f"{checkpoint} lacks {len(absent)} weights of the config's model: {first_few(absent)}. Use the config of "
             'its run.'
         )
-    model.load_state_dict(state, strict=False)
-    unused = sorted(state.keys() - weights.keys())
     if unused:
         MMLogger.get_current_instance().warning(
-            f'{checkpoint} has {len(unused)} weights that the config does not use: {first_few(unused)}'
+            f'{checkpoint} has {len(unused)} weights that the config does not use: {first_few(sorted(unused))}'
         )
 
 

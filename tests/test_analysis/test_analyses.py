@@ -129,7 +129,7 @@ def test_other_centres_leave_the_model_alone(head):
     before = model.omh_head
     variant = with_centres(model, centres, 0.02)
     assert model.omh_head is before and variant.backbone is model.backbone
-    assert variant.omh_head.level_sizes == [2, 3] and variant.omh_head.entropy_weight == 0.02
+    assert variant.omh_head.level_sizes == [2, 3] and variant.omh_head.plan.entropy_weight == 0.02
     code = torch.eye(3)[None, :, :, None] + 0.1  # position p points along axis p
     (sample,) = variant.predict_from_code(code, torch.zeros(1, 3, 3, 1), [SegDataSample()])
     assert sample.pred_level2.data.flatten().tolist() == [0, 1, 2]

@@ -45,7 +45,7 @@ def test_runs_without_figures(tmp_path: Path):
 
 def test_entropy_weight_is_that_of_the_saved_config(tmp_path: Path):
     assert math.isnan(run_entropy_weight(tmp_path))
-    log(tmp_path, 'a', [], 'model = dict(omh_head=dict(entropy_weight=0.02))\n')
+    log(tmp_path, 'a', [], 'model = dict(omh_head=dict(plan=dict(entropy_weight=0.02)))\n')
     assert run_entropy_weight(tmp_path) == 0.02
     log(tmp_path, 'b', [], 'model = dict(omh_head=None)\n')
     assert run_entropy_weight(tmp_path) == 0.02

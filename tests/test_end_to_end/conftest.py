@@ -92,7 +92,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         'default_hooks.checkpoint.interval': 2,
         'default_hooks.logger.interval': 1,
         'model.backbone.checkpoint': folder / 'vit.pth',
-        'model.omh_head.start_iteration': 2,
+        'model.omh_head.reach.begin': 2,
         'model.gradient_log_interval': 2,
         'train_dataloader.dataset.index': folder / 'index.npz',
         'train_dataloader.batch_size': 4,

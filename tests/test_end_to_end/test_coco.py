@@ -62,7 +62,7 @@ def folder(tmp_path, scope) -> Path:
 def test_prepares_trains_and_validates(folder, command, run):
     options = {
         'model.backbone.checkpoint': 'dino.pth',
-        'model.omh_head.start_iteration': 0,
+        'model.omh_head.reach.begin': 0,
         'train_dataloader.batch_size': 2,
         'train_dataloader.num_workers': 0,
         'train_dataloader.persistent_workers': False,

@@ -18,7 +18,7 @@ from omh_mmseg.registry import MODELS
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'omh_stego_mobilenet-v2_folder.py'
 QUICK = {
-    'model.omh_head.start_iteration': 0,
+    'model.omh_head.reach.begin': 0,
     'train_dataloader.num_workers': 0,
     'train_dataloader.persistent_workers': False,
     'val_dataloader.num_workers': 0,

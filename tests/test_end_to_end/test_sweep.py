@@ -58,7 +58,8 @@ def test_killed_in_the_middle_and_continued(demo, command, start, run, tmp_path)
     """Whatever kills the sweep ends its runs, leaves complete files, and costs the run under way its last steps."""
     work = tmp_path / 'work'
     options = {**demo.options, 'train_cfg.max_iters': 14, 'train_cfg.val_interval': 14}
-    names = {'first': '', 'second': 'model.omh_head.entropy_weight=0.1', 'wrong': 'model.omh_head.direction=up'}
+    omh = 'model.omh_head'
+    names = {'first': '', 'second': f'{omh}.plan.entropy_weight=0.1', 'wrong': f'{omh}.match.direction=up'}
     runs = [f'{name}: {demo.config} {words}'.strip() for name, words in names.items()]
     # A developer may edit the source meanwhile.
     words = command(SWEEP, '--any-source', '--work-dir', work, '--seeds', 0, '--reference', 'first', '--runs', *runs,
@@ -121,7 +122,7 @@ def test_plan_of_the_study(name, only, more, photos, command, run):
     options = {
         'data_root': photos / 'data', 'num_classes': 4, 'model.backbone.checkpoint': photos / 'net.pth',
         'train_dataloader.batch_size': 2, 'train_cfg.max_iters': 1, 'train_cfg.val_interval': 1,
-        'model.omh_head.start_iteration': 0, 'default_hooks.checkpoint.interval': 1,
+        'model.omh_head.reach.begin': 0, 'default_hooks.checkpoint.interval': 1,
         **more,
     }  # fmt: skip
     for loader in ('train', 'val', 'test'):

@@ -25,7 +25,7 @@ def runner(tmp_path):
     init_default_scope('mmseg')
     torch.manual_seed(0)
     model = nn.Module()
-    model.omh_head = OMHHead(in_channels=6, num_classes=4, num_levels=2, entropy_weight=0.04, max_iterations=700)
+    model.omh_head = OMHHead(6, 4, num_levels=2, plan=dict(entropy_weight=0.04, max_iterations=700))
     messages = []
     logger = SimpleNamespace(warning=messages.append)
     return SimpleNamespace(model=model, logger=logger, messages=messages, work_dir=str(tmp_path), iter=49)
@@ -48,20 +48,20 @@ def test_healthy_figures_warn_of_nothing(runner):
 def test_unused_clusters(runner):
     (message,) = messages_for(runner, omh_used_2=0.25)
     assert message.startswith('OMH level 2: only 2 of 8 clusters are in use.')
-    assert 'lower omh_head.match_weight and cluster_weight or raise start_iteration' in message
+    assert 'lower omh_head.match.loss_weight and cluster.loss_weight or raise reach.begin' in message
 
 
 def test_dense_plan(runner):
     (message,) = messages_for(runner, omh_sparsity_12=0.97, omh_parents_mean_12=3.9)
     assert 'levels 1 and 2: 97% of its entries' in message
     assert '3.9 effective parents of 4' in message
-    assert 'try entropy_weight=0.02' in message
+    assert 'try omh_head.plan.entropy_weight=0.02' in message
 
 
 def test_solver_that_did_not_converge(runner):
     (message,) = messages_for(runner, omh_violation_12=0.2, omh_iterations_12=700.0)
     assert 'levels 1 and 2: its marginals are off by 20.0% after 700 iterations' in message
-    assert 'raise omh_head.max_iterations (now 700) or entropy_weight (now 0.04)' in message
+    assert 'raise omh_head.plan.max_iterations (now 700) or entropy_weight (now 0.04)' in message
 
 
 def test_several_failures_at_once(runner):
@@ -71,10 +71,10 @@ def test_several_failures_at_once(runner):
 def test_figures_are_those_that_the_head_reports(runner):
     """A head whose plan is dense by its own figures makes the hook speak."""
     head = runner.model.omh_head
-    head.entropy_weight = 5.0
-    outputs = head.loss(torch.randn(2, 6, 3, 3))
+    head.plan.entropy_weight = 5.0
+    outputs = head.loss(torch.randn(2, 6, 3, 3), 0)
     hook_with().after_train_iter(runner, 0, outputs=outputs)
-    assert any('try entropy_weight=2.5' in message for message in runner.messages)
+    assert any('try omh_head.plan.entropy_weight=2.5' in message for message in runner.messages)
 
 
 def test_only_every_interval(runner):

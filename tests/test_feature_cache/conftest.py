@@ -35,7 +35,7 @@ PIPELINE = [
     dict(type='CentreCrop', size=32),
     dict(type='PackSegInputs'),
 ]
-OMH = dict(type='OMHHead', start_iteration=0)
+OMH = dict(type='OMHHead', centres=dict(start='random'), reach=dict(type='FixedWeight', begin=0))
 HOSTS: dict[str, dict[str, Any]] = dict(
     stego=dict(
         type='STEGO',

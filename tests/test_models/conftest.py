@@ -35,7 +35,7 @@ TINY_STEGO = dict(
         type='STEGOCorrelationLoss', self_weight=0.67, self_shift=0.08, knn_weight=0.25, knn_shift=0.02,
         rand_weight=0.63, rand_shift=0.66, feature_samples=5,
     ),
-    omh_head=dict(type='OMHHead', start_iteration=0),
+    omh_head=dict(type='OMHHead', centres=dict(start='random'), reach=dict(type='FixedWeight', begin=0)),
 )  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def build(host: str, backbone: str, omh: bool) -> nn.Module:
     config['data_preprocessor'] = dict(
         type='ViewsDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
     )
-    config['omh_head'] = dict(type='OMHHead', start_iteration=0) if omh else None
+    config['omh_head'] = dict(type='OMHHead', reach=dict(begin=0)) if omh else None
     if host == 'HP':
         config['local_affinity'] = 'attention' if backbone.startswith('ViT') else 'features'
     model = MODELS.build(config)

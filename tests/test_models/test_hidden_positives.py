@@ -63,7 +63,7 @@ def total_of(losses: dict[str, Tensor]) -> Tensor:
 
 
 def test_losses_and_who_learns(tiny_hp):
-    model = tiny_hp(omh_head=dict(type='OMHHead', start_iteration=0))
+    model = tiny_hp(omh_head=dict(type='OMHHead', reach=dict(type='FixedWeight', begin=0)))
     losses = model.loss(images(), samples())
     assert {name for name in losses if name.startswith('loss_')} == {
         'loss_contrast', 'loss_consistency', 'loss_cluster_probe', 'loss_linear_probe', 'loss_omh_centre',

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from omh_mmseg.registry import MODELS
 
 HOST_LOSSES = ['loss_within', 'loss_across']
-OMH = dict(type='OMHHead', start_iteration=0)
+OMH = dict(type='OMHHead', centres=dict(start='random'), reach=dict(type='FixedWeight', begin=0))
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_distributed_wrapper_of_mmengine(tiny_smooseg, one_process, share):
     """It waits for the gradient of every parameter, at each step anew."""
     from mmengine.model import MMDistributedDataParallel
 
-    model = tiny_smooseg(omh_head=dict(OMH, start_iteration=1), share_prototypes=share, gradient_log_interval=1)
+    model = tiny_smooseg(omh_head=dict(OMH, reach=dict(begin=1)), share_prototypes=share, gradient_log_interval=1)
     wrapped, wrapper = MMDistributedDataParallel(model, broadcast_buffers=False), adam(model)
     for _ in range(3):
         logged = wrapped.train_step(raw_batch(labels=False), wrapper)

@@ -15,7 +15,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from omh_mmseg.models.omh import head as omh_head
+from omh_mmseg.models.omh import plan_solver
 from omh_mmseg.models.utils.photometric_view import PhotometricView
 from omh_mmseg.registry import MODELS
 
@@ -73,7 +73,7 @@ HOSTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize('omh', [None, 'fixed', 'host_gradient'])
+@pytest.mark.parametrize('omh', [None, 'FixedWeight', 'HostShare'])
 @pytest.mark.parametrize('host', ['STEGO', 'HiddenPositives', 'SmooSeg'])
 def test_a_step_asks_for_no_value(host, omh, tiny_vit, monkeypatch):
     model = MODELS.build(
@@ -83,7 +83,11 @@ def test_a_step_asks_for_no_value(host, omh, tiny_vit, monkeypatch):
             backbone=dict(type='FrozenBackbone', backbone=tiny_vit),
             decode_head=dict(type='ProjectionHead', channels=10),
             linear_probe=dict(type='LinearProbe'),
-            omh_head=omh and dict(type='OMHHead', start_iteration=0, cluster_weight=0.1, weighting=omh),
+            omh_head=omh
+            and dict(
+                type='OMHHead', cluster=dict(loss_weight=0.1), reach=dict(type=omh, begin=0),
+                centres=dict(start='random'),
+            ),  # fmt: skip
             gradient_log_interval=1,
             **copy.deepcopy(HOSTS[host]),
         )
@@ -97,16 +101,15 @@ def test_a_step_asks_for_no_value(host, omh, tiny_vit, monkeypatch):
     inputs = dict(anchor=images, neighbour=images.flip(0)) if host == 'STEGO' else images
     labelled = SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, 4, (1, 32, 32))))
     waiting = Waiting()
-    hierarchy_figures = importlib.import_module('omh_mmseg.models.omh.hierarchy_figures')
     # The solver and the judgement of its plans get copies on the host.
-    for module, name in ((omh_head, 'hierarchy_plans'), (hierarchy_figures, 'diagnose_plan')):
-        function = getattr(module, name)
+    for name in ('hierarchy_plans', 'diagnose_plan'):
+        function = getattr(plan_solver, name)
 
         def on_host(*args: Any, function: Any = function, **kwargs: Any) -> Any:
             with waiting.host_work():
                 return function(*args, **kwargs)
 
-        monkeypatch.setattr(module, name, on_host)
+        monkeypatch.setattr(plan_solver, name, on_host)
     # torchvision draws what it does to an image on the host.
     draw = PhotometricView.forward
 

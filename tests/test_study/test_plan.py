@@ -122,12 +122,14 @@ def job(run: SweepRun, seed: int = 3, **options) -> SweepJob:
 
 
 def test_own_options_win_and_a_host_has_no_omh():
-    run = SweepRun('x', TWIN, {'model.omh_head.entropy_weight': 0.01})
-    config = job_config(job(run, model__omh_head__entropy_weight=0.5, model__omh_head__temperature=0.2, data_root='d'))
-    assert (config.model.omh_head.entropy_weight, config.model.omh_head.temperature) == (0.01, 0.2)
+    run = SweepRun('x', TWIN, {'model.omh_head.plan.entropy_weight': 0.01})
+    shared = dict(model__omh_head__plan__entropy_weight=0.5, model__omh_head__temperature=0.2, data_root='d')
+    config = job_config(job(run, **shared))
+    assert (config.model.omh_head.plan.entropy_weight, config.model.omh_head.temperature) == (0.01, 0.2)
     assert config.train_dataloader.dataset.dataset.data_root == 'd'
     assert (config.work_dir, config.randomness.seed) == ('folder', 3)
-    host = job_config(job(SweepRun('x', HOST), model__omh_head__entropy_weight=0.5, model__decode_head__channels=9))
+    shared = dict(model__omh_head__plan__entropy_weight=0.5, model__decode_head__channels=9)
+    host = job_config(job(SweepRun('x', HOST), **shared))
     assert host.model.get('omh_head') is None and host.model.decode_head.channels == 9
 
 
@@ -180,4 +182,4 @@ def test_the_study_has_a_control_in_every_plan():
         controls = [run for run in read_plan(str(path)).runs if 'control' in run.name]
         assert controls, path
         for run in controls:
-            assert run.options == {'model.omh_head.match_weight': 0, 'model.omh_head.cluster_weight': 0}
+            assert run.options == {'model.omh_head.match': None, 'model.omh_head.cluster': None}

@@ -280,7 +280,7 @@ def tiny_job(folder: Path, work: Path, **more) -> SweepJob:
     options |= {
         'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'train_dataloader.batch_size': 2,
         'train_dataloader.dataset.index': str(work / 'index.npz'), 'data_root': str(folder), 'num_classes': 4,
-        'model.omh_head.start_iteration': 0,
+        'model.omh_head.reach.begin': 0,
     }  # fmt: skip
     steps = [dict(type='LoadImageFromFile'), dict(type='LoadOptionalAnnotations'), dict(type='PackSegInputs')]
     for loader, inner, split in (('train', 'dataset.dataset', 'train'), ('val', 'dataset', 'val'),

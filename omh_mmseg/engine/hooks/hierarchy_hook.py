@@ -72,7 +72,7 @@ class HierarchyHook(Hook):
             if used < self.min_used:
                 messages.append(
                     f'OMH level {level}: only {round(used * size)} of {size} clusters are in use. The features may be '
-                    'collapsing; lower omh_head.match_weight and cluster_weight or raise start_iteration.'
+                    'collapsing; lower omh_head.match.loss_weight and cluster.loss_weight or raise reach.begin.'
                 )
         for level in range(1, len(head.level_sizes)):
             pair, names = f'{level}{level + 1}', f'levels {level} and {level + 1}'
@@ -81,13 +81,15 @@ class HierarchyHook(Hook):
                 messages.append(
                     f'OMH plan between {names}: {sparsity:.0%} of its entries carry mass and a cluster has '
                     f'{figures[f"omh_parents_mean_{pair}"]:.1f} effective parents of {head.level_sizes[level - 1]}, so '
-                    f'it relates everything to everything; try entropy_weight={head.entropy_weight / 2:g}.'
+                    f'it relates everything to everything; try '
+                    f'omh_head.plan.entropy_weight={head.plan.entropy_weight / 2:g}.'
                 )
             if violation > self.max_violation:
                 messages.append(
                     f'OMH plan between {names}: its marginals are off by {violation:.1%} after '
-                    f'{figures[f"omh_iterations_{pair}"]:.0f} iterations; raise omh_head.max_iterations '
-                    f'(now {head.max_iterations}) or entropy_weight (now {head.entropy_weight:g}).'
+                    f'{figures[f"omh_iterations_{pair}"]:.0f} iterations; raise '
+                    f'omh_head.plan.max_iterations (now {head.plan.max_iterations}) or entropy_weight (now '
+                    f'{head.plan.entropy_weight:g}).'
                 )
         return messages
 

@@ -78,7 +78,7 @@ class NonFiniteLossHook(Hook):
             raise FloatingPointError(
                 f'Non-finite {", ".join(bad)} at iteration {iteration}; training stops here. The last checkpoint '
                 f'in {runner.work_dir} is from before; resume from it with --resume after lowering the learning rate, '
-                'raising omh_head.entropy_weight, or without --amp.'
+                'raising omh_head.plan.entropy_weight, or without --amp.'
             )
 
 

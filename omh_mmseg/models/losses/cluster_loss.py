@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import repeat
+
 import torch
 from torch import Tensor, nn
 
@@ -53,3 +56,7 @@ class ClusterLoss(nn.Module):
     def forward(self, similarity: Tensor, prior: Tensor | None = None) -> Tensor:
         """Loss of cosines (P, K) or (B, K, h, w), with the prior o if any; scalar, computed in float32 or wider."""
         return self.loss_weight * cluster_loss(widened(similarity), self.alpha, prior)
+
+    def over_levels(self, similarities: Sequence[Tensor], priors: Sequence[Tensor] | None) -> Tensor:
+        """Sum of the losses of several levels, each with its prior if there are any; scalar."""
+        return torch.stack(list(map(self, similarities, priors or repeat(None)))).sum()

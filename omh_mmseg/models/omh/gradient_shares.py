@@ -63,11 +63,11 @@ class GradientShares:
 
 
 def _add_kept(kept: list[tuple[float, Tensor]], gradient: Tensor) -> Tensor:
-    total, own = gradient, widened(gradient).norm()
+    total, strength = gradient, widened(gradient).norm()
     for weight, branch in kept:
         wide = widened(branch)
         norm = wide.norm()
-        scale = torch.where(norm > 0, weight * own / norm.clamp_min(torch.finfo(norm.dtype).tiny), norm)
+        scale = torch.where(norm > 0, weight * strength / norm.clamp_min(torch.finfo(norm.dtype).tiny), norm)
         total = total + (scale * wide).to(gradient)
     kept.clear()
     return total
@@ -86,19 +86,19 @@ class _KeepBack(torch.autograd.Function):
         return torch.zeros_like(gradient), None, None
 
 
-def _gradient_figures(host: Tensor, added: dict[str, Tensor], code: Tensor) -> dict[str, Tensor]:
+def gradient_figures(host: Tensor, added: dict[str, Tensor], code: Tensor) -> dict[str, Tensor]:
     """Norm of the host's gradient on the code, those of OMH's losses relative to it, and their cosines with it.
 
     Those are of what each loss adds to the host's gradient: alone, a loss that is given a share of it has none. A
     cosine below 0 says that the host works against the loss; that of a loss which adds nothing is 0.
     """
-    own = code_gradient(host, code)
-    pull = own.norm()
+    host_gradient = code_gradient(host, code)
+    pull = host_gradient.norm()
     figures = {'code_gradient_host': pull}
     for name, loss in added.items():
         if name.startswith('loss_') and loss.requires_grad:
             short = name.removeprefix('loss_')
-            difference = code_gradient(host + loss, code) - own
+            difference = code_gradient(host + loss, code) - host_gradient
             figures[f'code_gradient_{short}'] = difference.norm() / pull.clamp_min(torch.finfo(pull.dtype).tiny)
-            figures[f'code_cosine_{short}'] = F.cosine_similarity(difference.flatten(), own.flatten(), dim=0)
+            figures[f'code_cosine_{short}'] = F.cosine_similarity(difference.flatten(), host_gradient.flatten(), dim=0)
     return figures

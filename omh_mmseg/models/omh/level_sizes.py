@@ -22,12 +22,23 @@ def expand_levels(num_classes: int, num_levels: int, expansion: float) -> list[i
     return sizes
 
 
-def checked_levels(level_sizes: Sequence[int], num_classes: int) -> list[int]:
-    """Explicit cluster counts, coarsest first.
+def level_sizes_of(
+    num_classes: int, num_levels: int | None, expansion: float | None, level_sizes: Sequence[int] | None
+) -> list[int]:
+    """Cluster counts, coarsest first: the explicit ones, or by `expand_levels` with 3 levels and expansion 2.0.
 
     Raises:
-        ValueError: If they do not start with num_classes, or shrink.
+        ValueError: If explicit sizes do not start with num_classes, shrink, or stand beside the other two; and as
+            `expand_levels`.
     """
+    if level_sizes is None:
+        levels, factor = 3 if num_levels is None else num_levels, 2.0 if expansion is None else expansion
+        return expand_levels(num_classes, levels, factor)
+    if num_levels is not None or expansion is not None:
+        raise ValueError(
+            f'level_sizes={list(level_sizes)} says how many levels and clusters there are; set num_levels and '
+            f'expansion to None (got {num_levels} and {expansion}).'
+        )
     sizes = list(level_sizes)
     if not sizes or sizes[0] != num_classes or any(b < a for a, b in zip(sizes, sizes[1:])):
         raise ValueError(

@@ -14,7 +14,7 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from omh_mmseg.models.omh.gradient_shares import GradientShares, _gradient_figures
+from omh_mmseg.models.omh.gradient_shares import GradientShares, gradient_figures
 from omh_mmseg.models.prediction.cluster_assignment import ClusterAssignment
 from omh_mmseg.models.prediction.code_maps import arg_max, flip_averaged, slide_averaged, upsampled_norm
 from omh_mmseg.models.prediction.options import PredictionOptions
@@ -135,10 +135,11 @@ class UnsupervisedSegmentor(BaseSegmentor):
         if self.linear_probe is not None:
             losses.update(self.linear_probe.loss(code, _stack_labels(data_samples, code)))
         if self.omh_head is not None:
-            added = self.omh_head.loss(code, GradientShares(whole_code) if self.omh_head.needs_shares else None)
+            shares = GradientShares(whole_code) if self.omh_head.needs_shares(self.step) else None
+            added = self.omh_head.loss(code, self.step, shares)
             losses.update(added)
             if self.gradient_log_interval and self.step % self.gradient_log_interval == 0:
-                losses.update(_gradient_figures(host, added, whole_code))
+                losses.update(gradient_figures(host, added, whole_code))
         self._step_counter.advance(self.iteration)
         return losses
 

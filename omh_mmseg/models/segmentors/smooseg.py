@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
@@ -76,7 +75,6 @@ class SmooSeg(UnsupervisedSegmentor):
         losses = self.smoothness_loss(dropped, self.cluster_probe.assignments(code))
         return losses, code, code
 
-    @torch.no_grad()
     def _hand_over_prototypes(self) -> None:
         if self.share_prototypes and self.omh_head is not None:
-            self.omh_head.centres[0].requires_grad_(False).copy_(self.cluster_probe.centres)
+            self.omh_head.follow_coarsest(self.cluster_probe.centres)

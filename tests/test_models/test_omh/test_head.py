@@ -13,7 +13,15 @@ from omh_mmseg.models.omh import OMHHead
 from omh_mmseg.models.omh.level_sizes import expand_levels
 from omh_mmseg.registry import MODELS
 
-ALL_ON = dict(cluster_weight=0.2, match_weight=0.3, start_iteration=0)
+RANDOM = dict(start='random')
+MATCH, CLUSTER = dict(loss_weight=0.3), dict(loss_weight=0.2)
+
+
+def fixed(begin: int = 0, ramp: int = 0) -> dict:
+    return dict(type='FixedWeight', begin=begin, ramp=ramp)
+
+
+ALL_ON = dict(centres=RANDOM, cluster=CLUSTER, match=MATCH, reach=fixed())
 
 
 def head_with(**options) -> OMHHead:
@@ -49,8 +57,8 @@ def test_expansion(arguments, expected):
     assert head.level_sizes == expected == [len(centres) for centres in head.centres]
 
 
-def test_explicit_level_sizes_override_the_expansion():
-    head = head_with(level_sizes=[3, 4, 9, 9], num_levels=2, expansion=5.0)
+def test_explicit_level_sizes():
+    head = head_with(level_sizes=[3, 4, 9, 9])
     assert head.level_sizes == [3, 4, 9, 9]
     assert [tuple(plan.plan.shape) for plan in head.plans()] == [(3, 4), (4, 9), (9, 9)]
 
@@ -83,7 +91,7 @@ def written_out(
         cost = np.array([[1 - float(unit(c) @ unit(f)) for f in fine] for c in coarse])
         uniform = [np.full(len(side), 1 / len(side)) for side in (coarse, fine)]
         plan = ot.sinkhorn(
-            *uniform, cost, head.entropy_weight, method='sinkhorn_log', numItermax=20000, stopThr=1e-12
+            *uniform, cost, head.plan.entropy_weight, method='sinkhorn_log', numItermax=20000, stopThr=1e-12
         )  # fmt: skip
         values = []
         for way in ('fine_to_coarse', 'coarse_to_fine') if direction == 'both' else (direction,):
@@ -103,39 +111,43 @@ def written_out(
 @pytest.mark.parametrize('direction', ['fine_to_coarse', 'coarse_to_fine', 'both'])
 @pytest.mark.parametrize('conditioning', ['row', 'none'])
 @pytest.mark.parametrize('assignment', ['hard', 'soft'])
-@pytest.mark.parametrize('mode', ['decoupled', 'literal'])
-def test_losses_equal_the_formulas(mode, assignment, conditioning, direction):
+@pytest.mark.parametrize('joint', [False, True])
+def test_losses_equal_the_formulas(joint, assignment, conditioning, direction):
+    alpha = 10.0 if assignment == 'soft' else None
+    gradient = dict(type='GradientCentres', start='random', alpha=alpha, loss_weight=0.7)
     head = head_with(
-        level_sizes=[2, 3, 5], mode=mode, assignment=assignment, conditioning=conditioning, direction=direction,
-        centre_weight=0.7, entropy_weight=0.1, tolerance=1e-12, max_iterations=20000, num_classes=2, **ALL_ON,
+        level_sizes=[2, 3, 5], num_classes=2, centres=dict(type='JointCentres') if joint else gradient,
+        cluster=dict(alpha=alpha, loss_weight=0.2),
+        match=dict(conditioning=conditioning, direction=direction, loss_weight=0.3), reach=fixed(),
+        plan=dict(entropy_weight=0.1, tolerance=1e-12, max_iterations=20000),
     ).double()  # fmt: skip
     code = code_like(shape=(2, 6, 2, 2), dtype=torch.float64)
-    losses = head.loss(code)
+    losses = head.loss(code, 0)
     cluster, matching = written_out(
         code.detach().numpy(), [c.detach().numpy() for c in head.centres], head, direction, conditioning, assignment
     )
     assert losses['loss_omh_cluster'].item() == pytest.approx(0.2 * cluster, abs=1e-9)
     assert losses['loss_omh_match'].item() == pytest.approx(0.3 * matching, abs=1e-9)
-    if mode == 'decoupled':
+    if not joint:
         assert losses['loss_omh_centre'].item() == pytest.approx(0.7 * cluster, abs=1e-9)
     else:
         assert 'loss_omh_centre' not in losses
 
 
 def test_activation_marginals_enter_the_plan():
-    head = head_with(marginal='activation', level_sizes=[3, 5], **ALL_ON).double()
+    head = head_with(plan=dict(marginal='activation'), level_sizes=[3, 5], **ALL_ON).double()
     code = code_like(dtype=torch.float64)
-    head.loss(code)
+    head.loss(code, 0)
     shares = [torch.softmax(s / head.temperature, 1).mean((0, 2, 3)) for s in head(code)]
     for side, share in zip((1, 0), shares):
         torch.testing.assert_close(head.plans()[0].plan.sum(side), share.detach(), rtol=1e-4, atol=1e-6)
 
 
 def test_activation_marginal_of_an_empty_cluster_stays_above_zero():
-    head = head_with(marginal='activation', level_sizes=[3, 5], temperature=0.001, **ALL_ON)
-    losses = head.loss(torch.ones(1, 6, 3, 3, requires_grad=True))
+    head = head_with(plan=dict(marginal='activation'), level_sizes=[3, 5], temperature=0.001, **ALL_ON)
+    losses = head.loss(torch.ones(1, 6, 3, 3, requires_grad=True), 0)
     assert all(torch.isfinite(value) for value in losses.values())
-    assert head.marginal_1.min() > 0
+    assert head.plan.marginal_1.min() > 0
 
 
 # ---- what reaches what
@@ -148,10 +160,10 @@ def gradients(head: OMHHead, loss: Tensor, code: Tensor) -> tuple[float, float]:
     return norm_of([on_code]), norm_of(on_centres)
 
 
-def test_decoupled_gradients():
+def test_gradients_of_centres_that_learn_by_themselves():
     """Centres learn from the centre loss alone, the code from the other two alone."""
     head, code = head_with(**ALL_ON), code_like()
-    losses = head.loss(code)
+    losses = head.loss(code, 0)
     on_code, on_centres = gradients(head, losses['loss_omh_centre'], code)
     assert on_code == 0 and on_centres > 0
     for name in ('loss_omh_cluster', 'loss_omh_match'):
@@ -159,9 +171,9 @@ def test_decoupled_gradients():
         assert on_code > 0 and on_centres == 0, name
 
 
-def test_literal_gradients():
-    head, code = head_with(mode='literal', **ALL_ON | dict(start_iteration=100)), code_like()
-    losses = head.loss(code)
+def test_gradients_of_joint_centres():
+    head, code = head_with(**ALL_ON | dict(centres=dict(type='JointCentres'))), code_like()
+    losses = head.loss(code, 0)
     assert [name for name in losses if 'loss' in name] == ['loss_omh_cluster', 'loss_omh_match']
     for name in ('loss_omh_cluster', 'loss_omh_match'):
         on_code, on_centres = gradients(head, losses[name], code)
@@ -173,35 +185,35 @@ def test_gradient_through_the_solver_reaches_the_centres():
     norms = {}
     for mode in ('detach', 'solver'):
         torch.manual_seed(3)
-        head = head_with(plan_gradient=mode, **ALL_ON)
-        norms[mode] = gradients(head, head.loss(code)['loss_omh_match'], code)
+        head = head_with(plan=dict(gradient=mode), **ALL_ON)
+        norms[mode] = gradients(head, head.loss(code, 0)['loss_omh_match'], code)
     assert norms['detach'][1] == 0 and norms['solver'][1] > 0
     assert norms['detach'][0] == pytest.approx(norms['solver'][0])
 
 
 def test_nothing_reaches_the_code_before_the_start():
-    head, code = head_with(**ALL_ON | dict(start_iteration=2)), code_like()
+    head, code = head_with(**ALL_ON | dict(reach=fixed(2))), code_like()
     for step in range(4):
-        losses = head.loss(code)
+        losses = head.loss(code, step)
         on_code, _ = gradients(head, total_of(losses), code)
         assert (on_code > 0) == (step >= 2)
         assert ('loss_omh_match' in losses) == (step >= 2)
 
 
 def test_ramp():
-    head, code = head_with(warm_start=False, **ALL_ON | dict(start_iteration=1, ramp_iterations=3)), code_like()
+    head, code = head_with(plan=dict(warm_start=False), **ALL_ON | dict(reach=fixed(1, 3))), code_like()
     shares, values = [], []
-    for _ in range(7):
-        shares.append(head.feature_ramp())
-        values.append(float(head.loss(code).get('loss_omh_match', 0.0)))
+    for step in range(7):
+        shares.append(head.reach.weight(step))
+        values.append(float(head.loss(code, step).get('loss_omh_match', 0.0)))
     assert shares == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     assert values == pytest.approx([share * values[-1] for share in shares], rel=1e-5)
 
 
-def test_weights_of_zero_leave_losses_out():
-    losses = head_with(cluster_weight=0.0, match_weight=0.0, start_iteration=0).loss(code_like())
+def test_losses_are_left_out():
+    losses = head_with(match=None, reach=dict(begin=0)).loss(code_like(), 0)
     assert [name for name in losses if 'loss' in name] == ['loss_omh_centre']
-    losses = head_with(cluster_weight=0.0, match_weight=0.1, start_iteration=0).loss(code_like())
+    losses = head_with(reach=fixed()).loss(code_like(), 0)
     assert [name for name in losses if 'loss' in name] == ['loss_omh_centre', 'loss_omh_match']
 
 
@@ -210,13 +222,13 @@ def test_centres_settle():
     torch.manual_seed(0)
     directions = torch.nn.functional.normalize(torch.randn(3, 6), dim=1)
     code = (directions[torch.arange(48) % 3] + 0.05 * torch.randn(48, 6)).t().reshape(1, 6, 6, 8)
-    head = head_with(num_levels=1)
+    head = head_with(num_levels=1, centres=RANDOM, match=None)
     with torch.no_grad():
         head.centres[0].copy_(directions + 0.4 * torch.randn(3, 6))
     optimiser = torch.optim.Adam(head.parameters(), 0.05)
     for _ in range(60):
         optimiser.zero_grad()
-        total_of(head.loss(code)).backward()
+        total_of(head.loss(code, 0)).backward()
         optimiser.step()
     assert head(code)[0].max(1).values.mean() > 0.95
 
@@ -234,8 +246,8 @@ def test_centres_settle():
     ids=str,
 )  # fmt: skip
 def test_edges_are_finite(levels, entropy_weight):
-    head, code = head_with(entropy_weight=entropy_weight, **levels, **ALL_ON), code_like()
-    losses = head.loss(code)
+    head, code = head_with(plan=dict(entropy_weight=entropy_weight), **levels, **ALL_ON), code_like()
+    losses = head.loss(code, 0)
     total_of(losses).backward()
     assert all(torch.isfinite(value) for value in losses.values())
     assert torch.isfinite(code.grad).all() and code.grad.norm() > 0
@@ -243,34 +255,35 @@ def test_edges_are_finite(levels, entropy_weight):
     assert ('loss_omh_match' in losses) == (len(head.level_sizes) > 1)
 
 
-@pytest.mark.parametrize('plan_gradient', ['detach', 'solver'])
+@pytest.mark.parametrize('gradient', ['detach', 'solver'])
 @pytest.mark.parametrize('marginal', ['uniform', 'activation'])
-@pytest.mark.parametrize('mode', ['decoupled', 'literal'])
+@pytest.mark.parametrize('centres', [dict(start='random', alpha=10.0), dict(type='JointCentres')])
 @pytest.mark.parametrize('entropy_weight', [0.05, 0.005])
-def test_options_are_finite(mode, marginal, plan_gradient, entropy_weight):
+def test_options_are_finite(centres, marginal, gradient, entropy_weight):
     head = head_with(
-        mode=mode, marginal=marginal, plan_gradient=plan_gradient, entropy_weight=entropy_weight, max_iterations=200,
-        assignment='soft', direction='both', **ALL_ON,
+        plan=dict(marginal=marginal, gradient=gradient, entropy_weight=entropy_weight, max_iterations=200),
+        centres=centres, cluster=dict(alpha=10.0, loss_weight=0.2), match=dict(direction='both', loss_weight=0.3),
+        reach=fixed(),
     )  # fmt: skip
     code = code_like()
-    for _ in range(2):
-        losses = head.loss(code)
+    for step in range(2):
+        losses = head.loss(code, step)
     total_of(losses).backward()
     assert all(torch.isfinite(value) for value in losses.values())
     assert torch.isfinite(code.grad).all() and code.grad.norm() > 0
     assert all(torch.isfinite(centres.grad).all() and centres.grad.norm() > 0 for centres in head.centres)
 
 
-@pytest.mark.parametrize('plan_gradient', ['detach', 'solver'])
+@pytest.mark.parametrize('gradient', ['detach', 'solver'])
 @pytest.mark.parametrize('spread', [0.0, 1e-7, 1e-3])
-def test_nearly_equal_centres_are_finite(spread, plan_gradient):
-    head = head_with(entropy_weight=0.01, plan_gradient=plan_gradient, **ALL_ON)
+def test_nearly_equal_centres_are_finite(spread, gradient):
+    head = head_with(plan=dict(entropy_weight=0.01, gradient=gradient), **ALL_ON)
     common = torch.randn(1, 6)
     with torch.no_grad():
         for centres in head.centres:
             centres.copy_(common + spread * torch.randn_like(centres))
     code = code_like()
-    losses = head.loss(code)
+    losses = head.loss(code, 0)
     total_of(losses).backward()
     assert all(torch.isfinite(value) for value in losses.values())
     assert torch.isfinite(code.grad).all()
@@ -280,11 +293,11 @@ def test_nearly_equal_centres_are_finite(spread, plan_gradient):
 @pytest.mark.parametrize('entropy_weight', [0.05, 0.005])
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_autocast(dtype, entropy_weight):
-    head = head_with(entropy_weight=entropy_weight, **ALL_ON)
-    plain = copy.deepcopy(head).loss(code_like())
+    head = head_with(plan=dict(entropy_weight=entropy_weight), **ALL_ON)
+    plain = copy.deepcopy(head).loss(code_like(), 0)
     code = code_like()
     with torch.autocast('cpu', dtype=dtype):
-        losses = head.loss(torch.nn.functional.conv2d(code, torch.eye(6)[:, :, None, None]))
+        losses = head.loss(torch.nn.functional.conv2d(code, torch.eye(6)[:, :, None, None]), 0)
     total_of(losses).backward()
     assert all(value.dtype == torch.float32 and torch.isfinite(value) for value in losses.values())
     assert torch.isfinite(code.grad).all() and code.grad.norm() > 0
@@ -301,18 +314,18 @@ def test_broken_centres_name_the_level_pair(value):
     with torch.no_grad():
         head.centres[2][0, 0] = value
     with pytest.raises(FloatingPointError, match='between levels 2 and 3 is not finite'):
-        head.loss(code_like())
+        head.loss(code_like(), 0)
 
 
 def test_broken_code_shows_in_the_figures_of_level_pairs():
     code = code_like()
     head = head_with(**ALL_ON)
-    figures = head.loss(code)
+    figures = head.loss(code, 0)
     total = sum(float(figures[f'omh_match_{pair}']) for pair in (12, 23))
     assert total == pytest.approx(float(figures['loss_omh_match'].detach()) / 0.3)
     with torch.no_grad():
         code[0, 0, 0, 0] = math.nan
-    broken = head.loss(code)
+    broken = head.loss(code, 0)
     names = {'loss_omh_centre', 'loss_omh_cluster', 'loss_omh_match', 'omh_match_12', 'omh_match_23'}
     assert {name for name, value in broken.items() if not torch.isfinite(value)} == names
 
@@ -324,7 +337,7 @@ def steps(head: OMHHead, optimiser: torch.optim.Optimizer, numbers: range) -> li
     values = []
     for number in numbers:
         optimiser.zero_grad()
-        losses = head.loss(code_like(number))
+        losses = head.loss(code_like(number), number)
         total = total_of(losses)
         total.backward()
         optimiser.step()
@@ -334,7 +347,7 @@ def steps(head: OMHHead, optimiser: torch.optim.Optimizer, numbers: range) -> li
 
 @pytest.mark.parametrize('marginal', ['uniform', 'activation'])
 def test_resumed_run_is_bit_equal(marginal):
-    options = dict(marginal=marginal, **ALL_ON | dict(start_iteration=2, ramp_iterations=2))
+    options = dict(plan=dict(marginal=marginal), **ALL_ON | dict(reach=fixed(2, 2)))
     straight = head_with(**options)
     optimiser = torch.optim.Adam(straight.parameters(), 0.01)
     steps(straight, optimiser, range(3))
@@ -346,30 +359,28 @@ def test_resumed_run_is_bit_equal(marginal):
     again = torch.optim.Adam(resumed.parameters(), 0.01)
     resumed.load_state_dict(saved['head'])
     again.load_state_dict(saved['optimiser'])
-    assert int(resumed.iteration) == 3
     assert steps(resumed, again, range(3, 5)) == expected
     for name, value in straight.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
 
 
 def test_warm_start_is_kept_and_saves_iterations():
-    head, code = head_with(entropy_weight=0.1, **ALL_ON), code_like()
-    assert not head.row_potential_0.any()
-    first, second = (float(head.loss(code)['omh_iterations_12']) for _ in range(2))
-    assert head.state_dict()['row_potential_0'].any() and head.state_dict()['column_potential_1'].any()
+    head, code = head_with(plan=dict(entropy_weight=0.1), **ALL_ON), code_like()
+    assert not head.plan.row_potential_0.any()
+    first, second = (float(head.loss(code, step)['omh_iterations_12']) for step in range(2))
+    assert head.state_dict()['plan.row_potential_0'].any() and head.state_dict()['plan.column_potential_1'].any()
     assert second < first
-    cold = head_with(entropy_weight=0.1, warm_start=False, **ALL_ON)
+    cold = head_with(plan=dict(entropy_weight=0.1, warm_start=False), **ALL_ON)
     cold.load_state_dict(head.state_dict())
-    assert float(cold.loss(code)['omh_iterations_12']) == first
+    assert float(cold.loss(code, 0)['omh_iterations_12']) == first
 
 
 def test_evaluation_leaves_no_trace():
-    head = head_with(marginal='activation', **ALL_ON)
-    head.loss(code_like())
+    head = head_with(plan=dict(marginal='activation'), **ALL_ON)
+    head.loss(code_like(), 0)
     head.eval()
     before = copy.deepcopy(head.state_dict())
     head.hierarchy()
-    head.predict(code_like(1))
     head(code_like(1))
     assert all(torch.equal(before[name], value) for name, value in head.state_dict().items())
 
@@ -378,9 +389,9 @@ def test_evaluation_leaves_no_trace():
 
 
 def test_figures_equal_independent_ones():
-    head = head_with(num_classes=4, num_levels=2, entropy_weight=0.03, **ALL_ON).double()
+    head = head_with(num_classes=4, num_levels=2, plan=dict(entropy_weight=0.03), **ALL_ON).double()
     code = code_like(dtype=torch.float64)
-    losses = head.loss(code)
+    losses = head.loss(code, 0)
     rows, columns = (c.detach() / c.detach().norm(dim=1, keepdim=True) for c in head.centres)
     uniform = [torch.full((size,), 1 / size, dtype=torch.float64) for size in (4, 8)]
     plan = ot.sinkhorn(*uniform, 1 - rows @ columns.t(), 0.03, method='sinkhorn_log', stopThr=1e-9, numItermax=9999)
@@ -402,23 +413,12 @@ def test_figures_equal_independent_ones():
 
 
 def test_unused_clusters_are_seen():
-    losses = head_with(num_classes=4, num_levels=1).loss(torch.ones(2, 6, 3, 3))
+    losses = head_with(num_classes=4, num_levels=1, match=None).loss(torch.ones(2, 6, 3, 3), 0)
     assert losses['omh_used_1'].item() == 0.25
 
 
-def test_prediction_is_the_nearest_centre_of_the_level():
-    head, code = head_with(), code_like()
-    for level, similarity in enumerate(head(code), start=1):
-        assert similarity.shape == (2, head.level_sizes[level - 1], 4, 5)
-        assert similarity.abs().max() <= 1 + 1e-6
-        assert torch.equal(head.predict(code, level), similarity.argmax(1))
-    for level in (0, 4):
-        with pytest.raises(ValueError, match=f'level must be 1 to 3; got {level}'):
-            head.predict(code, level)
-
-
 def test_hierarchy_is_that_of_the_centres():
-    head = head_with(level_sizes=[2, 4], num_classes=2, entropy_weight=0.01)
+    head = head_with(level_sizes=[2, 4], num_classes=2, plan=dict(entropy_weight=0.01))
     with torch.no_grad():
         head.centres[0].copy_(torch.eye(6)[:2])
         head.centres[1].copy_(torch.eye(6)[[0, 1, 1, 0]] + 0.1)
@@ -434,32 +434,29 @@ def test_hierarchy_is_that_of_the_centres():
 @pytest.mark.parametrize(
     ('wrong', 'message'),
     [
-        (dict(mode='both'), r"mode must be one of \('decoupled', 'literal'\); got 'both'"),
-        (dict(marginal='data'), "marginal must be one of .*got 'data'"),
-        (dict(assignment='argmax'), "assignment must be one of .*got 'argmax'"),
-        (dict(plan_gradient='none'), "plan_gradient must be one of .*got 'none'"),
-        (dict(direction='up'), "direction must be one of .*got 'up'"),
-        (dict(weighting='host'), "weighting must be one of .*got 'host'"),
-        (dict(centre_start='k-means'), "centre_start must be one of .*got 'k-means'"),
-        (dict(centre_update='ema'), "centre_update must be one of .*got 'ema'"),
-        (dict(centre_momentum=1.0), r'centre_momentum must be in \[0, 1\); got 1.0'),
-        (dict(centre_update='momentum', mode='literal'), "set centre_update='gradient' or mode='decoupled'"),
-        (dict(target='both'), "target must be one of .*got 'both'"),
-        (dict(conditioning='column'), "conditioning must be one of .*got 'column'"),
+        (dict(centres=dict(type='Frozen')), "omh_head.centres.type is 'Frozen', which is not registered"),
+        (dict(plan=dict(marginal='data')), "marginal must be one of .*got 'data'"),
+        (dict(plan=dict(gradient='none')), "gradient must be one of .*got 'none'"),
+        (dict(match=dict(direction='up')), "direction must be one of .*got 'up'"),
+        (dict(match=dict(target='both')), "target must be one of .*got 'both'"),
+        (dict(match=dict(conditioning='column')), "conditioning must be one of .*got 'column'"),
+        (dict(centres=dict(start='k-means')), "start must be one of .*got 'k-means'"),
+        (dict(centres=dict(prior=-0.5)), r'prior must be at least 0; got -0.5\.'),
+        (dict(centres=dict(type='MomentumCentres', momentum=1.0)), r'momentum must be in \[0, 1\); got 1.0'),
         (dict(temperature=0), 'temperature must be above 0; got 0'),
         (dict(temperature=math.nan), 'temperature must be above 0; got nan'),
-        (dict(entropy_weight=-0.1), 'entropy_weight must be above 0; got -0.1'),
-        (dict(centre_weight=-1), 'centre_weight must be at least 0; got -1'),
-        (dict(cluster_weight=-1), 'cluster_weight must be at least 0; got -1'),
-        (dict(match_weight=math.nan), 'match_weight must be at least 0; got nan'),
-        (dict(start_iteration=-1), 'start_iteration must be at least 0; got -1'),
-        (dict(ramp_iterations=-1), 'ramp_iterations must be at least 0; got -1'),
+        (dict(plan=dict(entropy_weight=-0.1)), 'entropy_weight must be above 0; got -0.1'),
+        (dict(centres=dict(loss_weight=0)), 'loss_weight of the centres must be above 0; got 0'),
+        (dict(cluster=dict(loss_weight=-1)), r'omh_head.cluster.loss_weight must be above 0; got -1. Leave .*=None'),
+        (dict(match=dict(loss_weight=math.nan)), 'omh_head.match.loss_weight must be above 0; got nan'),
+        (dict(reach=dict(begin=-1)), 'begin must be at least 0; got -1'),
+        (dict(reach=dict(ramp=-1)), 'ramp must be at least 0; got -1'),
         (dict(num_classes=0), 'num_classes and num_levels must be at least 1.*got 0, 3 and 2.0'),
         (dict(num_levels=0), 'got 3, 0 and 2.0'),
         (dict(expansion=0.9), 'expansion at least 1.0; got 3, 3 and 0.9'),
         (dict(in_channels=0), 'in_channels must be at least 1; got 0'),
-        (dict(max_iterations=0), 'max_iterations must be at least 1; got 0'),
-        (dict(tolerance=0.0), 'tolerance must be above 0; got 0.0'),
+        (dict(plan=dict(max_iterations=0)), 'max_iterations must be at least 1; got 0'),
+        (dict(plan=dict(tolerance=0.0)), 'tolerance must be above 0; got 0.0'),
         (dict(level_sizes=[]), r'level_sizes must start with num_classes=3 .*got \[\]'),
         (dict(level_sizes=[4, 8]), r'level_sizes must start with num_classes=3 .*got \[4, 8\]'),
         (dict(level_sizes=[3, 6, 5]), r'never shrink \(coarsest first\); got \[3, 6, 5\]'),

@@ -79,14 +79,15 @@ def test_a_model_is_copied_and_stored_without_copies_on_their_way(queue):
 @pytest.mark.parametrize('warm_start', [False, True])
 def test_steps_of_the_head_do_not_depend_on_when_the_copy_began(queue, warm_start, marginal):
     torch.manual_seed(0)
-    prepared = OMHHead(6, 3, start_iteration=0, warm_start=warm_start, marginal=marginal).train()
+    options = dict(warm_start=warm_start, marginal=marginal)
+    prepared = OMHHead(6, 3, reach=dict(type='FixedWeight', begin=0), plan=options).train()
     plain = copy.deepcopy(prepared)
     for step in range(3):
         code = torch.randn(2, 6, 4, 5)
         prepared.begin_step()
-        found, expected = prepared.loss(code), plain.loss(code)
-        assert found.keys() == expected.keys()
-        assert all(torch.equal(found[name], expected[name]) for name in found)
+        losses, expected = prepared.loss(code, step), plain.loss(code, step)
+        assert losses.keys() == expected.keys()
+        assert all(torch.equal(losses[name], expected[name]) for name in losses)
         with torch.no_grad():
             for head in (prepared, plain):
                 for centres in head.centres:
@@ -97,6 +98,6 @@ def test_steps_of_the_head_do_not_depend_on_when_the_copy_began(queue, warm_star
 
 
 def test_plans_differentiated_through_the_solver_are_solved_where_the_centres_are(queue):
-    head = OMHHead(6, 3, start_iteration=0, plan_gradient='solver')
+    head = OMHHead(6, 3, plan=dict(gradient='solver'))
     head.begin_step()
     assert not queue and head.plans()[0].plan.requires_grad

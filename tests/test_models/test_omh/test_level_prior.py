@@ -13,7 +13,7 @@ from torch import Tensor
 
 from omh_mmseg.models.losses.cluster_loss import ClusterLoss, cluster_loss
 from omh_mmseg.models.omh import OMHHead
-from omh_mmseg.models.omh.centre_momentum import follow_positions
+from omh_mmseg.models.omh.centre_rules import follow_positions
 from omh_mmseg.models.omh.level_prior import PRIOR_FLOOR, level_priors
 
 TAU = 0.1
@@ -83,9 +83,13 @@ FINE = torch.tensor([[1.0, 0.1], [0.75, 0.66], [0.55, 0.83], [0.1, 1.0]])
 """Clusters 0 and 1 belong to coarse cluster 0, clusters 2 and 3 to coarse cluster 1."""
 
 
+def fixed(begin: int = 0) -> dict:
+    return dict(type='FixedWeight', begin=begin)
+
+
 def head_with(**options) -> OMHHead:
-    given = dict(in_channels=2, num_classes=2, num_levels=2, temperature=TAU, entropy_weight=0.02, start_iteration=0)
-    head = OMHHead(**(given | options))
+    given = dict(in_channels=2, num_classes=2, num_levels=2, temperature=TAU, plan=dict(entropy_weight=0.02))
+    head = OMHHead(**(given | dict(centres=dict(start='random'), reach=fixed()) | options))
     for own, centres in zip(head.centres, (COARSE, FINE)):
         own.data.copy_(centres)
     return head
@@ -102,36 +106,39 @@ def test_positions_stay_below_their_coarse_cluster():
     code, angle = code_at(48.0), math.radians(48.0)
     cosines = F.normalize(FINE, dim=1) @ torch.tensor([math.cos(angle), math.sin(angle)])
     assert cosines.argmax() == 1 and (COARSE @ code.flatten()).argmax() == 1
-    alone, below = head_with(), head_with(prior_weight=1.0)
+    alone, below = head_with(), head_with(centres=dict(start='random', prior=1.0))
     top = math.sin(angle)
-    assert float(alone.loss(code)['loss_omh_centre'].detach()) == pytest.approx(-top - float(cosines[1]), abs=1e-6)
-    assert float(below.loss(code)['loss_omh_centre'].detach()) == pytest.approx(-top - float(cosines[2]), abs=1e-6)
+    assert float(alone.loss(code, 0)['loss_omh_centre'].detach()) == pytest.approx(-top - float(cosines[1]), abs=1e-6)
+    assert float(below.loss(code, 0)['loss_omh_centre'].detach()) == pytest.approx(-top - float(cosines[2]), abs=1e-6)
 
 
-@pytest.mark.parametrize('options', [dict(), dict(mode='literal'), dict(assignment='soft')])
-def test_the_prior_of_the_losses_is_that_of_the_present_plans(options):
-    """Whatever the mode, positions choose by cosine and by what the coarser activations let expect."""
+@pytest.mark.parametrize('kind', ['GradientCentres', 'JointCentres', 'soft'])
+def test_the_prior_of_the_losses_is_that_of_the_present_plans(kind):
+    """Whatever the rule, positions choose by cosine and by what the coarser activations let expect."""
     code = code_at(10.0, 30.0, 48.0, 60.0, 85.0)
-    exact = dict(tolerance=1e-12, max_iterations=99999)
-    head = head_with(prior_weight=0.5, cluster_weight=0.3, match_weight=0.0, **exact, **options)
+    alpha = 1 / TAU if kind == 'soft' else None
+    centres = dict(type='GradientCentres', alpha=alpha) if kind == 'soft' else dict(type=kind)
+    head = head_with(
+        plan=dict(entropy_weight=0.02, tolerance=1e-12, max_iterations=99999), match=None,
+        cluster=dict(alpha=alpha, loss_weight=0.3), centres=dict(centres, start='random', prior=0.5),
+    )  # fmt: skip
     positions = F.normalize(code[0, :, 0].t(), dim=1)
     cosines = [positions @ F.normalize(centres, dim=1).t() for centres in (COARSE, FINE)]
     plan = head.plans()[0].plan
     prior = 0.5 * TAU * ((cosines[0] / TAU).softmax(1) @ (plan / plan.sum(1, keepdim=True))).log()
-    alpha = 1 / TAU if 'assignment' in options else None
     expected = cluster_loss(cosines[0], alpha) + cluster_loss(cosines[1], alpha, prior)
     assert abs(float(cluster_loss(cosines[1], alpha) - cluster_loss(cosines[1], alpha, prior))) > 5e-4
-    losses = head.loss(code)
+    losses = head.loss(code, 0)
     torch.testing.assert_close(losses['loss_omh_cluster'].detach(), 0.3 * expected)
-    if 'mode' not in options:
+    if kind != 'JointCentres':
         torch.testing.assert_close(losses['loss_omh_centre'].detach(), expected)
 
 
 @pytest.mark.parametrize('weight', [0.0, 1.0])
 def test_momentum_centres_follow_what_they_win_so(weight):
     code = code_at(5.0, 48.0, 47.0, 80.0)
-    head = head_with(prior_weight=weight, centre_update='momentum', centre_momentum=0.5)
-    head.loss(code)
+    head = head_with(centres=dict(type='MomentumCentres', start='random', prior=weight, momentum=0.5))
+    head.loss(code, 0)
     moved = [level.clone() for level in (COARSE, FINE)]
     positions = F.normalize(code[0, :, 0].t(), dim=1)
     chosen = [[0, 1, 1, 1], [0, 2, 2, 3] if weight else [0, 1, 1, 3]]
@@ -142,17 +149,12 @@ def test_momentum_centres_follow_what_they_win_so(weight):
 
 
 def test_levels_choose_by_themselves_before_the_start():
-    head, alone = head_with(prior_weight=1.0, start_iteration=2), head_with(start_iteration=2)
+    head, alone = head_with(centres=dict(start='random', prior=1.0), reach=fixed(2)), head_with(reach=fixed(2))
     for step in range(3):
-        own, other = (float(model.loss(code_at(48.0))['loss_omh_centre'].detach()) for model in (head, alone))
+        own, other = (float(model.loss(code_at(48.0), step)['loss_omh_centre'].detach()) for model in (head, alone))
         assert own == other if step < 2 else own > other + 1e-3
 
 
 def test_one_level_has_no_prior():
-    head = OMHHead(in_channels=2, num_classes=2, num_levels=1, start_iteration=0, prior_weight=1.0)
-    assert torch.isfinite(head.loss(code_at(10.0, 80.0))['loss_omh_centre'])
-
-
-def test_negative_weights_are_refused():
-    with pytest.raises(ValueError, match=r'prior_weight must be at least 0; got -0.5\.'):
-        head_with(prior_weight=-0.5)
+    head = OMHHead(in_channels=2, num_classes=2, num_levels=1, reach=fixed(), centres=dict(prior=1.0))
+    assert torch.isfinite(head.loss(code_at(10.0, 80.0), 0)['loss_omh_centre'])

@@ -71,6 +71,6 @@ class KMeansStart(nn.Module):
         for seed, level in enumerate(centres):
             # Centres turn the faster, the shorter they are: the optimiser's steps have a length of their own.
             length = level.norm(dim=1).mean()
-            found = fit_centres(collected, len(level), seed).to(level)
-            level.copy_(length * F.normalize(found, dim=1))
+            means = fit_centres(collected, len(level), seed).to(level)
+            level.copy_(length * F.normalize(means, dim=1))
             dist.broadcast(level)
