@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from omh_mmseg.engine import launch  # noqa: E402
+from omh_mmseg.utils.commands import started_with  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,7 +36,7 @@ def main() -> None:
         sys.exit(f'train.py: {error}')
     if args.resume:
         config.resume = True
-    with launch.interruptible(config.work_dir):
+    with started_with(args.config, args.cfg_options), launch.interruptible(config.work_dir):
         launch.build_runner(config).train()
 
 

@@ -19,8 +19,6 @@ from omh_mmseg.utils.config import SPLITS, split_dataset
 REPORTING_HOOK = 'ScoreReportHook'
 
 
-
-
 def fit_assignment(
     config: Config,
     checkpoint: str,
@@ -63,18 +61,18 @@ def fit_assignment(
     metrics = unsupervised_metrics(runner.test_loop.evaluator)
     assignment = find_assignment(runner.model)
     scores = runner.test()
-    found = {field: classes for metric in metrics for field, classes in metric.last_assignment.items()}
-    if not found:
+    classes = {field: assigned for metric in metrics for field, assigned in metric.last_assignment.items()}
+    if not classes:
         raise ValueError(f'the {split} split has no labels to match the clusters to; choose another one of {SPLITS}')
     if is_main_process():
         write_assignment(
-            out, found, classes=list(metrics[0].dataset_meta['classes']), split=split, images=images,
+            out, classes, classes=list(metrics[0].dataset_meta['classes']), split=split, images=images,
             checkpoint=checkpoint, scores=scores,
         )  # fmt: skip
         if save is not None and assignment is not None:
-            assignment.update(found)
+            assignment.update(classes)
             store_assignment(checkpoint, assignment, Path(save), metrics[0].dataset_meta)
-    return found
+    return classes
 
 
 def _evaluator(config: Config, matching: str | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from mmengine.runner.checkpoint import _load_checkpoint
 from mmseg.structures import SegDataSample
 
 from omh_mmseg.datasets.base import run_pipeline
-from omh_mmseg.datasets.folder import IMAGE_SUFFIXES
+from omh_mmseg.datasets.folder import IMAGE_SUFFIXES, images_by_stem
 from omh_mmseg.evaluation.protocols import LABELS, apply_protocol
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.registry import DATASETS, MODELS
@@ -258,21 +258,10 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f'there is no folder {root} (looked from {Path.cwd()}).')
-    found: dict[str, str] = {}
-    for directory, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
-        for name in names:
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() not in IMAGE_SUFFIXES or name.startswith('.'):
-                continue
-            path = os.path.join(directory, name)
-            key = os.path.join(directory, stem)
-            if key in found:
-                raise ValueError(f'{found[key]} and {path} have the same stem, which names their results; rename one.')
-            found[key] = path
-    if not found:
+    images = images_by_stem(root)
+    if not images:
         raise FileNotFoundError(f'there are no images in {root}: no file ends in {", ".join(IMAGE_SUFFIXES)}.')
-    return sorted(found.values())
+    return sorted(images.values())
 
 
 def _field(head: str) -> str:
@@ -281,13 +270,13 @@ def _field(head: str) -> str:
 
 def _load_weights(model: UnsupervisedSegmentor, state: Mapping[str, Any], checkpoint: str) -> None:
     state = {key.removeprefix('module.'): value for key, value in state.items()}
-    own = model.state_dict()
-    differing = [key for key, value in state.items() if key in own and own[key].shape != value.shape]
+    weights = model.state_dict()
+    differing = [key for key, value in state.items() if key in weights and weights[key].shape != value.shape]
     if differing:
         key = differing[0]
         raise ValueError(
             f'{checkpoint} is of another model than the config: {key} is {tuple(state[key].shape)} there and '
-            f'{tuple(own[key].shape)} here ({len(differing)} weights differ in shape). Use the config of its run.'
+            f'{tuple(weights[key].shape)} here ({len(differing)} weights differ in shape). Use the config of its run.'
         )
     if model.backbone.checkpoint is not None and not any(key.startswith('backbone.') for key in state):
         model.backbone.init_weights()
@@ -308,6 +297,6 @@ def _load_weights(model: UnsupervisedSegmentor, state: Mapping[str, Any], checkp
 def _metainfo(config: Config) -> dict[str, Any]:
     """Names and colours as the data set of the config gives them, without looking for its files."""
     dataset, *_ = innermost_datasets(config.test_dataloader.dataset).values()
-    own = getattr(DATASETS.get(dataset['type']), 'METAINFO', None) or {}
+    published = getattr(DATASETS.get(dataset['type']), 'METAINFO', None) or {}
     given = dataset.get('metainfo') or {}
-    return {key: given.get(key) or own.get(key) for key in ('classes', 'palette')}
+    return {key: given.get(key) or published.get(key) for key in ('classes', 'palette')}

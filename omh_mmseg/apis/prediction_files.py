@@ -151,8 +151,8 @@ def _write_masks(
                 Image.fromarray(values.astype(dtype)).save(file, format='png')
             entry['masks'].setdefault(kind, {})[head] = str(path.relative_to(out_dir))
     for head, labels in result.clusters.items():
-        found, pixels = np.unique(labels, return_counts=True)
-        entry['pixels'][head] = dict(zip(map(str, found.tolist()), pixels.tolist()))
+        numbers, pixels = np.unique(labels, return_counts=True)
+        entry['pixels'][head] = dict(zip(map(str, numbers.tolist()), pixels.tolist()))
     return entry
 
 

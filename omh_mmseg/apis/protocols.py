@@ -42,19 +42,19 @@ def compare_protocols(
         ValueError: An unknown protocol, or a test pipeline that it cannot rewrite.
     """
     protocols = [resolve(name) for name in names]
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     training, test_cfg = model.training, model.test_cfg
     model.eval()
     try:
         for protocol in protocols:
             key = str({name: value for name, value in protocol.settings().items() if name != 'name'})
-            if key not in found:
-                found[key] = _score(model, config, protocol, options or {})
-            found[protocol.name] = dict(found[key], protocol=protocol.settings())
+            if key not in results:
+                results[key] = _score(model, config, protocol, options or {})
+            results[protocol.name] = dict(results[key], protocol=protocol.settings())
     finally:
         model.use_test_cfg(test_cfg)
         model.train(training)
-    return [found[protocol.name] for protocol in protocols]
+    return [results[protocol.name] for protocol in protocols]
 
 
 def protocol_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -64,9 +64,9 @@ def protocol_table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [f'{"protocol":{width}}  CRF  flip  ' + '  '.join(f'{name:>11}' for name in metrics) + f'{"seconds":>10}']
     for row in rows:
         settings = row['protocol']
-        told = [f'{settings["name"]:{width}}', *('yes' if settings[key] else 'no ' for key in ('crf', 'flip'))]
+        cells = [f'{settings["name"]:{width}}', *('yes' if settings[key] else 'no ' for key in ('crf', 'flip'))]
         scores = [f'{row["scores"][name]:11.2f}' if name in row['scores'] else f'{"-":>11}' for name in metrics]
-        lines.append('  '.join([*told[:2], f'{told[2]} ', *scores]) + f'{row["seconds"]:10.1f}')
+        lines.append('  '.join([*cells[:2], f'{cells[2]} ', *scores]) + f'{row["seconds"]:10.1f}')
     return '\n'.join(line.rstrip() for line in lines)
 
 
@@ -86,7 +86,7 @@ def _score(
         if hasattr(metric, 'use_cluster_sizes'):
             metric.use_cluster_sizes(model.assignment.sizes)
     start = time.monotonic()
-    with torch.no_grad(), _tables_unsaid():
+    with torch.no_grad(), _without_tables():
         for batch in track(loader, f'scoring by {protocol.name}'):
             evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
         scores = evaluator.evaluate(len(dataset))
@@ -95,7 +95,7 @@ def _score(
 
 
 @contextmanager
-def _tables_unsaid() -> Iterator[None]:
+def _without_tables() -> Iterator[None]:
     """Keep the metric's tables of every protocol out of the log; warnings stay."""
     logger = MMLogger.get_current_instance()
     level = logger.level

@@ -102,5 +102,3 @@ class FileSegDataset(BaseSegDataset):
 def data_item(image: str, label: str | None) -> dict[str, str]:
     """One entry of a data list."""
     return dict(img_path=image) if label is None else dict(img_path=image, seg_map_path=label)
-
-

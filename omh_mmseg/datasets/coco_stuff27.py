@@ -97,13 +97,6 @@ class COCOStuff27(LayoutSegDataset):
     GRANULARITIES = GRANULARITIES
 
     def __init__(
-        self,
-        data_root: str = 'data/',
-        layout: str = 'stego',
-        split: str = 'train2017',
-        ann_file: str = '',
-        labels: str = 'required',
-        level: str | None = None,
-        **kwargs: Any,
+        self, data_root: str = 'data/', layout: str = 'stego', split: str = 'train2017', **kwargs: Any
     ) -> None:
-        super().__init__(data_root, layout, split, ann_file, labels, level, **kwargs)
+        super().__init__(data_root, layout, split, **kwargs)

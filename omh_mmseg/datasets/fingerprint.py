@@ -1,4 +1,8 @@
-"""What a data set and a model are, as text that can be compared."""
+"""What a data set and a model are, as plain data that can be stored beside a result and compared later.
+
+Neighbour indices, stored crops and cached features hold fingerprints of what they were made from; whoever uses them
+compares these with those of the run.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +18,12 @@ from torch import Tensor, nn
 
 from omh_mmseg.datasets.wrapper import DatasetWrapper
 
-BACKBONE_KEYS_OUTSIDE = ('checkpoint', 'init_cfg', 'pretrained', 'channels_last')
-
-
-TRANSFORMS_OUTSIDE = ('PackSegInputs', 'LoadAnnotations', 'LoadOptionalAnnotations')
-
-
-SAMPLED_SIZES = 64
-
-
 DATASET_PARTS = ('items', 'images', 'pipeline')
-
-
 MODEL_PARTS = ('backbone', 'weights', 'normalisation')
-
-
 DROPOUT_PART = 'train_mode_dropout'
+BACKBONE_KEYS_OUTSIDE = ('checkpoint', 'init_cfg', 'pretrained', 'channels_last')
+TRANSFORMS_OUTSIDE = ('PackSegInputs', 'LoadAnnotations', 'LoadOptionalAnnotations')
+SAMPLED_SIZES = 64
 
 
 def dataset_fingerprint(dataset: Any) -> dict[str, Any]:
@@ -102,6 +96,21 @@ def state_dict_digest(module: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+def compare_fingerprints(stored: dict, current: dict, parts: Iterable[str]) -> list[str]:
+    """Describe where two fingerprints differ, one sentence per part; empty if they agree.
+
+    Args:
+        stored: What an index was computed from.
+        current: That of this run.
+        parts: Names of the parts to compare.
+    """
+    differences = []
+    for part in parts:
+        if stored.get(part) != current.get(part):
+            differences.append(f'{part}: the index has {stored.get(part)}, this run has {current.get(part)}')
+    return differences
+
+
 def _canonical(cfg: Any) -> str:
     def strip(value: Any) -> Any:
         if isinstance(value, dict):
@@ -113,12 +122,3 @@ def _canonical(cfg: Any) -> str:
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     return json.dumps(strip(cfg), sort_keys=True, default=repr)
-
-
-def compare_fingerprints(stored: dict, current: dict, parts: Iterable[str]) -> list[str]:
-    """Describe where two fingerprints differ, one sentence per part; empty if they agree."""
-    differences = []
-    for part in parts:
-        if stored.get(part) != current.get(part):
-            differences.append(f'{part}: the index has {stored.get(part)}, this run has {current.get(part)}')
-    return differences

@@ -139,25 +139,10 @@ class FolderSegDataset(FileSegDataset):
         return None
 
     def _list_images(self, folder: Path, recursive: bool, empty_ok: bool = False) -> dict[str, str]:
-        """Images by their stem relative to ``folder``."""
-        found: dict[str, str] = {}
-        for directory, subfolders, names in os.walk(folder, followlinks=True):
-            subfolders[:] = sorted(name for name in subfolders if recursive and not name.startswith('.'))
-            for name in sorted(names):
-                stem, suffix = os.path.splitext(name)
-                if suffix.lower() not in self.img_suffixes or name.startswith('.'):
-                    continue
-                path = os.path.join(directory, name)
-                key = os.path.relpath(os.path.join(directory, stem), folder)
-                if key in found:
-                    raise ValueError(
-                        f'{found[key]} and {path} have the same stem {key!r}: labels and predictions go by the stem, '
-                        'so rename or remove one of them'
-                    )
-                found[key] = path
-        if not found and not empty_ok:
+        images = images_by_stem(folder, self.img_suffixes, recursive)
+        if not images and not empty_ok:
             raise FileNotFoundError(f'no images in {folder}: it has no file ending in {self.img_suffixes}')
-        return found
+        return images
 
     def _listed(self, images: dict[str, str], folder: Path) -> dict[str, str]:
         if not os.path.isfile(self.ann_file):
@@ -204,6 +189,39 @@ class FolderSegDataset(FileSegDataset):
                 f'num_classes={max(values) + 1} if it is not meant',
                 stacklevel=2,
             )
+
+
+def images_by_stem(
+    folder: str | os.PathLike[str], suffixes: Sequence[str] = IMAGE_SUFFIXES, recursive: bool = True
+) -> dict[str, str]:
+    """Paths of the images below a folder, by their path relative to it without ending.
+
+    Hidden files and folders do not count; links to folders are followed.
+
+    Args:
+        folder: The folder.
+        suffixes: Endings in lower case; those of the files may have any.
+        recursive: Whether to look into its sub-folders.
+
+    Raises:
+        ValueError: Two images share a stem.
+    """
+    images: dict[str, str] = {}
+    for directory, subfolders, names in os.walk(folder, followlinks=True):
+        subfolders[:] = sorted(name for name in subfolders if recursive and not name.startswith('.'))
+        for name in sorted(names):
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() not in suffixes or name.startswith('.'):
+                continue
+            path = os.path.join(directory, name)
+            key = os.path.relpath(os.path.join(directory, stem), folder)
+            if key in images:
+                raise ValueError(
+                    f'{images[key]} and {path} have the same stem {key!r}: labels and predictions go by the stem, '
+                    'so rename or remove one of them'
+                )
+            images[key] = path
+    return images
 
 
 def _image_size(path: str) -> tuple[int, int] | None:

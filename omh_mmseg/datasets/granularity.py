@@ -19,8 +19,6 @@ ONLY_NAME = 'class'
 """Name of the granularity of a data set that has no other."""
 
 
-
-
 def finest_labels(
     dataset: Mapping[str, Any], groups: str | os.PathLike[str] | None = None
 ) -> tuple[dict[str, Any], tuple[Granularity, ...]]:
@@ -64,17 +62,17 @@ def read_groups(path: str | os.PathLike[str], classes: Sequence[str]) -> tuple[G
         raise FileNotFoundError(f'there is no file of groups {path}')
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
-        named = {name: {group: list(members) for group, members in own.items()} for name, own in content.items()}
+        named = {name: {group: list(members) for group, members in groups.items()} for name, groups in content.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             f'{path} must map granularities to groups and groups to lists of classes, such as '
             f'{{"category": {{"flat": ["road", "sidewalk"]}}}} ({error})'
         ) from error
     numbers = {name: number for number, name in enumerate(classes)}
-    found = []
-    for name, own in named.items():
+    granularities = []
+    for name, groups in named.items():
         table = np.full(len(classes), IGNORED_LABEL)
-        for number, (group, members) in enumerate(own.items()):
+        for number, (group, members) in enumerate(groups.items()):
             unknown = [member for member in members if member not in numbers]
             if unknown:
                 raise ValueError(
@@ -85,7 +83,5 @@ def read_groups(path: str | os.PathLike[str], classes: Sequence[str]) -> tuple[G
             if twice:
                 raise ValueError(f'{path}: {name!r} has {first_few(twice)} in two groups')
             table[[numbers[member] for member in members]] = number
-        found.append(Granularity(name, tuple(own), table))
-    return tuple(found)
-
-
+        granularities.append(Granularity(name, tuple(groups), table))
+    return tuple(granularities)

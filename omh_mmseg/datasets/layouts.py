@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from omh_mmseg.datasets.base import FileSegDataset, data_item, numbered_palette
 from omh_mmseg.structures.granularity import Granularity
 from omh_mmseg.structures.labels import IGNORED_LABEL
+from omh_mmseg.utils.commands import tool_path
 from omh_mmseg.utils.text import first_few
 
 
@@ -70,9 +71,9 @@ class LayoutSegDataset(FileSegDataset):
 
     def __init__(
         self,
-        data_root: str,
-        layout: str,
-        split: str,
+        data_root: str = 'data/',
+        layout: str = 'stego',
+        split: str = 'train',
         ann_file: str = '',
         labels: str = 'required',
         level: str | None = None,
@@ -177,7 +178,7 @@ class LayoutSegDataset(FileSegDataset):
         top = self.data_prefix[prefix]
         if not os.path.isdir(top):
             raise FileNotFoundError(f'no folder of {what} {top!r}. {self._layout_hint()}')
-        found = {}
+        paths = {}
         for folder, subfolders, names in os.walk(top, followlinks=True):
             if not self.LAYOUTS[self.layout].nested:
                 subfolders.clear()
@@ -185,8 +186,8 @@ class LayoutSegDataset(FileSegDataset):
             parent = '' if below == '.' else f'{below}/'
             for name in names:
                 if name.endswith(suffix):
-                    found[parent + name.removesuffix(suffix)] = os.path.join(folder, name)
-        return found
+                    paths[parent + name.removesuffix(suffix)] = os.path.join(folder, name)
+        return paths
 
     def _ids(self, images: dict[str, str]) -> list[str]:
         if not self.ann_file:
@@ -216,7 +217,7 @@ class LayoutSegDataset(FileSegDataset):
         hint = (
             f"layout='{self.layout}' looks below data_root={self.data_root!r} for {expected} and labels "
             f'<id>{layout.label_suffix}; set data_root or layout (one of {sorted(self.LAYOUTS)}), or '
-            'bring your downloads into place with tools/prepare_dataset.py'
+            f'bring your downloads into place with python {tool_path("prepare.py")} dataset'
         )
         for name, other in self.LAYOUTS.items():
             if name != self.layout and os.path.isdir(os.path.join(self.data_root, other.folders(self.split)['images'])):

@@ -28,15 +28,15 @@ def read_mat(path: str | os.PathLike[str], key: str) -> np.ndarray:
         ValueError: It has no array of that name; the message lists those that it has.
     """
     try:
-        found = scipy.io.loadmat(path, variable_names=[key])
-        names = [name for name, *_ in scipy.io.whosmat(path)] if key not in found else []
+        arrays = scipy.io.loadmat(path, variable_names=[key])
+        names = [name for name, *_ in scipy.io.whosmat(path)] if key not in arrays else []
     except FileNotFoundError:
         raise
     except Exception as error:  # scipy raises many kinds, from zlib.error to its own, for one reason: damage
         raise OSError(f'{path} is damaged or not a MATLAB 5 file ({type(error).__name__}: {error})') from error
-    if key not in found:
+    if key not in arrays:
         raise ValueError(f'{path} has no array {key!r}; its arrays are {sorted(names) or "none"}')
-    return found[key]
+    return arrays[key]
 
 
 def read_mat_image(path: str | os.PathLike[str], key: str = IMAGE_KEY) -> np.ndarray:

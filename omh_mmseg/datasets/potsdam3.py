@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from omh_mmseg.datasets.layouts import Layout, LayoutSegDataset
@@ -91,15 +89,3 @@ class Potsdam3(LayoutSegDataset):
     METAINFO = dict(classes=CLASSES, palette=PALETTE)
     LAYOUTS = LAYOUTS
     GRANULARITIES = GRANULARITIES
-
-    def __init__(
-        self,
-        data_root: str = 'data/',
-        layout: str = 'stego',
-        split: str = 'train',
-        ann_file: str = '',
-        labels: str = 'required',
-        level: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(data_root, layout, split, ann_file, labels, level, **kwargs)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mmengine.config import Config
 
-from omh_mmseg.registry import METRICS
 from omh_mmseg.utils.dataset_configs import innermost_datasets
 
 RESIZES = ('ResizeShortSide', 'ResizeToCover', 'Resize', 'ResizeShortestEdge')
@@ -63,18 +61,18 @@ class Protocol:
 
     def settings(self) -> dict[str, Any]:
         """Plain data of all that applies, for reports."""
-        found = asdict(self)
+        settings = asdict(self)
         if self.mode == 'whole':
-            del found['crop_size'], found['stride']
+            del settings['crop_size'], settings['stride']
         if self.side is None:
-            found.pop('interpolation')
-            found['side'] = 'of the image' if self.mode == 'slide' else 'of the config'
-        return found
+            settings.pop('interpolation')
+            settings['side'] = 'of the image' if self.mode == 'slide' else 'of the config'
+        return settings
 
     def describe(self) -> str:
         """One line for people."""
-        told = ', '.join(f'{key}={value}' for key, value in self.settings().items() if key != 'name')
-        return f'protocol {self.name}: {told}'
+        listed = ', '.join(f'{key}={value}' for key, value in self.settings().items() if key != 'name')
+        return f'protocol {self.name}: {listed}'
 
 
 PRESETS = {
@@ -111,7 +109,7 @@ def resolve(name: str, crf: bool = True, flip: bool = True) -> Protocol:
     match = _NAME.fullmatch(name)
     if match is None or match['preset'] not in PRESETS:
         raise ValueError(f'there is no protocol {name!r}; known are {known_protocols()}.')
-    found = PRESETS[match['preset']]
+    preset = PRESETS[match['preset']]
     changes: dict[str, Any] = {}
     if match['side']:
         changes['side'] = int(match['side'][1:])
@@ -122,12 +120,12 @@ def resolve(name: str, crf: bool = True, flip: bool = True) -> Protocol:
     if not flip or '-no-flip' in match['options']:
         changes['flip'] = False
     if '-slide' in match['options']:
-        if found.crop:
-            raise ValueError(f'protocol {name!r}: {found.name} scores the centre square, which no window slides over.')
+        if preset.crop:
+            raise ValueError(f'protocol {name!r}: {preset.name} scores the centre square, which no window slides over.')
         changes['mode'] = 'slide'
-    changed = replace(found, **changes)
+    changed = replace(preset, **changes)
     parts = [match['preset'], str(changed.side) if match['side'] else '']
-    parts += ['no-crf' if found.crf and not changed.crf else '', 'no-flip' if found.flip and not changed.flip else '']
+    parts += ['no-crf' if preset.crf and not changed.crf else '', 'no-flip' if preset.flip and not changed.flip else '']
     parts += ['slide' if changed.mode == 'slide' else '']
     return replace(changed, name='-'.join(part for part in parts if part))
 
@@ -137,7 +135,7 @@ def apply_protocol(config: Config, protocol: str | Protocol) -> Protocol:
 
     The test pipeline keeps how images and labels are loaded and packed; resize and crop are the protocol's.
     ``tta_pipeline`` gets the same, with and without a flip. ``model.test_cfg`` gets windows, flip and CRF. The settings
-    go to ``config.protocol`` and, as ``protocol``, to every test evaluator that takes them.
+    go to ``config.protocol``.
 
     Args:
         config: Changed in place.
@@ -165,9 +163,6 @@ def apply_protocol(config: Config, protocol: str | Protocol) -> Protocol:
         config.test_dataloader.batch_size = 1
     config.model.test_cfg = _test_cfg(config.model.get('test_cfg') or {}, protocol)
     config.protocol = protocol.settings()
-    for evaluator in _evaluators(config):
-        if _takes_protocol(evaluator):
-            evaluator['protocol'] = protocol.settings()
     return protocol
 
 
@@ -238,13 +233,3 @@ def _test_cfg(test_cfg: dict[str, Any], protocol: Protocol) -> dict[str, Any]:
     if protocol.mode == 'slide':
         changes |= dict(crop_size=(protocol.crop_size,) * 2, stride=(protocol.stride,) * 2)
     return kept | changes
-
-
-def _evaluators(config: Config) -> Iterator[dict[str, Any]]:
-    evaluators = config.test_evaluator
-    yield from evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
-
-
-def _takes_protocol(evaluator: dict[str, Any]) -> bool:
-    kind = METRICS.get(evaluator['type']) if isinstance(evaluator['type'], str) else evaluator['type']
-    return kind is not None and 'protocol' in inspect.signature(kind).parameters

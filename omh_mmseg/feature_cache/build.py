@@ -7,51 +7,30 @@ import json
 import random
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.logging import MMLogger
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from omh_mmseg.feature_cache.cached_features import DTYPES, SAMPLE, CachedFeatures
+from omh_mmseg.feature_cache.claims import Claims
 from omh_mmseg.feature_cache.fingerprint import cache_fingerprint, fingerprint_key, random_transforms, transforms_of
+from omh_mmseg.feature_cache.frozen_part import FEATURES, MIRRORED, WEIGHTS, FrozenPart
 from omh_mmseg.feature_cache.items import check_item, packed
 from omh_mmseg.feature_cache.store import ALIGNMENT, RECORD, FieldFile, ProcessLock
-from omh_mmseg.structures.frozen_inputs import FrozenInputs
 from omh_mmseg.utils.files import replaced_when_complete
 from omh_mmseg.utils.progress import progress_bar
 
-FEATURES, WEIGHTS, MIRRORED = 'features', 'weights', 'mirrored'
 PROBED_ITEMS = 3
 TOLERANCE = 0.05
 """Largest relative difference of probed features: far above that of devices and precisions, far below any change."""
 WAIT_SECONDS = 0.2
-
-
-@dataclass
-class FrozenPart:
-    """What is computed from images, and all that it depends on.
-
-    Attributes:
-        backbone: Built, with its weights.
-        backbone_cfg: Its config.
-        preprocessor: Of the model, on the device to compute on.
-        freeze: From normalised images (B, 3, H, W) to what is frozen of them.
-        settings: By the further fields that ``freeze`` gives, what these depend on beside the backbone.
-    """
-
-    backbone: nn.Module
-    backbone_cfg: Mapping[str, Any]
-    preprocessor: nn.Module
-    freeze: Callable[[Tensor], FrozenInputs]
-    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 class FeatureCache:
@@ -259,7 +238,7 @@ class FeatureCache:
 
     def _round(self, lock: ProcessLock, batch_size: int, num_workers: int, advance: Callable[[], None]) -> int:
         """Make all blocks that no other process is making; returns how many items are missing after it."""
-        claims = _Claims(self.files, len(self), batch_size, lock)
+        claims = Claims(self.files, len(self), batch_size, lock)
         loader = DataLoader(
             self.dataset,
             batch_sampler=claims,
@@ -289,24 +268,14 @@ class FeatureCache:
                 'there and stay valid: make room and start again, or set another folder or a narrower dtype',
             ) from error
 
-    @torch.no_grad()
     def _contents(self, start: int, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """What is written for consecutive items, by field."""
         contents: list[dict[str, Any]] = []
-        by_size: dict[tuple[int, ...], list[int]] = {}
-        for number, item in enumerate(items):
+        for number, item in enumerate(items, start):
             check_item(item)
-            by_size.setdefault(tuple(item['inputs'].shape), []).append(number)
-            contents.append({})
-            if SAMPLE in self.files:
-                contents[-1][SAMPLE] = self._packed(start + number, item)
-        for numbers in by_size.values():
-            data = dict(inputs=[items[number]['inputs'] for number in numbers])
-            images = self.part.preprocessor(data, self.training)['inputs']
-            frozen = self.part.freeze(images)
-            batch = {name: getattr(frozen, name) for name in (FEATURES, WEIGHTS) if name in self.files}
-            if MIRRORED in self.files:
-                batch[MIRRORED] = self.part.backbone(images.flip(-1))
+            contents.append({SAMPLE: self._packed(number, item)} if SAMPLE in self.files else {})
+        images = [item['inputs'] for item in items]
+        for numbers, batch in self.part.compute(images, self.files, self.training):
             for name, values in batch.items():
                 for number, value in zip(numbers, self._narrowed(name, values)):
                     contents[number][name] = value
@@ -355,39 +324,6 @@ class FeatureCache:
         content = dict(fingerprint=self.fingerprint, dtype=self.dtype, fields=fields)
         with replaced_when_complete(path) as file:
             file.write(json.dumps(content, indent=1, sort_keys=True).encode())
-
-
-class _Claims:
-    """Blocks of items of which some are missing and which this process has claimed, as lists of item numbers."""
-
-    def __init__(self, files: Mapping[str, FieldFile], items: int, batch_size: int, lock: ProcessLock) -> None:
-        self.files, self.items, self.batch_size, self.lock = files, items, batch_size, lock
-        self.claimed: deque[tuple[int, int]] = deque()
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for start in range(0, self.items, self.batch_size):
-            stop = min(start + self.batch_size, self.items)
-            if self._complete(start, stop) or self._made_elsewhere(start, stop) or not self.lock.take(start, stop):
-                continue
-            # Another process may have made the block between the look and the claim.
-            if self._made_elsewhere(start, stop):
-                self.lock.release(start, stop)
-                continue
-            self.claimed.append((start, stop))
-            yield list(range(start, stop))
-
-    def _made_elsewhere(self, start: int, stop: int) -> bool:
-        for file in self.files.values():
-            file.reload(start, stop)
-        return self._complete(start, stop)
-
-    def _complete(self, start: int, stop: int) -> bool:
-        return all(file.present(start, stop).all() for file in self.files.values())
-
-
-def features_alone(backbone: nn.Module) -> Callable[[Tensor], FrozenInputs]:
-    """A `FrozenPart.freeze` that gives features and nothing else."""
-    return lambda images: FrozenInputs(backbone(images), size=(images.shape[-2], images.shape[-1]))
 
 
 @contextmanager

@@ -58,8 +58,8 @@ def fingerprint_key(fingerprint: Mapping[str, Any], dtype: str) -> str:
 
 def preprocessing(preprocessor: Any, training: bool) -> dict[str, Any]:
     """Normalisation and padding of images; paddings that come to the same read the same."""
-    told = preprocessor if training else preprocessor.test_cfg or {}
-    size, divisor = (_option(told, name) for name in ('size', 'size_divisor'))
+    holder = preprocessor if training else preprocessor.test_cfg or {}
+    size, divisor = (_option(holder, name) for name in ('size', 'size_divisor'))
     pads = size is not None or (divisor or 1) > 1
     padding = dict(size=None if size is None else list(size), divisor=divisor or 1)
     normalises = bool(getattr(preprocessor, '_enable_normalize', False))
@@ -73,12 +73,12 @@ def preprocessing(preprocessor: Any, training: bool) -> dict[str, Any]:
 
 def transforms_of(dataset: Any) -> list[Any]:
     """All transforms of a data set and of those inside it."""
-    found = list(getattr(getattr(dataset, 'pipeline', None), 'transforms', []))
+    transforms = list(getattr(getattr(dataset, 'pipeline', None), 'transforms', []))
     inner = [getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or [])]
     for one in inner:
         if one is not None:
-            found += transforms_of(one)
-    return found
+            transforms += transforms_of(one)
+    return transforms
 
 
 def random_transforms(transforms: Sequence[Any]) -> list[str]:

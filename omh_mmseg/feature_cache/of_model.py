@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from omh_mmseg.feature_cache.build import FEATURES, MIRRORED, FrozenPart, features_alone
+from omh_mmseg.feature_cache.frozen_part import FEATURES, MIRRORED, FrozenPart, features_alone
 from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
 
 HOOK = 'FeatureCacheHook'

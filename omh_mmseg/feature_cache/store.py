@@ -26,7 +26,10 @@ except ImportError:  # Windows, where processes that build the same cache are no
     fcntl = None  # type: ignore[assignment]
 
 RECORD = np.dtype(
-    [('offset', '<u8'), ('size', '<u8'), ('shape', '<u4', (3,)), ('content', '<u4'), ('own', '<u4'), ('unused', '<u4')]
+    [
+        ('offset', '<u8'), ('size', '<u8'), ('shape', '<u4', (3,)),
+        ('content_crc', '<u4'), ('record_crc', '<u4'), ('unused', '<u4'),
+    ]
 )
 CHECKED_BYTES = 32
 ALIGNMENT = 64
@@ -115,7 +118,7 @@ class FieldFile:
         content = torch.empty(size, dtype=torch.uint8)
         content.numpy()[:] = np.frombuffer(held, np.uint8, size, start)
         if not self._checked[item]:
-            if zlib.crc32(content.numpy().data) != record['content']:
+            if zlib.crc32(content.numpy().data) != record['content_crc']:
                 raise self._damaged(item, 'its check sum is wrong')
             self._checked[item] = True
         return content, tuple(int(side) for side in record['shape'] if side)
@@ -140,7 +143,7 @@ class FieldFile:
                 _write(data, content.data, start)
         finally:
             os.close(data)
-        record['offset'], record['size'], record['content'] = start, content.nbytes, zlib.crc32(content.data)
+        record['offset'], record['size'], record['content_crc'] = start, content.nbytes, zlib.crc32(content.data)
         record['shape'][: len(shape)] = shape
         self._note(item, record)
 
@@ -166,7 +169,7 @@ class FieldFile:
 
     def _note(self, item: int, record: np.ndarray) -> None:
         if record['size']:
-            record['own'] = _record_crc(record, item)
+            record['record_crc'] = _record_crc(record, item)
         index = os.open(self.index_path, WRITING, 0o644)
         try:
             _write(index, record.tobytes(), item * RECORD.itemsize)
@@ -245,7 +248,7 @@ def _record_crc(record: np.ndarray, item: int) -> int:
 
 
 def _is_intact(record: np.ndarray, item: int) -> bool:
-    return bool(record['size']) and _record_crc(record, item) == record['own']
+    return bool(record['size']) and _record_crc(record, item) == record['record_crc']
 
 
 def _write(file: int, content: Any, offset: int) -> None:

@@ -35,6 +35,10 @@ from omh_mmseg.datasets.neighbours.store import (
     discard_partial,
     partial_progress,
 )
+from omh_mmseg.feature_cache.build import FeatureCache
+from omh_mmseg.feature_cache.fingerprint import preprocessing
+from omh_mmseg.feature_cache.frozen_part import FrozenPart, features_alone
+from omh_mmseg.feature_cache.of_model import hook_options
 from omh_mmseg.registry import DATASETS, MODELS
 from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs
 from omh_mmseg.utils.config import find_pairs_config
@@ -235,11 +239,6 @@ def _complete_features(job: _Job, partial: PartialIndex, cfg: Config, progress: 
 
 def _cached(job: _Job, preprocessor: nn.Module, cfg: Config, progress: bool) -> Any:
     """The data set behind the feature cache of the config's training; None where there is none."""
-    # The room of the cache needs this one.
-    from omh_mmseg.feature_cache.build import FeatureCache, FrozenPart, features_alone
-    from omh_mmseg.feature_cache.fingerprint import preprocessing
-    from omh_mmseg.feature_cache.of_model import hook_options
-
     options = hook_options(cfg) or {}
     if options.get('folder') is None or 'train' not in options.get('splits', ['train']):
         return None

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from omh_mmseg.utils.commands import tool_path
 from omh_mmseg.utils.files import replaced_when_complete
 
 AssignmentSource = str | os.PathLike[str] | Mapping[str, Sequence[int]]
 """A file that `write_assignment` wrote, or field of the data sample -> class of each cluster."""
+TOOL = 'analysis_tools/fit_assignment.py'
 META_KEY = 'cluster_classes'
 """Key of the data samples' metadata under which a model that knows its clusters' classes puts them, by field."""
 
@@ -53,7 +55,7 @@ def read_assignment(source: AssignmentSource) -> dict[str, np.ndarray]:
         named = f'the assignment file {os.fspath(source)}'
         if not Path(source).is_file():
             raise FileNotFoundError(
-                f'there is no assignment file {os.fspath(source)}; tools/analysis_tools/fit_assignment.py writes one'
+                f'there is no assignment file {os.fspath(source)}; {tool_path(TOOL)} writes one'
             )
         try:
             content = json.loads(Path(source).read_text())
@@ -70,7 +72,7 @@ def missing_assignment(field: str) -> str:
     """What to say where the classes of a field are asked for and not known."""
     return (
         f'the classes of the clusters of {field} are not known: this checkpoint was not validated with labels. Match '
-        'them with tools/analysis_tools/fit_assignment.py, or set model.test_cfg.assignment to its file or by hand, '
+        f'them with {tool_path(TOOL)}, or set model.test_cfg.assignment to its file or by hand, '
         f'e.g. dict({field}=[2, 0, 1])'
     )
 

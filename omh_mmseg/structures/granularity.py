@@ -1,4 +1,4 @@
-"""Classes at several granularities."""
+"""Sets of classes that one data set's labels can be read as, and how the finer of them lie in the coarser."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class Granularity:
         """
         parents = np.empty(len(self.classes), dtype=np.int64)
         for number, name in enumerate(self.classes):
-            found = set(coarser.table[self.table == number].tolist())
-            if len(found) != 1 or IGNORED_LABEL in found:
-                names = [coarser.classes[parent] for parent in sorted(found - {IGNORED_LABEL})]
+            holders = set(coarser.table[self.table == number].tolist())
+            if len(holders) != 1 or IGNORED_LABEL in holders:
+                names = [coarser.classes[parent] for parent in sorted(holders - {IGNORED_LABEL})]
                 raise ValueError(
                     f'{name!r} of {self.name!r} lies in {len(names)} classes of {coarser.name!r}'
                     f'{f" ({first_few(names)})" if names else ""}; a hierarchy needs exactly one'
                 )
-            (parents[number],) = found
+            (parents[number],) = holders
         return parents
 
 
@@ -67,6 +67,9 @@ def granularity_of_levels(sizes: Sequence[int], granularities: Sequence[Granular
     Args:
         sizes: Numbers of clusters, growing.
         granularities: Coarsest first.
+
+    Returns:
+        One granularity per level; several levels may have the same one.
     """
     logs = np.log([len(one.classes) for one in granularities])
     return [granularities[int(np.abs(logs - np.log(size)).argmin())] for size in sizes]

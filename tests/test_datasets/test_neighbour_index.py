@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -17,8 +16,8 @@ from omh_mmseg.datasets.fingerprint import (
 from omh_mmseg.datasets.neighbours import index as neighbour_index
 from omh_mmseg.datasets.neighbours.index import NeighbourIndex, command_to_remake, resolve_index_path
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.utils.commands import started_with
 from omh_mmseg.utils.files import replaced_when_complete
-from omh_mmseg.utils.text import suggested_command
 
 
 def test_file_round_trip(tmp_path, monkeypatch):
@@ -47,7 +46,7 @@ def test_interrupted_writing_leaves_the_old_file_and_nothing_else(tmp_path, fail
 
 
 def test_load_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match='tools/precompute_neighbours.py CONFIG'):
+    with pytest.raises(FileNotFoundError, match='tools/prepare.py neighbours CONFIG'):
         NeighbourIndex.load(tmp_path / 'none.npz')
     (tmp_path / 'text.npz').write_text('no archive')
     with pytest.raises(ValueError, match='text.npz is not a neighbour index or is damaged'):
@@ -127,19 +126,9 @@ def test_index_path_has_one_name_per_images_and_pipeline():
     assert str(resolve_index_path('plain.npz', one)) == 'plain.npz'
 
 
-def test_suggested_command_repeats_the_run(monkeypatch, tmp_path):
-    config = tmp_path / 'my config.py'
-    config.write_text('')
-    arguments = [str(config), '--amp', '--cfg-options', 'a.b=1', 'c=x y', '--resume']
-    monkeypatch.setattr(sys, 'argv', ['tools/train.py', *arguments])
-    assert suggested_command('--force') == (
-        f"python tools/precompute_neighbours.py '{config}' --force --cfg-options a.b=1 'c=x y'"
-    )
-    monkeypatch.setattr(sys, 'argv', ['python', 'absent.py'])
-    assert suggested_command() == 'python tools/precompute_neighbours.py CONFIG'
-
-
 def test_command_to_remake_keeps_the_dropout():
-    assert command_to_remake({}) == 'python tools/precompute_neighbours.py CONFIG --force'
     dropout = dict(train_mode_dropout=dict(probability=0.1, seed=3))
-    assert command_to_remake(dropout).endswith('--force --train-mode-dropout 0.1 --dropout-seed 3')
+    with started_with('a.py'):
+        assert command_to_remake({}).endswith('tools/prepare.py neighbours a.py --force')
+        assert command_to_remake(dropout).endswith('a.py --force --train-mode-dropout 0.1 --dropout-seed 3')
+    assert 'tools/prepare.py neighbours b.py --force\n' in command_to_remake({}, 'b.py')

@@ -52,8 +52,8 @@ def test_item_is_a_pair_with_the_anchors_label(pairs):
     assert set(item['inputs']) == {'anchor', 'neighbour'}
     torch.testing.assert_close(item['inputs']['anchor'], plain[4]['inputs'])
     sample = item['data_samples']
-    assert sample.neighbour_index in {5, 6, 7, 8, 9, 0, 1}
-    torch.testing.assert_close(item['inputs']['neighbour'], plain[sample.neighbour_index]['inputs'])
+    assert sample.neighbour_item in {5, 6, 7, 8, 9, 0, 1}
+    torch.testing.assert_close(item['inputs']['neighbour'], plain[sample.neighbour_item]['inputs'])
     torch.testing.assert_close(sample.gt_sem_seg.data, plain[4]['data_samples'].gt_sem_seg.data)
     assert sample.img_path == plain[4]['data_samples'].img_path
     assert sample.ori_shape == sample.img_shape == (40, 60)
@@ -62,9 +62,9 @@ def test_item_is_a_pair_with_the_anchors_label(pairs):
 def test_ranks_are_uniform_and_come_from_torch(pairs):
     data = DATASETS.build(pairs(num_neighbours=3))
     torch.manual_seed(5)
-    drawn = [data[0]['data_samples'].neighbour_index for _ in range(120)]
+    drawn = [data[0]['data_samples'].neighbour_item for _ in range(120)]
     torch.manual_seed(5)
-    assert drawn == [data[0]['data_samples'].neighbour_index for _ in range(120)]
+    assert drawn == [data[0]['data_samples'].neighbour_item for _ in range(120)]
     counts = Counter(drawn)
     assert set(counts) == {1, 2, 3}
     assert min(counts.values()) > 20
@@ -97,7 +97,7 @@ def test_tools_that_expect_one_image_see_the_anchor(pairs):
 
 
 def test_missing_index_names_the_command(pairs, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'none.npz. Make it with\s+python tools/precompute_\S+ CONFIG'):
+    with pytest.raises(FileNotFoundError, match=r'none.npz. Make it with\s+python \S*/prepare.py neighbours CONFIG'):
         DATASETS.build(pairs(index=str(tmp_path / 'none.npz')))
 
 
@@ -132,4 +132,4 @@ def test_too_few_columns(pairs):
 def test_tiny_folder_uses_every_other_item(pairs):
     with pytest.warns(UserWarning, match='num_neighbours=7, but the data set has 3 items'):
         data = DATASETS.build(pairs(count=3, columns=3))
-    assert {data[0]['data_samples'].neighbour_index for _ in range(30)} == {1, 2}
+    assert {data[0]['data_samples'].neighbour_item for _ in range(30)} == {1, 2}

@@ -11,7 +11,7 @@ from torch import nn
 
 from omh_mmseg.datasets.neighbours import search as neighbour_search
 from omh_mmseg.datasets.neighbours.features import channel_masks, pooled_features
-from omh_mmseg.datasets.neighbours.search import build_neighbour_index, neighbour_blocks, search_memory
+from omh_mmseg.datasets.neighbours.search import neighbour_blocks, search_memory
 
 
 @pytest.fixture
@@ -28,6 +28,10 @@ def directions(items: int, channels: int = 16, seed: int = 0) -> torch.Tensor:
     return nn.functional.normalize(torch.randn(items, channels, generator=generator), dim=1)
 
 
+def whole_index(features: torch.Tensor, num_neighbours: int = 30, chunk_size: int = 1024, **options) -> np.ndarray:
+    return np.concatenate(list(neighbour_blocks(features, num_neighbours, chunk_size, **options)))
+
+
 def brute_force(features: torch.Tensor, columns: int) -> np.ndarray:
     """The item itself, then by falling similarity; a stable sort puts the lower number first among ties."""
     similarity = (features.double() @ features.double().T).fill_diagonal_(torch.inf)
@@ -42,7 +46,7 @@ def test_equals_a_full_sort(small_tiles):
     @given(**sizes)
     def check(items, columns, chunk, seed):
         features = directions(items, seed=seed)
-        index = build_neighbour_index(features, columns, chunk)
+        index = whole_index(features, columns, chunk)
         assert index.dtype == np.int32
         np.testing.assert_array_equal(index, brute_force(features, min(columns, items)))
 
@@ -56,7 +60,7 @@ def test_of_ties_the_lower_number_comes_first(small_tiles):
         # Whole numbers: the products are exact in float32 and few, so that most items are tied.
         generator = torch.Generator().manual_seed(seed)
         features = torch.randint(-1, 2, (items, channels), generator=generator).float()
-        index = build_neighbour_index(features, columns, chunk)
+        index = whole_index(features, columns, chunk)
         np.testing.assert_array_equal(index, brute_force(features, min(columns, items)))
 
     check()
@@ -84,13 +88,13 @@ def test_tiles_of_the_real_size(order):
 @pytest.mark.parametrize('chunk', [1, 3, 100])
 def test_item_itself_comes_first_among_duplicates(chunk):
     features = directions(1).repeat(12, 1)
-    index = build_neighbour_index(features, 5, chunk)
+    index = whole_index(features, 5, chunk)
     np.testing.assert_array_equal(index, brute_force(torch.zeros(12, 1), 5))
 
 
 def test_blocks_can_begin_anywhere():
     features = directions(50)
-    whole = build_neighbour_index(features, 6, 8)
+    whole = whole_index(features, 6, 8)
     np.testing.assert_array_equal(np.concatenate(list(neighbour_blocks(features, 6, 8, first_row=24))), whole[24:])
 
 
@@ -105,34 +109,34 @@ def test_memory_is_bounded_by_the_tile(small_tiles, monkeypatch):
         return result
 
     monkeypatch.setattr(neighbour_search.torch, 'cat', watch)
-    build_neighbour_index(directions(1000), num_neighbours=5, chunk_size=10)
+    whole_index(directions(1000), num_neighbours=5, chunk_size=10)
     assert 10 * 5 < largest <= 10 * (12 + 4)
     assert search_memory(10, 16) == 4 * (2 * 10 * 12 + (10 + 2 * 12) * 16)
 
 
 def test_wrong_arguments(monkeypatch):
     with pytest.raises(ValueError, match='at least 2 items, got 1'):
-        build_neighbour_index(directions(1))
+        whole_index(directions(1))
     with pytest.raises(ValueError, match=r'features \(N, C\), got the shape \(3, 2, 2\)'):
         neighbour_blocks(torch.zeros(3, 2, 2))
     with pytest.raises(ValueError, match='num_neighbours must be at least 2'):
-        build_neighbour_index(directions(4), num_neighbours=1)
+        whole_index(directions(4), num_neighbours=1)
     with pytest.raises(ValueError, match='chunk_size at least 1, got 30 and 0'):
-        build_neighbour_index(directions(4), chunk_size=0)
+        whole_index(directions(4), chunk_size=0)
     with pytest.raises(ValueError, match="search='annoy' is unknown; choose one of .'matmul', 'faiss'."):
-        build_neighbour_index(directions(4), search='annoy')
+        whole_index(directions(4), search='annoy')
     monkeypatch.setitem(sys.modules, 'faiss', None)
     with pytest.raises(ModuleNotFoundError, match='pip install faiss-cpu'):
-        build_neighbour_index(directions(4), search='faiss')
+        whole_index(directions(4), search='faiss')
 
 
 def test_faiss_finds_the_same(small_tiles):
     pytest.importorskip('faiss')
     for items, columns in ((2, 5), (30, 40), (140, 9)):
         features = directions(items, seed=items)
-        index = build_neighbour_index(features, columns, 17, search='faiss')
+        index = whole_index(features, columns, 17, search='faiss')
         np.testing.assert_array_equal(index, brute_force(features, min(columns, items)))
-    tied = build_neighbour_index(directions(1).repeat(60, 1), 5, 17, search='faiss')
+    tied = whole_index(directions(1).repeat(60, 1), 5, 17, search='faiss')
     assert all(len(set(row)) == 5 and row[0] == number for number, row in enumerate(tied.tolist()))
 
 

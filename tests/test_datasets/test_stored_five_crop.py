@@ -21,7 +21,7 @@ from omh_mmseg.preparation import five_crop as module
 from omh_mmseg.preparation.five_crop import describe_five_crop, prepare_five_crop
 from omh_mmseg.registry import DATASETS
 
-TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'prepare_five_crop.py'
+TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'prepare.py'
 PIPELINE = [
     dict(type='LoadImageFromFile', imdecode_backend='pillow'),
     dict(type='LoadOptionalAnnotations'),
@@ -171,7 +171,7 @@ def test_interrupted_preparation_is_continued(cfg, tmp_path, monkeypatch):
     monkeypatch.setattr(module, 'replaced_when_complete', interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare_five_crop(config, progress=False)
-    with pytest.raises(ValueError, match=r'are not complete: .*Continue it with\s+python tools/prepare_five_crop.py'):
+    with pytest.raises(ValueError, match=r'are not complete: .*Continue it with\s+python \S*/prepare.py five-crop'):
         build(config)
     assert '12 are there, 23 are to be made' in describe_five_crop(config)
     kept = tmp_path / 'crops/img/train/4.jpg'
@@ -220,7 +220,7 @@ def test_images_outside_the_list_are_not_touched(cfg, tmp_path):
 
 def test_wrong_folders_and_settings(cfg, tmp_path, monkeypatch):
     config = cfg()
-    with pytest.raises(FileNotFoundError, match=r'above img/train and label/train. Make it with\s+python tools/prep'):
+    with pytest.raises(FileNotFoundError, match=r'above img/train and label/train. Make it with\s+python'):
         build(config)
     prepare_five_crop(config, progress=False)
     with pytest.raises(ValueError, match='have the ratio 0.5, the config asks for ratio=0.7'):
@@ -260,7 +260,7 @@ def test_tool(cfg, tmp_path, monkeypatch, capsys):
     config.dump(tmp_path / 'config.py')
     infos = []
     monkeypatch.setattr(MMLogger.get_current_instance(), 'info', infos.append)
-    arguments = [str(TOOL), str(tmp_path / 'config.py'), '--out', str(tmp_path / 'made'), '--workers', '0']
+    arguments = [str(TOOL), 'five-crop', str(tmp_path / 'config.py'), '--out', str(tmp_path / 'made'), '--workers', '0']
     monkeypatch.setattr(sys, 'argv', [*arguments, '--dry-run'])
     runpy.run_path(str(TOOL), run_name='__main__')
     printed = capsys.readouterr().out

@@ -114,7 +114,7 @@ def trained(demo, command, run) -> SimpleNamespace:
     ``preparation`` and ``log`` are what the two commands printed, ``figures`` the logged lines of the run; later runs
     in ``work_dir`` do not change them.
     """
-    preparation = run(demo.folder, command('precompute_neighbours.py', demo.config, options=demo.options))
+    preparation = run(demo.folder, command('prepare.py', 'neighbours', demo.config, options=demo.options))
     work_dir = demo.folder / 'run'
     log = run(demo.folder, command('train.py', demo.config, '--work-dir', work_dir, options=demo.options))
     (figures,) = work_dir.glob('*/vis_data/scalars.json')

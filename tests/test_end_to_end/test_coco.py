@@ -72,7 +72,7 @@ def test_prepares_trains_and_validates(folder, command, run):
         'train_cfg.val_interval': 2,
         'default_hooks.logger.interval': 1,
     }
-    log = run(folder, command('precompute_neighbours.py', CONFIG, options=options))
+    log = run(folder, command('prepare.py', 'neighbours', CONFIG, options=options))
     (index,) = (folder / 'data/neighbours').glob('coco-stuff27_vit-s8_*.npz')
     assert f'neighbour index written to {index}' in log
     with np.load(index) as arrays:

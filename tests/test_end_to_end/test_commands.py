@@ -112,7 +112,7 @@ def test_missing_index_names_the_command_that_makes_it(demo, command, run, tmp_p
     log = run(tmp_path, command('train.py', demo.config, '--work-dir', tmp_path / 'run', options=options), status=1)
     lines = [line.strip() for line in log.splitlines()]
     assert any(f'there is no neighbour index {tmp_path}/absent.npz. Make it with' in line for line in lines)
-    (remedy,) = {line for line in lines if line.startswith('python tools/precompute_neighbours.py')}
+    (remedy,) = {line for line in lines if 'tools/prepare.py neighbours' in line}
     assert str(demo.config) in remedy and f'train_dataloader.dataset.index={tmp_path}/absent.npz' in remedy
     assert not list(tmp_path.rglob('*.pth'))
 
@@ -129,7 +129,7 @@ def test_interrupted_preparation_is_continued(demo, command, start, run, tmp_pat
     image, kept = tmp_path / 'scenes/images/train/00006.png', tmp_path / 'kept.png'
     image.rename(kept)
     os.mkfifo(image)
-    process = start(tmp_path, command('precompute_neighbours.py', demo.config, options=options))
+    process = start(tmp_path, command('prepare.py', 'neighbours', demo.config, options=options))
     try:
         until = time.monotonic() + 120
         while not list(tmp_path.glob('index/a.npz.partial/features.f32')):
@@ -144,7 +144,7 @@ def test_interrupted_preparation_is_continued(demo, command, start, run, tmp_pat
     assert [path.name for path in (tmp_path / 'index').iterdir()] == ['a.npz.partial']
     image.unlink()
     kept.rename(image)
-    run(tmp_path, command('precompute_neighbours.py', demo.config, options=options))
+    run(tmp_path, command('prepare.py', 'neighbours', demo.config, options=options))
     assert [path.name for path in (tmp_path / 'index').iterdir()] == ['a.npz']
 
 
@@ -156,7 +156,6 @@ def test_checkpoint_of_another_model_is_seen(trained, command, run, tmp_path):
     log = run(tmp_path, command('test.py', host, trained.work_dir / 'iter_4.pth', options=options))
     assert 'unexpected key in source state_dict' in log and 'omh_head.centres.0' in log
     assert 'level1/mIoU' not in log and 'probe/mIoU' in log
-
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ def test_kmeans_floor(tmp_path: Path, run, command, host, options) -> None:
 
 
 def test_feature_cosines(tmp_path: Path, run, command, host, options) -> None:
-    run(tmp_path, command('precompute_neighbours.py', host, options=options))
+    run(tmp_path, command('prepare.py', 'neighbours', host, options=options))
     words = command('analysis_tools/feature_cosines.py', host, '--images', 8, options=options)
     rows = re.findall(r'^of .*?((?: +-?[\d.]+){5})$', run(tmp_path, words), flags=re.MULTILINE)
     table = [[float(value) for value in row.split()] for row in rows]

@@ -58,7 +58,7 @@ def test_without_labels(photos, weights, command, run, tmp_path):
     options = QUICK | {
         'data_root': photos, 'num_classes': 5, 'model.backbone.checkpoint': weights, 'train_dataloader.batch_size': 4
     }  # fmt: skip
-    run(tmp_path, command('precompute_neighbours.py', CONFIG, options=options))
+    run(tmp_path, command('prepare.py', 'neighbours', CONFIG, options=options))
     log = run(tmp_path, command('train.py', CONFIG, options=options))
     work_dir = tmp_path / 'work_dirs' / CONFIG.stem
     (figures,) = work_dir.glob('*/vis_data/scalars.json')
@@ -76,7 +76,7 @@ def test_photos_and_weights_of_the_shared_folder(shared_dir, command, run, tmp_p
     if not (data.is_dir() and net.is_file()):
         pytest.skip(f'{data} and {net} are needed')
     options = QUICK | {'data_root': data, 'model.backbone.checkpoint': net}
-    run(tmp_path, command('precompute_neighbours.py', CONFIG, options=options))
+    run(tmp_path, command('prepare.py', 'neighbours', CONFIG, options=options))
     run(tmp_path, command('train.py', CONFIG, options=options))
     (figures,) = (tmp_path / 'work_dirs' / CONFIG.stem).glob('*/vis_data/scalars.json')
     steps = [json.loads(line) for line in figures.read_text().splitlines()]

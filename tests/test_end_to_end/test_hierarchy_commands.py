@@ -29,7 +29,7 @@ def checkpoints(trained) -> list[Path]:
 
 @pytest.mark.slow
 def test_plans(trained, checkpoints, command, run, tmp_path):
-    words = command(f'{TOOLS}/hierarchy_plans.py', '--runs', trained.work_dir, '--checkpoints', *checkpoints,
+    words = command(f'{TOOLS}/hierarchy.py', 'plans', '--runs', trained.work_dir, '--checkpoints', *checkpoints,
                     '--entropy-weights', 0.01, 0.05, 1, '--out', tmp_path)  # fmt: skip
     said = run(tmp_path, words)
     assert '| solved anew |' in said and '| trained ' in said
@@ -41,13 +41,13 @@ def test_plans(trained, checkpoints, command, run, tmp_path):
     by_weight = {float(row['entropy_weight']): float(row['sparsity']) for row in solved if row['levels'] == '23'}
     assert by_weight[0.01] < by_weight[0.05] < by_weight[1]
     assert pictures(tmp_path) == {'training.png', 'entropy_weight.png'}
-    assert 'give runs' in run(tmp_path, command(f'{TOOLS}/hierarchy_plans.py'), status=1)
+    assert 'give runs' in run(tmp_path, command(f'{TOOLS}/hierarchy.py', 'plans'), status=1)
 
 
 @pytest.mark.slow
 def test_scores_and_recovery(trained, checkpoints, command, run, tmp_path):
     out = tmp_path / 'scores'
-    said = run(tmp_path, command(f'{TOOLS}/hierarchy_scores.py', trained.config, *checkpoints, '--out', out,
+    said = run(tmp_path, command(f'{TOOLS}/hierarchy.py', 'scores', trained.config, *checkpoints, '--out', out,
                                  options=trained.options))  # fmt: skip
     assert '| level3 |' in said and '+-' in said
     rows = read_csv(out / 'scores.csv')
@@ -64,7 +64,7 @@ def test_scores_and_recovery(trained, checkpoints, command, run, tmp_path):
     out = tmp_path / 'recovery'
     said = run(
         tmp_path,
-        command(f'{TOOLS}/hierarchy_recovery.py', trained.config, *checkpoints, '--permutations', 20, '--out', out,
+        command(f'{TOOLS}/hierarchy.py', 'recovery', trained.config, *checkpoints, '--permutations', 20, '--out', out,
                 '--control', trained.config, checkpoints[0], options=trained.options),
     )  # fmt: skip
     assert 'level 1: group, level 2: object, level 3: part' in said
@@ -92,7 +92,7 @@ def test_stability_and_parts(trained, checkpoints, command, run, tmp_path):
         order = torch.randperm(size, generator=torch.Generator().manual_seed(level))
         saved['state_dict'][f'omh_head.centres.{level}'] = saved['state_dict'][f'omh_head.centres.{level}'][order]
     torch.save(saved, renumbered)
-    said = run(tmp_path, command(f'{TOOLS}/hierarchy_stability.py', trained.config, *checkpoints, renumbered,
+    said = run(tmp_path, command(f'{TOOLS}/hierarchy.py', 'stability', trained.config, *checkpoints, renumbered,
                                  '--permutations', 50, '--out', out, options=trained.options))  # fmt: skip
     assert '| pairs |' in said
     clusters, parents = read_csv(out / 'clusters.csv'), read_csv(out / 'parents.csv')
@@ -105,7 +105,7 @@ def test_stability_and_parts(trained, checkpoints, command, run, tmp_path):
     same_tree = [row for row in parents if row['first'].endswith('iter_4') and row['second'].endswith('renumbered')]
     assert [float(row['agreement']) for row in same_tree] == [1, 1]
     assert pictures(out) == {'stability.png'}
-    failed = run(tmp_path, command(f'{TOOLS}/hierarchy_stability.py', trained.config, checkpoints[0]), status=1)
+    failed = run(tmp_path, command(f'{TOOLS}/hierarchy.py', 'stability', trained.config, checkpoints[0]), status=1)
     assert 'two checkpoints at least' in failed
 
     out = tmp_path / 'parts'
@@ -113,14 +113,14 @@ def test_stability_and_parts(trained, checkpoints, command, run, tmp_path):
     groups.write_text(json.dumps({'half': {'sky': ['clear air', 'cloud'], 'wood': ['crown', 'trunk']}}))
     run(
         tmp_path,
-        command(f'{TOOLS}/hierarchy_parts.py', trained.config, checkpoints[1], '--labels', 'half', '--groups', groups,
-                '--images', 2, '--out', out, options=trained.options),
+        command(f'{TOOLS}/hierarchy.py', 'parts', trained.config, checkpoints[1], '--labels', 'half', '--groups',
+                groups, '--images', 2, '--out', out, options=trained.options),
     )  # fmt: skip
     rows = read_csv(out / 'clusters.csv')
     assert len(rows) == 6 + 12 + 24 and {row['class'] for row in rows} <= {'', 'sky', 'wood'}
     assert 'From each finest cluster up to level 1' in (out / 'part_whole.md').read_text()
     assert pictures(out) == {'part_whole.png', 'tree.png'}
     unknown = (trained.config, checkpoints[1], '--labels', 'x')
-    words = command(f'{TOOLS}/hierarchy_parts.py', *unknown, options=trained.options)
+    words = command(f'{TOOLS}/hierarchy.py', 'parts', *unknown, options=trained.options)
     failed = run(tmp_path, words, status=1)
     assert "--labels must be one of ['group', 'object', 'part']" in failed

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from PIL import Image
 from torch import nn
@@ -41,7 +41,7 @@ def runner(tmp_path):
     pairs = dict(type='NeighbourPairs', dataset=images, index=str(tmp_path / 'index.npz'), num_neighbours=2)
     return SimpleNamespace(
         model=model,
-        cfg=ConfigDict(model=model_cfg),
+        cfg=Config(dict(model=model_cfg)),
         logger=SimpleNamespace(info=lines.append),
         lines=lines,
         train_dataloader=SimpleNamespace(dataset=DATASETS.build(pairs)),
@@ -70,7 +70,7 @@ def test_dropout_of_the_features_is_logged_and_accepted(runner):
 def test_other_weights(runner):
     with torch.no_grad():
         runner.model.backbone.bias[0] += 1
-    with pytest.raises(ValueError, match=r'(?s)another backbone:\s+weights: .*precompute_neighbours.py.*--force'):
+    with pytest.raises(ValueError, match=r'(?s)another backbone:\s+weights: .*prepare.py neighbours.*--force'):
         check(runner)
     check(runner, check_weights=False)
 
@@ -79,6 +79,17 @@ def test_other_backbone(runner):
     runner.cfg.model.backbone.patch = 16
     with pytest.raises(ValueError, match='backbone: the index has .*8.0.*, this run has .*16.0'):
         check(runner, check_weights=False)
+
+
+def test_config_file_of_the_run_is_named(runner, tmp_path):
+    runner.cfg.model.backbone.patch = 16
+    with pytest.raises(ValueError, match=r'prepare.py neighbours CONFIG --force'):
+        check(runner)
+    path = tmp_path / 'mine.py'
+    runner.cfg.dump(path)
+    runner.cfg = Config.fromfile(path)
+    with pytest.raises(ValueError, match=rf'prepare.py neighbours {path} --force\n.*the --cfg-options of this run'):
+        check(runner)
 
 
 def test_other_normalisation(runner):

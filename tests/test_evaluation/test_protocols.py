@@ -141,21 +141,10 @@ def test_names_that_contradict_themselves(name, message):
         resolve(name)
 
 
-def test_settings_are_kept_with_the_config_and_the_evaluator():
-    class WithProtocol:
-        def __init__(self, protocol=None) -> None:
-            pass
-
-    class Without:
-        def __init__(self, prefix=None) -> None:
-            pass
-
+def test_settings_are_kept_with_the_config():
     config = read()
-    config.test_evaluator = [dict(type=WithProtocol), dict(type=Without)]
     protocol = apply_protocol(config, 'stego-no-crf')
-    assert config.protocol == protocol.settings() == dict(config.test_evaluator[0]['protocol'])
-    assert 'protocol' not in config.test_evaluator[1]
-    assert protocol.settings() == dict(
+    assert config.protocol == protocol.settings() == dict(
         name='stego-no-crf', side=320, crop=True, flip=True, crf=False, label_size='resized', interpolation='nearest',
         mode='whole', alpha=2.0, upsampling='code, bilinear', matching='hungarian',
     )  # fmt: skip

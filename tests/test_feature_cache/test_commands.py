@@ -1,4 +1,4 @@
-"""``tools/cache_features.py`` and the neighbour index that is made from the cache."""
+"""``tools/prepare.py features`` and the neighbour index that is made from the cache."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import pytest
 from omh_mmseg.datasets.neighbours.index import NeighbourIndex
 from omh_mmseg.preparation.neighbours import prepare_neighbours
 
-TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'cache_features.py'
+TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'prepare.py'
 
 
 @pytest.fixture
 def command(monkeypatch) -> Callable[[list[str]], None]:
-    """The command's ``main``."""
+    """The command, from its options on."""
     monkeypatch.setattr(sys, 'path', list(sys.path))
-    spec = importlib.util.spec_from_file_location('omh_tool_cache_features', TOOL)
+    spec = importlib.util.spec_from_file_location('omh_tool_prepare', TOOL)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.main
+    return lambda arguments: module.main(['features', *arguments])
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omh_mmseg.models.losses import feature_affinity, mix_neighbours, neighbour_weights
-from omh_mmseg.models.losses.local_positives import neighbour_index
+from omh_mmseg.models.losses.local_positives import grid_neighbours
 
 
 def written_out(code: Tensor, affinity: Tensor, scale: float = 28.0) -> Tensor:
@@ -37,7 +37,7 @@ def test_golden(golden):
 
 
 def test_a10_neighbour_counts():
-    _, exists = neighbour_index((28, 28))
+    _, exists = grid_neighbours((28, 28))
     values, counts = exists.sum(1).unique(return_counts=True)
     assert dict(zip(values.tolist(), counts.tolist())) == {4: 4, 6: 104, 9: 676}
 
@@ -95,5 +95,5 @@ def test_errors():
 def test_a_weight_that_equals_the_mean_stays():
     """METHODS.md 3B.6 removes what is below the mean: of an even row, nothing."""
     weights = neighbour_weights(torch.zeros(1, 16, 16), (4, 4), scale=16.0)
-    _, exists = neighbour_index((4, 4))
+    _, exists = grid_neighbours((4, 4))
     assert torch.equal(weights[0].flatten(1).t(), exists.float())

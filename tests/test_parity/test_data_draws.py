@@ -46,7 +46,7 @@ def ranks(pairs: dict) -> Callable[[int], np.ndarray]:
     data = DATASETS.build(pairs)
 
     def draw(passes: int) -> np.ndarray:
-        chosen = [[data[item]['data_samples'].neighbour_index for item in range(ITEMS)] for _ in range(passes)]
+        chosen = [[data[item]['data_samples'].neighbour_item for item in range(ITEMS)] for _ in range(passes)]
         return (np.array(chosen) - np.arange(ITEMS)) % ITEMS
 
     return draw
@@ -88,7 +88,7 @@ def test_workers_draw_apart_and_anew_in_every_pass(pairs):
         assert len(samples) == batch
         items = np.array([int(Path(sample.img_path).stem) for sample in samples])
         anchors.append(items)
-        ranks.append((np.array([sample.neighbour_index for sample in samples]) - items) % ITEMS)
+        ranks.append((np.array([sample.neighbour_item for sample in samples]) - items) % ITEMS)
     by_pass = np.concatenate(anchors).reshape(passes, ITEMS)
     assert all(sorted(order) == list(range(ITEMS)) for order in by_pass)
     assert len({tuple(order) for order in by_pass}) == passes

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 from mmengine.registry import init_default_scope
 
@@ -11,7 +9,6 @@ import omh_mmseg  # noqa: F401
 
 
 @pytest.fixture(autouse=True)
-def scope(monkeypatch: pytest.MonkeyPatch) -> None:
-    """mmseg's registries, and a command line that names no config."""
+def scope() -> None:
+    """mmseg's registries."""
     init_default_scope('mmseg')
-    monkeypatch.setattr(sys, 'argv', ['pytest'])

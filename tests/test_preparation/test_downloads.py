@@ -4,7 +4,6 @@ import json
 import os
 import runpy
 import shutil
-import sys
 import zipfile
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from omh_mmseg.preparation.downloads.jobs import Count
 from omh_mmseg.preparation.downloads.potsdam3 import LABELLED_TILES
 from omh_mmseg.preparation.downloads.sources import collect
 
-TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'prepare_dataset.py'
+TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'prepare.py'
 COLOURS = [(255, 255, 255), (0, 0, 255), (0, 255, 255), (0, 255, 0), (255, 255, 0), (255, 0, 0)]
 
 
@@ -337,13 +336,17 @@ def test_first_source_and_files_before_archives(tmp_path):
     assert found['text'][('x',)].path == str(tmp_path / 'b' / 'x.txt')
 
 
-def test_command(coco_downloads, tmp_path, monkeypatch, capsys):
+def test_command(coco_downloads, tmp_path, capsys):
+    main = runpy.run_path(str(TOOL))['main']
+
     def command(*words: str, status: int) -> str:
         arguments = ['coco-stuff27', '--source', str(coco_downloads), '--out', str(tmp_path / 'data'), *words]
-        monkeypatch.setattr(sys, 'argv', [str(TOOL), *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            runpy.run_path(str(TOOL), run_name='__main__')
-        assert stopped.value.code == status
+        ended = 0
+        try:
+            main(['dataset', *arguments])
+        except SystemExit as stopped:
+            ended = stopped.code
+        assert ended == status
         return capsys.readouterr().out
 
     report = command('--dry-run', status=0)
@@ -354,6 +357,5 @@ def test_command(coco_downloads, tmp_path, monkeypatch, capsys):
     shutil.rmtree(coco_downloads / 'curated')
     shutil.rmtree(tmp_path / 'data')
     assert 'missing: the list train2017' in command('--dry-run', status=1)
-    monkeypatch.setattr(sys, 'argv', [str(TOOL), 'potsdam3', '--source', str(tmp_path / 'nowhere')])
     with pytest.raises(SystemExit, match="FileNotFoundError: the source '.*nowhere' is neither"):
-        runpy.run_path(str(TOOL), run_name='__main__')
+        main(['dataset', 'potsdam3', '--source', str(tmp_path / 'nowhere')])

@@ -22,7 +22,7 @@ from omh_mmseg.registry import DATASETS, MODELS
 from omh_mmseg.utils.config import find_pairs_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TOOL = REPOSITORY / 'tools' / 'precompute_neighbours.py'
+TOOL = REPOSITORY / 'tools' / 'prepare.py'
 
 
 @MODELS.register_module()
@@ -267,7 +267,8 @@ def test_wrong_configs(cfg):
 
 def test_tool_says_where_the_index_is(cfg, tmp_path, monkeypatch, capsys):
     cfg.dump(tmp_path / 'config.py')
-    monkeypatch.setattr(sys, 'argv', [str(TOOL), str(tmp_path / 'config.py'), '--device', 'cpu', '--chunk-size', '2'])
+    words = ['neighbours', str(tmp_path / 'config.py'), '--device', 'cpu', '--chunk-size', '2']
+    monkeypatch.setattr(sys, 'argv', [str(TOOL), *words])
     runpy.run_path(str(TOOL), run_name='__main__')
     written = next((tmp_path / 'neighbours').iterdir())
     assert f'neighbour index written to {written}' in capsys.readouterr().out
@@ -275,10 +276,10 @@ def test_tool_says_where_the_index_is(cfg, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [*sys.argv, '--if-missing'])
     runpy.run_path(str(TOOL), run_name='__main__')
     assert 'is up to date' in capsys.readouterr().out
-    monkeypatch.setattr(sys, 'argv', [*sys.argv[:4], '--dry-run'])
+    monkeypatch.setattr(sys, 'argv', [*sys.argv[:5], '--dry-run'])
     runpy.run_path(str(TOOL), run_name='__main__')
     assert 'there and valid\n9 items, 9 columns' in capsys.readouterr().out
-    monkeypatch.setattr(sys, 'argv', [*sys.argv[:4], '--cfg-options', 'model.backbone.seed=4'])
+    monkeypatch.setattr(sys, 'argv', [*sys.argv[:5], '--cfg-options', 'model.backbone.seed=4'])
     with pytest.raises(SystemExit, match=r'(?s)is another index.*--force --cfg-options model.backbone.seed=4'):
         runpy.run_path(str(TOOL), run_name='__main__')
 
@@ -286,7 +287,8 @@ def test_tool_says_where_the_index_is(cfg, tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_tool_runs_from_another_folder(tmp_path):
     done = subprocess.run(
-        [sys.executable, str(TOOL), str(tmp_path / 'absent.py')], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, str(TOOL), 'neighbours', str(tmp_path / 'absent.py')], cwd=tmp_path, capture_output=True,
+        text=True,
     )
     assert done.returncode != 0
     assert 'there is no config file' in done.stderr

@@ -17,11 +17,12 @@ from PIL import Image
 import omh_mmseg  # noqa: F401
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FOLDER_CONFIG = REPOSITORY / 'configs' / 'pretrain_vit-t8_folder.py'
+SCRIPTS = REPOSITORY / '.dev_scripts'
+FOLDER_CONFIG = SCRIPTS / 'pretrain_vit-t8_folder.py'
 
 
-def tool(name: str) -> ModuleType:
-    path = REPOSITORY / 'tools' / name
+def tool(name: str, folder: Path = REPOSITORY / 'tools') -> ModuleType:
+    path = folder / name
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -73,7 +74,7 @@ def test_pretrained_weights_fit_the_block(monkeypatch, photos, tmp_path):
         'train_dataloader.sampler.type=DefaultSampler', 'train_dataloader.sampler.shuffle=True',
         'train_cfg.max_epochs=1', 'default_hooks.checkpoint.interval=-1',
     ]  # fmt: skip
-    module = tool('pretrain_demo_backbone.py')
+    module = tool('pretrain_demo_backbone.py', SCRIPTS)
     from_file = Config.fromfile
 
     def without_repeats(path: str) -> Config:
@@ -96,7 +97,7 @@ def test_pretraining_without_a_folder(monkeypatch, tmp_path):
     words = ['--data-root', str(tmp_path / 'absent'), '--out', str(tmp_path / 'x.pth')]
     monkeypatch.setattr(sys, 'argv', ['pretrain_demo_backbone.py', str(FOLDER_CONFIG), *words])
     with pytest.raises(SystemExit, match='there is no folder .*absent; set --data-root'):
-        tool('pretrain_demo_backbone.py').main()
+        tool('pretrain_demo_backbone.py', SCRIPTS).main()
 
 
 def test_kmeans_on_another_backbone(monkeypatch, photos, tmp_path, capsys):

@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from omh_mmseg.utils.commands import suggested_command
 from omh_mmseg.utils.files import replaced_when_complete
-from omh_mmseg.utils.text import first_few, suggested_command
+from omh_mmseg.utils.text import first_few
 
+COMMAND = 'prepare.py five-crop'
 CROPS = 5
-TOOL = 'prepare_five_crop.py'
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,9 @@ class StoredCrops:
             _check_manifest(manifest, folder, split, ratio, classes)
         else:
             _check_name(folder, ratio)
-        found = numbers_in(image_folder(folder, split), '.jpg')
-        crops = manifest.crops if manifest is not None else -(-(max(found, default=-1) + 1) // CROPS) * CROPS
-        _check_numbers(found, crops, image_folder(folder, split), '.jpg', remedy)
+        numbers = numbers_in(image_folder(folder, split), '.jpg')
+        crops = manifest.crops if manifest is not None else -(-(max(numbers, default=-1) + 1) // CROPS) * CROPS
+        _check_numbers(numbers, crops, image_folder(folder, split), '.jpg', remedy)
         has_labels = labels and (
             manifest.labels if manifest is not None else label_folder(folder, split).is_dir()
         )
@@ -185,15 +186,15 @@ def _check_name(folder: Path, ratio: float) -> None:
         )
 
 
-def _check_numbers(found: set[int], crops: int, folder: Path, suffix: str, remedy: str) -> None:
-    missing = [f'{number}{suffix}' for number in range(crops) if number not in found]
+def _check_numbers(numbers: set[int], crops: int, folder: Path, suffix: str, remedy: str) -> None:
+    missing = [f'{number}{suffix}' for number in range(crops) if number not in numbers]
     if missing or not crops:
         what = f'{len(missing)} of {crops} files are missing: {first_few(missing)}' if crops else 'there are no crops'
         raise FileNotFoundError(f'{folder}: {what}. {remedy}')
-    if len(found) > crops:
-        raise ValueError(f'{folder} holds {len(found)} crops, {crops} are expected; delete the folder. {remedy}')
+    if len(numbers) > crops:
+        raise ValueError(f'{folder} holds {len(numbers)} crops, {crops} are expected; delete the folder. {remedy}')
 
 
 def _command(folder: Path, split: str) -> str:
     options = [] if split == 'train' else ['--split', split]
-    return suggested_command('--out', str(folder), *options, tool=TOOL)
+    return suggested_command(COMMAND, '--out', str(folder), *options)

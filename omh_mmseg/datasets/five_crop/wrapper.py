@@ -8,11 +8,12 @@ from typing import Any
 from mmengine.dataset import BaseDataset
 
 from omh_mmseg.datasets.base import run_pipeline
-from omh_mmseg.datasets.five_crop.stored import CROPS, StoredCrops
+from omh_mmseg.datasets.five_crop.stored import COMMAND, CROPS, StoredCrops
 from omh_mmseg.datasets.transforms import FiveCropPatch
 from omh_mmseg.datasets.wrapper import DatasetWrapper, positive_index
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.labels import IGNORED_LABEL
+from omh_mmseg.utils.commands import suggested_command
 
 
 @DATASETS.register_module()
@@ -23,7 +24,7 @@ class FiveCrop(DatasetWrapper):
     the full-resolution image by :class:`FiveCropPatch`, which must stand in the wrapped pipeline after the loading.
 
     STEGO and HP cut beforehand and store JPEGs, so that their images are compressed twice, which is part of the
-    published numbers. ``stored`` reads such a folder, made by ``tools/prepare_five_crop.py`` or by STEGO's own script.
+    published numbers. ``stored`` reads such a folder, made by ``tools/prepare.py five-crop`` or by STEGO's own script.
     Pipeline and classes are those of the wrapped data set; its images are not looked at and need not be on disk.
 
     Args:
@@ -84,8 +85,8 @@ class FiveCrop(DatasetWrapper):
         if self.crops.labels and self.crops.source == 'unknown' and label_map:
             raise ValueError(
                 f'the labels in {self.stored} hold the classes of the whole data set, but the config chooses '
-                f'{len(classes)} of them; remove metainfo.classes, or prepare a folder for them with '
-                'tools/prepare_five_crop.py'
+                f'{len(classes)} of them; remove metainfo.classes, or prepare a folder for them with\n'
+                f'    {suggested_command(COMMAND, "--out", "FOLDER")}'
             )
         self._from_file = {number + 1: number for number in range(len(classes))} | {0: IGNORED_LABEL}
 

@@ -19,8 +19,9 @@ import numpy as np
 
 from omh_mmseg.datasets.fingerprint import DATASET_PARTS, DROPOUT_PART
 from omh_mmseg.datasets.neighbours.search import Rows
-from omh_mmseg.utils.text import suggested_command
+from omh_mmseg.utils.commands import suggested_command
 
+COMMAND = 'prepare.py neighbours'
 WRITTEN_ROWS = 65536
 
 
@@ -46,20 +47,22 @@ class NeighbourIndex:
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f'there is no neighbour index {path}. Make it with\n    {suggested_command()}')
+            raise FileNotFoundError(
+                f'there is no neighbour index {path}. Make it with\n    {suggested_command(COMMAND)}'
+            )
         try:
             with np.load(path) as arrays:
                 neighbours, fingerprint = arrays['neighbours'], json.loads(str(arrays['fingerprint']))
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f'{path} is not a neighbour index or is damaged ({type(error).__name__}: {error}). Make it anew with\n'
-                f'    {suggested_command("--force")}'
+                f'    {suggested_command(COMMAND, "--force")}'
             ) from error
         shape_ok = neighbours.ndim == 2 and np.issubdtype(neighbours.dtype, np.integer)
         if not shape_ok or not np.array_equal(neighbours[:, 0], np.arange(len(neighbours))):
             raise ValueError(
                 f'{path}: `neighbours` must be whole numbers (N, k) with the item itself in column 0, got '
-                f'{neighbours.dtype} {neighbours.shape}. Make it anew with\n    {suggested_command("--force")}'
+                f'{neighbours.dtype} {neighbours.shape}. Make it anew with\n    {suggested_command(COMMAND, "--force")}'
             )
         return cls(neighbours, fingerprint)
 
@@ -87,16 +90,6 @@ def write_index(file: BinaryIO, neighbours: Rows, fingerprint: dict[str, Any]) -
             np.lib.format.write_array(entry, np.array(json.dumps(fingerprint, sort_keys=True)))
 
 
-
-
-
-
-
-
-
-
-
-
 def resolve_index_path(index: str | Path, fingerprint: dict[str, Any]) -> Path:
     """Fill in ``{fingerprint}`` in an index path: eight digits that stand for image list and pipeline.
 
@@ -111,11 +104,14 @@ def resolve_index_path(index: str | Path, fingerprint: dict[str, Any]) -> Path:
     return Path(str(index).replace('{fingerprint}', hashlib.sha256(parts.encode()).hexdigest()[:8]))
 
 
+def command_to_remake(fingerprint: dict[str, Any], config: str | None = None) -> str:
+    """The command that replaces an index by one that is made in the same way.
 
-
-def command_to_remake(fingerprint: dict[str, Any]) -> str:
-    """The command that replaces an index by one that is made in the same way."""
+    Args:
+        fingerprint: Of the index.
+        config: Config file of the run, where it is known; see :func:`omh_mmseg.utils.commands.suggested_command`.
+    """
     dropout = fingerprint.get(DROPOUT_PART)
     flags = ['--train-mode-dropout', str(dropout['probability'])] if dropout else []
     flags += ['--dropout-seed', str(dropout['seed'])] if dropout and dropout['seed'] else []
-    return suggested_command('--force', *flags)
+    return suggested_command(COMMAND, '--force', *flags, config=config)

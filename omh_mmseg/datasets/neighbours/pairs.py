@@ -12,10 +12,10 @@ from mmengine.dataset import BaseDataset
 from torch import Tensor
 
 from omh_mmseg.datasets.fingerprint import DATASET_PARTS, compare_fingerprints, dataset_fingerprint
-from omh_mmseg.datasets.neighbours.index import NeighbourIndex, command_to_remake, resolve_index_path
+from omh_mmseg.datasets.neighbours.index import COMMAND, NeighbourIndex, command_to_remake, resolve_index_path
 from omh_mmseg.datasets.wrapper import DatasetWrapper, positive_index
 from omh_mmseg.registry import DATASETS
-from omh_mmseg.utils.text import suggested_command
+from omh_mmseg.utils.commands import suggested_command
 
 
 class Views(dict):
@@ -34,7 +34,7 @@ class NeighbourPairs(DatasetWrapper):
     """Item i together with one of its nearest neighbours, drawn anew each time (METHODS.md 5.7).
 
     Item i is ``dict(inputs=Views(anchor, neighbour), data_samples)`` with the anchor's data sample; its metainfo
-    ``neighbour_index`` tells which item was drawn. The neighbour is ``index[i, r]``, r uniform in
+    ``neighbour_item`` is the number of the item that was drawn. The neighbour is ``index[i, r]``, r uniform in
     ``1 .. num_neighbours``, from torch's generator, which mmengine seeds in every worker.
 
     The index belongs to one list of images and one pipeline, which is checked here, and to one backbone with its
@@ -42,7 +42,7 @@ class NeighbourPairs(DatasetWrapper):
 
     Args:
         dataset: The wrapped data set, built or as a config.
-        index: Path of the npz made by ``tools/precompute_neighbours.py``; may contain ``{fingerprint}``, see
+        index: Path of the npz made by ``tools/prepare.py neighbours``; may contain ``{fingerprint}``, see
             :func:`omh_mmseg.datasets.neighbours.index.resolve_index_path`.
         num_neighbours: How many of the nearest neighbours to draw from, the item itself not counted.
         lazy_init: Leave :meth:`full_init` to the first access.
@@ -95,7 +95,7 @@ class NeighbourPairs(DatasetWrapper):
             raise ValueError(
                 f'num_neighbours={self.num_neighbours}, but the index {path} holds {columns - 1} neighbours per item. '
                 f'Lower num_neighbours or make the index with\n    '
-                f'{suggested_command("--force", "--num-neighbours", str(self.num_neighbours + 1))}'
+                f'{suggested_command(COMMAND, "--force", "--num-neighbours", str(self.num_neighbours + 1))}'
             )
         warnings.warn(
             f'num_neighbours={self.num_neighbours}, but the data set has {items} items: every other item counts as a '
@@ -114,7 +114,7 @@ class NeighbourPairs(DatasetWrapper):
         chosen = int(self.neighbours[idx, rank])
         item, other = self.dataset[idx], self.dataset[chosen]
         item['inputs'] = Views(anchor=item['inputs'], neighbour=other['inputs'])
-        item['data_samples'].set_metainfo(dict(neighbour_index=chosen))
+        item['data_samples'].set_metainfo(dict(neighbour_item=chosen))
         return item
 
     def __repr__(self) -> str:

@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omh_mmseg.utils.progress import progress_bar
-
 SEARCHES = ('matmul', 'faiss')
 TILE_COLUMNS = 8192
 FIRST_COLUMNS = 512
@@ -32,39 +30,6 @@ class Rows(Protocol):
 
     def __getitem__(self, rows: slice) -> Any:
         """A block of consecutive rows as tensor or array."""
-
-
-def build_neighbour_index(
-    features: Rows,
-    num_neighbours: int = 30,
-    chunk_size: int = 1024,
-    device: str | torch.device = 'cpu',
-    progress: bool = False,
-    search: str = 'matmul',
-) -> np.ndarray:
-    """The whole index at once; see :func:`neighbour_blocks` for the arguments.
-
-    Args:
-        features: (N, C), L2-normalised, N >= 2.
-        num_neighbours: Columns of the index, the item itself included.
-        chunk_size: Rows per block.
-        device: Where to multiply.
-        progress: Draw a progress bar on stderr.
-        search: ``'matmul'`` or ``'faiss'``.
-
-    Returns:
-        int32 (N, min(num_neighbours, N)).
-    """
-    blocks = neighbour_blocks(features, num_neighbours, chunk_size, device, search)
-    index = np.empty((features.shape[0], min(num_neighbours, features.shape[0])), dtype=np.int32)
-    with progress_bar(progress) as bar:
-        task = bar.add_task('nearest neighbours', total=len(index))
-        start = 0
-        for block in blocks:
-            index[start : start + len(block)] = block
-            start += len(block)
-            bar.advance(task, len(block))
-    return index
 
 
 def neighbour_blocks(
@@ -111,8 +76,8 @@ def neighbour_blocks(
     def blocks() -> Iterator[np.ndarray]:
         for start in range(first_row, shape[0], chunk_size):
             stop = min(start + chunk_size, shape[0])
-            own = np.arange(start, stop, dtype=np.int32)[:, None]
-            yield np.concatenate((own, find(start, stop).cpu().numpy().astype(np.int32)), axis=1)
+            items = np.arange(start, stop, dtype=np.int32)[:, None]
+            yield np.concatenate((items, find(start, stop).cpu().numpy().astype(np.int32)), axis=1)
 
     return blocks()
 
@@ -145,8 +110,6 @@ def check_arguments(search: str, items: int, num_neighbours: int, chunk_size: in
         _faiss()
 
 
-
-
 class _MatmulSearch:
     """Rows ``start .. stop - 1`` against everything, tile by tile, with a running threshold per row."""
 
@@ -164,8 +127,8 @@ class _MatmulSearch:
         while left < items:
             right = min(left + width, items)
             similarity = self._similarity(queries, left, right)
-            own = torch.arange(max(start, left), max(start, left, min(stop, right)), device=self.device)
-            similarity[own - start, own - left] = -torch.inf
+            queried = torch.arange(max(start, left), max(start, left, min(stop, right)), device=self.device)
+            similarity[queried - start, queried - left] = -torch.inf
             rows, columns, values = _above(similarity, best[:, -1])
             if len(rows):
                 best, numbers = _merge(best, numbers, rows, columns + left, values)
@@ -194,10 +157,10 @@ def _above(similarity: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tenso
     return row[hit], group[hit] * GROUP + inside, values[hit, inside]
 
 
-def _merge(best: Tensor, numbers: Tensor, rows: Tensor, found: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """The best of what was known and what was found.
+def _merge(best: Tensor, numbers: Tensor, rows: Tensor, items: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The best of the neighbours so far and of further items, whose rows and similarities are given.
 
-    ``found`` rises within a row and lies above every known number, so that a stable sort keeps tied items in order.
+    ``items`` rises within a row and lies above all of ``numbers``, so that a stable sort keeps tied items in order.
     """
     counts = torch.bincount(rows, minlength=len(best))
     place = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
@@ -205,7 +168,7 @@ def _merge(best: Tensor, numbers: Tensor, rows: Tensor, found: Tensor, values: T
     more = best.new_full((len(best), most), -torch.inf)
     more[rows, place] = values
     more_numbers = numbers.new_full((len(best), most), -1)
-    more_numbers[rows, place] = found
+    more_numbers[rows, place] = items
     return _best_of(torch.cat((best, more), dim=1), torch.cat((numbers, more_numbers), dim=1), best.shape[1])
 
 
@@ -226,15 +189,15 @@ class _FaissSearch:
         queries = self._block(start, stop)
         best = torch.full((stop - start, self.others), -torch.inf)
         numbers = torch.full((stop - start, self.others), -1)
-        own = torch.arange(start, stop)[:, None]
+        queried = torch.arange(start, stop)[:, None]
         for left in range(0, items, FAISS_COLUMNS):
             right = min(left + FAISS_COLUMNS, items)
             self.index.reset()
             self.index.add(self._block(left, right))
-            similarity, found = map(torch.from_numpy, self.index.search(queries, min(self.others + 1, right - left)))
-            found, order = (found + left).sort(dim=1)
-            similarity = similarity.gather(1, order).masked_fill(found == own, -torch.inf)
-            best, numbers = _best_of(torch.cat((best, similarity), 1), torch.cat((numbers, found), 1), self.others)
+            similarity, nearest = map(torch.from_numpy, self.index.search(queries, min(self.others + 1, right - left)))
+            nearest, order = (nearest + left).sort(dim=1)
+            similarity = similarity.gather(1, order).masked_fill(nearest == queried, -torch.inf)
+            best, numbers = _best_of(torch.cat((best, similarity), 1), torch.cat((numbers, nearest), 1), self.others)
         self.index.reset()
         return numbers
 

@@ -195,19 +195,19 @@ class PartialIndex:
 
     def _restart(self, reason: str) -> None:
         MMLogger.get_current_instance().warning(f'{self.folder} is not continued but begun anew: {reason}')
-        for file in (self.features, self.neighbours):
-            if file is not None:
-                file.close()
-        self.features = self.neighbours = None
+        self._close_files()
         for name in ('manifest.json', 'features.f32', 'neighbours.i32'):
             (self.folder / name).unlink(missing_ok=True)
         self._manifest.pop('search', None)
 
-    def _close(self) -> None:
+    def _close_files(self) -> None:
         for file in (self.features, self.neighbours):
             if file is not None:
                 file.close()
         self.features = self.neighbours = None
+
+    def _close(self) -> None:
+        self._close_files()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

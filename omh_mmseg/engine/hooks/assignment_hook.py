@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from omh_mmseg.evaluation import UnsupervisedIoUMetric
 from omh_mmseg.models.prediction import ClusterAssignment
 from omh_mmseg.registry import HOOKS
+from omh_mmseg.utils.commands import tool_path
 from omh_mmseg.utils.files import replaced_when_complete
 
 
@@ -33,23 +34,23 @@ class AssignmentHook(Hook):
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Tell the metric the numbers of clusters."""
-        _tell_sizes(runner, runner.val_loop.evaluator)
+        _pass_on_sizes(runner, runner.val_loop.evaluator)
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Tell the metric the numbers of clusters."""
-        _tell_sizes(runner, runner.test_loop.evaluator)
+        _pass_on_sizes(runner, runner.test_loop.evaluator)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Take over the assignment, if labels gave one."""
         assignment = find_assignment(runner.model)
-        found = {
+        matched = {
             field: classes
             for metric in unsupervised_metrics(runner.val_loop.evaluator)
             for field, classes in metric.last_assignment.items()
         }
-        if assignment is None or not found:
+        if assignment is None or not matched:
             return
-        kept = assignment.update(found)
+        kept = assignment.update(matched)
         if kept:
             runner.logger.info(f'the classes of the clusters of {", ".join(kept)} were set by hand and stay so')
         if is_main_process():
@@ -65,8 +66,8 @@ def find_assignment(model: Any) -> ClusterAssignment | None:
     """The assignment of a model, also of one in a wrapper (distributed, test-time augmentation); None without one."""
     while model is not None and not hasattr(model, 'assignment'):
         model = getattr(model, 'module', None)
-    found = getattr(model, 'assignment', None)
-    return found if isinstance(found, ClusterAssignment) else None
+    assignment = getattr(model, 'assignment', None)
+    return assignment if isinstance(assignment, ClusterAssignment) else None
 
 
 def store_assignment(
@@ -98,7 +99,7 @@ def _put_into_checkpoint(runner: Runner) -> None:
     if not Path(noted).is_file():
         runner.logger.warning(
             f'{noted} is no local file, so the classes of the clusters are not in it; put them there with '
-            'tools/analysis_tools/fit_assignment.py'
+            f'{tool_path("analysis_tools/fit_assignment.py")}'
         )
         return
     checkpoint = torch.load(noted, map_location='cpu', weights_only=False, mmap=True)
@@ -114,7 +115,7 @@ def _write_checkpoint(checkpoint: dict[str, Any], assignment: ClusterAssignment,
         torch.save(checkpoint, file)
 
 
-def _tell_sizes(runner: Runner, evaluator: Evaluator) -> None:
+def _pass_on_sizes(runner: Runner, evaluator: Evaluator) -> None:
     assignment = find_assignment(runner.model)
     if assignment is not None:
         for metric in unsupervised_metrics(evaluator):

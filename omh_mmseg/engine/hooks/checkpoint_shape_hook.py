@@ -31,17 +31,17 @@ class CheckpointShapeHook(Hook):
         model = runner.model
         while hasattr(model, 'module'):
             model = model.module
-        own = model.state_dict()
+        weights = model.state_dict()
         given = {key.removeprefix('module.'): value for key, value in checkpoint.get('state_dict', checkpoint).items()}
         differing = [
             key
             for key, value in given.items()
-            if key in own and not key.startswith('backbone.') and own[key].shape != value.shape
+            if key in weights and not key.startswith('backbone.') and weights[key].shape != value.shape
         ]
         if differing:
             key = differing[0]
             raise ValueError(
                 f'{runner._load_from} is of another model than the config: {key} is {tuple(given[key].shape)} there '
-                f'and {tuple(own[key].shape)} here ({len(differing)} weights differ in shape). Use the config of its '
-                'run.'
+                f'and {tuple(weights[key].shape)} here ({len(differing)} weights differ in shape). Use the config of '
+                'its run.'
             )

@@ -49,7 +49,7 @@ class NeighbourIndexCheckHook(Hook):
             listed = '\n  '.join(differences)
             raise ValueError(
                 f'the neighbour index {pairs.index_path} was made with another backbone:\n  {listed}\n'
-                f'Make it anew with\n    {command_to_remake(pairs.fingerprint)}\n'
+                f'Make it anew with\n    {command_to_remake(pairs.fingerprint, runner.cfg.filename)}\n'
                 'or set another `index` path in the config'
             )
         dropout = pairs.fingerprint.get(DROPOUT_PART)

@@ -37,8 +37,8 @@ class ProtocolHook(Hook):
     def _write(self, runner: Runner, split: str, metrics: dict[str, Any], **notes: Any) -> None:
         protocol = protocol_of_config(runner.cfg, split)
         if split == 'test':
-            told = ', '.join(f'{key}={value}' for key, value in protocol.items() if key != 'name')
-            runner.logger.info(f'protocol {protocol["name"]}: {told}')
+            settings = ', '.join(f'{key}={value}' for key, value in protocol.items() if key != 'name')
+            runner.logger.info(f'protocol {protocol["name"]}: {settings}')
         if not metrics:
             return
         content = dict(protocol=protocol, scores=metrics, **notes)

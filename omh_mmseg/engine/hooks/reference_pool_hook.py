@@ -75,7 +75,7 @@ class ReferencePoolHook(Hook):
         self.pools_of_ranks: dict[str, torch.Tensor] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Fill the pools of a new run; take a rank's own ones where a run is resumed."""
+        """Fill the pools of a new run; take the stored ones of this rank where a run is resumed."""
         model = _host(runner)
         dataset = runner.train_dataloader.dataset
         size = len(model.agnostic_pool)
@@ -89,7 +89,7 @@ class ReferencePoolHook(Hook):
         if self.epoch_length is None:
             self.epoch_length = max(1, len(dataset) // (runner.train_dataloader.batch_size * get_world_size()))
         if runner.iter > 0 and model.pools_are_filled():
-            self._take_own(runner, model)
+            self._take_stored(runner, model)
             return
         if runner.iter == 0:
             model.iteration.zero_()
@@ -111,7 +111,7 @@ class ReferencePoolHook(Hook):
         """Keep the pools of the ranks until it is known whether a run is resumed."""
         self.pools_of_ranks = dict(checkpoint.get(CHECKPOINT_KEY, {}))
 
-    def _take_own(self, runner: Runner, model: HiddenPositives) -> None:
+    def _take_stored(self, runner: Runner, model: HiddenPositives) -> None:
         world = get_world_size()
         counts = {len(pools) for pools in self.pools_of_ranks.values()} or {1}
         if counts != {world}:
@@ -127,29 +127,29 @@ class ReferencePoolHook(Hook):
     def _fill(self, runner: Runner, names: Sequence[str]) -> None:
         model = _host(runner)
         model.train()
-        found: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+        vectors: dict[str, list[torch.Tensor]] = {name: [] for name in names}
         loader = self._loader(runner, len(model.agnostic_pool))
         for batch in track(loader, 'filling the pools', transient=True, disable=not is_main_process()):
             with runner.optim_wrapper.optim_context(runner.model):
                 inputs = model.data_preprocessor(batch, True)['inputs']
                 for name, rows in model.pool_vectors(inputs, names).items():
-                    found[name].append(rows)
-        for name, chunks in found.items():
+                    vectors[name].append(rows)
+        for name, chunks in vectors.items():
             getattr(model, name).copy_(torch.cat(chunks))
         self._gather(model, names)
 
     def _loader(self, runner: Runner, images: int) -> DataLoader:
         """Random images of the train set, each once; shuffled by a generator that nothing else uses."""
-        own = runner.train_dataloader
+        loader = runner.train_dataloader
         words = np.random.SeedSequence([runner.seed or 0, get_rank(), runner.iter]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
-        chosen = torch.randperm(len(own.dataset), generator=generator)[:images]
+        chosen = torch.randperm(len(loader.dataset), generator=generator)[:images]
         return DataLoader(
-            Subset(own.dataset, chosen.tolist()),
-            batch_size=self.batch_size or own.batch_size,
-            num_workers=own.num_workers if self.num_workers is None else self.num_workers,
-            collate_fn=own.collate_fn,
-            worker_init_fn=own.worker_init_fn,
+            Subset(loader.dataset, chosen.tolist()),
+            batch_size=self.batch_size or loader.batch_size,
+            num_workers=loader.num_workers if self.num_workers is None else self.num_workers,
+            collate_fn=loader.collate_fn,
+            worker_init_fn=loader.worker_init_fn,
             generator=generator,
         )
 

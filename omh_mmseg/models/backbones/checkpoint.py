@@ -164,11 +164,13 @@ def _split(keys: Sequence[str], allowed: Sequence[str]) -> tuple[list[str], list
 
 
 def _check_positions(backbone: nn.Module, state: dict[str, Tensor], checkpoint: str) -> None:
-    own, stored = backbone.state_dict().get('pos_embed'), state.get('pos_embed')
-    if own is not None and stored is not None and own.shape[-1:] == stored.shape[-1:] and own.shape != stored.shape:
+    needed, stored = backbone.state_dict().get('pos_embed'), state.get('pos_embed')
+    if needed is None or stored is None:
+        return
+    if needed.shape[-1:] == stored.shape[-1:] and needed.shape != stored.shape:
         raise ValueError(
             f'{checkpoint} has a positional embedding of {stored.shape[1]} tokens and the backbone one of '
-            f"{own.shape[1]}; it would be resized on loading, before position_interpolation='dino' sees it. Set "
+            f"{needed.shape[1]}; it would be resized on loading, before position_interpolation='dino' sees it. Set "
             'img_size (and patch_size) of the wrapped backbone to those of the pretraining, e.g. 224 for DINO.'
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +22,7 @@ from omh_mmseg.models.backbones.last_block import (
 )
 from omh_mmseg.models.backbones.position_embedding import dino_positions, require_position_embedding
 from omh_mmseg.models.backbones.token_grid import patch_size, token_grid, token_layout
+from omh_mmseg.models.backbones.wrapped import build_wrapped, described_outputs, is_convolutional
 from omh_mmseg.registry import MODELS
 from omh_mmseg.utils.precision import widened
 
@@ -32,7 +32,6 @@ FEATURES = ('tokens', 'keys')
 ATTENTIONS = (None, 'mean', 'heads')
 INPUT_FITS = ('error', 'resize')
 PRECISIONS = (None, 'float32', 'bfloat16', 'float16')
-TIMM_TYPE = 'TIMMBackbone'
 TIMM_CHANNELS_LAST = 'NHWC'
 
 
@@ -135,8 +134,8 @@ class FrozenBackbone(BaseModule):
         self.allow_left_over, self.allow_missing = tuple(allow_left_over), tuple(allow_missing)
         self.position_interpolation = position_interpolation
         self.feature = feature
-        self.backbone = _build(backbone)
-        self.channels_last = _is_convolutional(self.backbone) if channels_last is None else channels_last
+        self.backbone = build_wrapped(backbone)
+        self.channels_last = is_convolutional(self.backbone) if channels_last is None else channels_last
         if self.channels_last:
             self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if position_interpolation == 'dino':
@@ -147,8 +146,8 @@ class FrozenBackbone(BaseModule):
         layout = token_layout(self.backbone)
         multiple = None if layout is None else patch_size(layout.patch_embed)
         if out_channels is None or stride is None:
-            found_channels, found_stride, coarsest = self._dry_run()
-            out_channels, stride = out_channels or found_channels, stride or found_stride
+            dry_channels, dry_stride, coarsest = self._dry_run()
+            out_channels, stride = out_channels or dry_channels, stride or dry_stride
             multiple = multiple or coarsest
         self.out_channels = out_channels
         self.stride = stride
@@ -244,9 +243,9 @@ class FrozenBackbone(BaseModule):
             return self._taps(images, keys, attention, attended)
         dtype = None if self.precision == 'float32' else getattr(torch, self.precision)
         with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
-            found = self._taps(images, keys, attention, attended)
-        keys_found, attention_found = (None if item is None else widened(item) for item in found[1:])
-        return BackboneTaps(widened(found.features), keys_found, attention_found)
+            taps = self._taps(images, keys, attention, attended)
+        wide_keys, wide_attention = (None if item is None else widened(item) for item in taps[1:])
+        return BackboneTaps(widened(taps.features), wide_keys, wide_attention)
 
     def _taps(
         self, images: Tensor, keys: bool, attention: str | None, attended: int | None = None
@@ -258,12 +257,12 @@ class FrozenBackbone(BaseModule):
         with caught_projection(module) as caught:
             outputs = self._run(images)
         (projected,) = caught
-        found = key_map(projected, self.backbone, images)
-        features = found if self.feature == 'keys' else self._fuse(outputs, images)
+        last_keys = key_map(projected, self.backbone, images)
+        features = last_keys if self.feature == 'keys' else self._fuse(outputs, images)
         maps = None
         if attention is not None:
             maps = attention_maps(projected[:attended], module.num_heads, attention == 'mean')
-        return BackboneTaps(features, found if keys else None, maps)
+        return BackboneTaps(features, last_keys if keys else None, maps)
 
     def _run(self, images: Tensor) -> Any:
         dino = self.position_interpolation == 'dino'
@@ -288,7 +287,7 @@ class FrozenBackbone(BaseModule):
         if attention is None:
             name = type(self.backbone).__name__
             with torch.no_grad():
-                offered = _described(self._run(torch.zeros(1, 3, DRY_RUN_SIZE, DRY_RUN_SIZE)))
+                offered = described_outputs(self._run(torch.zeros(1, 3, DRY_RUN_SIZE, DRY_RUN_SIZE)))
             raise ValueError(
                 f'{option} needs a backbone whose last block has plain multi-head attention, such as '
                 f'mmpretrain.VisionTransformer; {name} has none. {remedy} What {name} offers: {offered}.'
@@ -310,7 +309,8 @@ class FrozenBackbone(BaseModule):
         except IndexError:
             raise ValueError(
                 f'{name} returns {len(outputs)} outputs, out_indices asks for {self.out_indices}. '
-                f'Choose among them, or set the out_indices of the wrapped backbone. It returns {_described(outputs)}.'
+                f'Choose among them, or set the out_indices of the wrapped backbone. It returns '
+                f'{described_outputs(outputs)}.'
             ) from None
         for index, item in zip(self.out_indices, selected):
             if not isinstance(item, Tensor) or item.dim() != 4:
@@ -347,37 +347,6 @@ class FrozenBackbone(BaseModule):
         return features.shape[1], round(DRY_RUN_SIZE / features.shape[-1]), round(DRY_RUN_SIZE / min(widths))
 
 
-def _build(config: dict[str, Any]) -> torch.nn.Module:
-    kind = config.get('type')
-    if str(kind).rpartition('.')[2] == TIMM_TYPE and find_spec('timm') is None:
-        raise ModuleNotFoundError(
-            f"Backbone type {kind!r} needs the library timm, which is not installed: pip install 'omh-mmseg[timm]'"
-        )
-    try:
-        return MODELS.build(config)
-    except (AssertionError, IndexError) as error:
-        settings = {name: value for name, value in config.items() if name != 'type'}
-        raise ValueError(
-            f'Backbone type {kind!r} refuses its options {settings} ({str(error) or "it gives no reason"}). '
-            'Where out_indices is among them, every index must be one of its stages, counted from 0.'
-        ) from error
-    except KeyError as error:
-        if 'registry' not in str(error):
-            raise
-        raise ValueError(
-            f"Backbone type {kind!r} is not registered. Use a name of mmseg's registry "
-            "('SwinTransformer', 'ResNetV1c', ...), one of mmpretrain's ('mmpretrain.VisionTransformer', "
-            "'mmpretrain.ResNet', ...), or dict(type='mmpretrain.TIMMBackbone', model_name=..., features_only=True) "
-            'for a timm model; a backbone of your own needs its module in custom_imports.'
-        ) from error
-
-
-def _is_convolutional(backbone: torch.nn.Module) -> bool:
-    convolutions = [item for item in backbone.modules() if isinstance(item, torch.nn.Conv2d)]
-    weights = sum(item.weight.numel() for item in convolutions)
-    return 2 * weights > sum(item.numel() for item in backbone.parameters())
-
-
 def _check_choice(name: str, value: str | None, choices: Sequence[str | None]) -> None:
     if value not in choices:
         raise ValueError(f'{name} must be one of {tuple(choices)}; got {value!r}.')
@@ -387,15 +356,3 @@ def _resize(maps: Tensor, size: torch.Size) -> Tensor:
     if maps.shape[-2:] == size:
         return maps
     return F.interpolate(maps, size=size, mode='bilinear', align_corners=False)
-
-
-def _described(outputs: Any) -> str:
-    """What a backbone returned for one image of the dry run, e.g. ``0: 64 channels, 56x56``."""
-    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    parts = []
-    for index, item in enumerate(outputs):
-        if isinstance(item, Tensor) and item.dim() == 4:
-            parts.append(f'{index}: {item.shape[1]} channels, {item.shape[2]}x{item.shape[3]}')
-        else:
-            parts.append(f'{index}: {tuple(item.shape) if isinstance(item, Tensor) else type(item).__name__}')
-    return 'outputs ' + '; '.join(parts)

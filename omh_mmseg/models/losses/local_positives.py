@@ -56,13 +56,13 @@ def neighbour_weights(
             f'An affinity of a {height} x {width} grid is (B, {size}, {size}); got {tuple(affinity.shape)}. Take the '
             "backbone's attention of the very images that the code is of, without its extra tokens."
         )
-    index, exists = neighbour_index(grid, affinity.device)
+    index, exists = grid_neighbours(grid, affinity.device)
     chunks = affinity.split(max(1, chunk_elements // size**2))
     weights = torch.cat([_weights(chunk, index, scale) for chunk in chunks])
     return (weights * exists).transpose(1, 2).unflatten(2, grid)
 
 
-def neighbour_index(grid: tuple[int, int], device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
+def grid_neighbours(grid: tuple[int, int], device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
     """Numbers of the 3 x 3 neighbours of each position, clamped to the map, and which of them exist: (h w, 9) each."""
     rows, columns = (torch.arange(side, device=device) for side in grid)
     offsets = torch.tensor(OFFSETS, device=device)
@@ -93,7 +93,7 @@ def mix_neighbours(code: Tensor, weights: Tensor) -> Tensor:
             f'Weights of a code {tuple(code.shape)} are {(batch, len(OFFSETS), height, width)}; '
             f'got {tuple(weights.shape)}.'
         )
-    _, exists = neighbour_index((height, width), code.device)
+    _, exists = grid_neighbours((height, width), code.device)
     weights = (weights / exists.sum(1).unflatten(0, (height, width))).to(code.dtype)
     padded = F.pad(code, (1, 1, 1, 1))
     mixed = torch.zeros_like(code)
@@ -115,10 +115,10 @@ def _weights(affinity: Tensor, index: Tensor, scale: float) -> Tensor:
 def _quantiles(rows: Tensor) -> list[Tensor]:
     """The two quantiles of each row, interpolated linearly; torch.quantile refuses more than 2**24 numbers."""
     ordered = rows.sort(dim=2).values
-    found = []
+    limits = []
     for quantile in QUANTILES:
         rank = quantile * (rows.shape[2] - 1)
         below = int(rank)
         above = min(below + 1, rows.shape[2] - 1)
-        found.append(torch.lerp(ordered[..., below], ordered[..., above], rank - below)[..., None])
-    return found
+        limits.append(torch.lerp(ordered[..., below], ordered[..., above], rank - below)[..., None])
+    return limits

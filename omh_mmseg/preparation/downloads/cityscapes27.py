@@ -35,11 +35,12 @@ def plan_cityscapes27(sources: Sequence[Path], out: Path, copy: bool = False) ->
         ValueError: An archive is damaged, or labels of another kind were found.
     """
     layout = LAYOUTS['stego']
-    found = collect([*sources, *([out / 'cityscapes'] if (out / 'cityscapes').is_dir() else [])], PATTERNS)
+    entries_of = collect([*sources, *([out / 'cityscapes'] if (out / 'cityscapes').is_dir() else [])], PATTERNS)
     plan = Plan('Cityscapes-27', out)
     for split, expected in SPLITS.items():
         images, labels = (
-            {key[1]: entry for key, entry in found[kind].items() if key[0] == split} for kind in ('images', 'labels')
+            {key[1]: entry for key, entry in entries_of[kind].items() if key[0] == split}
+            for kind in ('images', 'labels')
         )
         plan.counts.append(Count(f'images of {split}', len(images), expected))
         plan.counts.append(Count(f'labels *_labelIds.png of {split}', len(labels), expected))

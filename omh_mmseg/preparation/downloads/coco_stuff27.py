@@ -41,11 +41,11 @@ def plan_coco_stuff27(sources: Sequence[Path], out: Path, copy: bool = False) ->
         ValueError: An archive is damaged, or labels of another kind were found.
     """
     layout = LAYOUTS['stego']
-    found = collect([*sources, *([out / 'cocostuff'] if (out / 'cocostuff').is_dir() else [])], PATTERNS)
+    entries_of = collect([*sources, *([out / 'cocostuff'] if (out / 'cocostuff').is_dir() else [])], PATTERNS)
     plan = Plan('COCO-Stuff-27', out)
     for split, expected in SPLITS.items():
         images, labels, lists = (
-            {key[1]: entry for key, entry in found[kind].items() if key[0] == split}
+            {key[1]: entry for key, entry in entries_of[kind].items() if key[0] == split}
             for kind in ('images', 'labels', 'lists')
         )
         plan.counts += [Count(f'images of {split}', len(images), expected)]

@@ -13,11 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from rich.console import Console
-from rich.progress import Progress
-
 from omh_mmseg.preparation.downloads.sources import Entry
 from omh_mmseg.utils.files import replaced_when_complete
+from omh_mmseg.utils.progress import progress_bar
 
 
 class Job(Protocol):
@@ -115,19 +113,19 @@ class Count:
 
     Attributes:
         what: What was counted.
-        found: How many.
+        number: How many.
         expected: How many the complete data set has, None where that is not known.
     """
 
     what: str
-    found: int
+    number: int
     expected: int | None = None
 
     def __str__(self) -> str:
         if self.expected is None:
-            return f'{self.found:>9,}  {self.what}'
-        remark = 'as expected' if self.found == self.expected else f'EXPECTED {self.expected:,}'
-        return f'{self.found:>9,}  {self.what} ({remark})'
+            return f'{self.number:>9,}  {self.what}'
+        remark = 'as expected' if self.number == self.expected else f'EXPECTED {self.expected:,}'
+        return f'{self.number:>9,}  {self.what} ({remark})'
 
 
 @dataclass
@@ -192,7 +190,7 @@ def run_jobs(jobs: Sequence[Job], workers: int = 4, progress: bool = True) -> No
     """
     if workers < 1:
         raise ValueError(f'workers must be at least 1, got {workers}')
-    with Progress(console=Console(stderr=True), disable=not progress) as bar, ThreadPoolExecutor(workers) as pool:
+    with progress_bar(progress) as bar, ThreadPoolExecutor(workers) as pool:
         task = bar.add_task('preparing', total=sum(job.files() for job in jobs))
         try:
             for job, _ in zip(jobs, pool.map(lambda job: job.run(), jobs)):

@@ -10,7 +10,7 @@ import numpy as np
 
 from omh_mmseg.preparation.downloads.jobs import Count, Plan, Transfer, WriteText
 from omh_mmseg.preparation.downloads.potsdam_tiles import CutTile, grid
-from omh_mmseg.preparation.downloads.sources import Entry, Found, collect
+from omh_mmseg.preparation.downloads.sources import Entries, Entry, collect
 from omh_mmseg.utils.text import first_few
 
 PATTERNS = dict(
@@ -56,12 +56,12 @@ def plan_potsdam3(sources: Sequence[Path], out: Path, copy: bool = False, seed: 
             holds another split, which would be replaced.
     """
     folder = out / 'potsdam'
-    found = collect([*sources, *([folder] if folder.is_dir() else [])], PATTERNS)
+    entries_of = collect([*sources, *([folder] if folder.is_dir() else [])], PATTERNS)
     plan = Plan('Potsdam-3', out)
-    tiled = bool(found['tiles']) and all(_inside(entry, folder) for entry in found['images'].values())
-    names, labelled = _plan_tiles(plan, found, folder) if tiled else _plan_patches(plan, found, folder, copy)
+    tiled = bool(entries_of['tiles']) and all(_inside(entry, folder) for entry in entries_of['images'].values())
+    names, labelled = _plan_tiles(plan, entries_of, folder) if tiled else _plan_patches(plan, entries_of, folder, copy)
     if names:
-        _plan_lists(plan, found, folder, copy, names, labelled, seed)
+        _plan_lists(plan, entries_of, folder, copy, names, labelled, seed)
     return plan
 
 
@@ -69,8 +69,8 @@ def _inside(entry: Entry, folder: Path) -> bool:
     return entry.archive is None and Path(entry.path).is_relative_to(folder.absolute())
 
 
-def _plan_patches(plan: Plan, found: Found, folder: Path, copy: bool) -> tuple[list[str], set[str]]:
-    images, labels = ({key[0]: entry for key, entry in found[kind].items()} for kind in ('images', 'labels'))
+def _plan_patches(plan: Plan, entries_of: Entries, folder: Path, copy: bool) -> tuple[list[str], set[str]]:
+    images, labels = ({key[0]: entry for key, entry in entries_of[kind].items()} for kind in ('images', 'labels'))
     plan.counts += [Count('patches imgs/*.mat', len(images), PATCHES)]
     plan.counts += [Count('labels gt/*.mat', len(labels), LABELLED_PATCHES)]
     if not images:
@@ -85,9 +85,9 @@ def _plan_patches(plan: Plan, found: Found, folder: Path, copy: bool) -> tuple[l
     return sorted(images), set(images) & set(labels)
 
 
-def _plan_tiles(plan: Plan, found: Found, folder: Path) -> tuple[list[str], set[str]]:
-    tiles = {key[0]: entry for key, entry in sorted(found['tiles'].items())}
-    labels = {key[0]: entry for key, entry in found['tile_labels'].items()}
+def _plan_tiles(plan: Plan, entries_of: Entries, folder: Path) -> tuple[list[str], set[str]]:
+    tiles = {key[0]: entry for key, entry in sorted(entries_of['tiles'].items())}
+    labels = {key[0]: entry for key, entry in entries_of['tile_labels'].items()}
     usable = LABELLED_TILES & set(tiles)
     plan.counts += [Count('tiles with four channels', len(tiles), TILES)]
     plan.counts += [Count('labels of the tiles that IIC has labels of', len(usable & set(labels)), len(LABELLED_TILES))]
@@ -111,10 +111,10 @@ def _plan_tiles(plan: Plan, found: Found, folder: Path) -> tuple[list[str], set[
 
 
 def _plan_lists(
-    plan: Plan, found: Found, folder: Path, copy: bool, names: list[str], labelled: set[str], seed: int
+    plan: Plan, entries_of: Entries, folder: Path, copy: bool, names: list[str], labelled: set[str], seed: int
 ) -> None:
     """The user's lists where they fit the patches, else a split drawn with a seed."""
-    lists = {key[0]: entry for key, entry in found['lists'].items()}
+    lists = {key[0]: entry for key, entry in entries_of['lists'].items()}
     drawn = (folder / SPLIT_FILE).is_file() and all(_inside(entry, folder) for entry in lists.values())
     if all(name in lists for name in NEEDED_LISTS) and not drawn:
         for name, entry in sorted(lists.items()):

@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-Found = dict[str, dict[tuple[str, ...], 'Entry']]
+Entries = dict[str, dict[tuple[str, ...], 'Entry']]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Entry:
         return open(self.path, 'rb') if self.archive is None else self.archive.open(self.member)
 
 
-def collect(sources: Iterable[str | os.PathLike[str]], patterns: Mapping[str, str]) -> Found:
+def collect(sources: Iterable[str | os.PathLike[str]], patterns: Mapping[str, str]) -> Entries:
     """Find files by the end of their path, in folders, in the zip archives inside them, and in archives given directly.
 
     Args:
@@ -53,14 +53,14 @@ def collect(sources: Iterable[str | os.PathLike[str]], patterns: Mapping[str, st
         ValueError: A source is a file but not a zip archive, or an archive is damaged.
     """
     compiled = {kind: re.compile(rf'(?:^|/){pattern}$') for kind, pattern in patterns.items()}
-    found: Found = {kind: {} for kind in patterns}
+    entries_of: Entries = {kind: {} for kind in patterns}
     for source in sources:
         for entry in _entries(Path(source)):
             for kind, pattern in compiled.items():
                 match = pattern.search(entry.path)
                 if match:
-                    found[kind].setdefault(match.groups(), entry)
-    return found
+                    entries_of[kind].setdefault(match.groups(), entry)
+    return entries_of
 
 
 def _entries(source: Path) -> Iterator[Entry]:

@@ -1,5 +1,5 @@
 # The small ViT that is shipped with the package, pre-trained without labels on the demo scenes by
-# configs/pretrain_vit-t8_demo.py.
+# .dev_scripts/pretrain_vit-t8_demo.py.
 model = dict(
     data_preprocessor=dict(
         type='ViewsDataPreprocessor',

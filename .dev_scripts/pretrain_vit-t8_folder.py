@@ -1,7 +1,8 @@
 # Pre-training of the small ViT of _base_/models/backbones/vit-t8_demo.py on photos of one's own, without labels: all
 # JPEG files below a folder. Everything that is not said here is as for the demo's scenes.
 #
-#   python tools/pretrain_demo_backbone.py configs/pretrain_vit-t8_folder.py --data-root /my/photos --out vit-t8.pth
+#   python .dev_scripts/pretrain_demo_backbone.py .dev_scripts/pretrain_vit-t8_folder.py --data-root /my/photos \
+#       --out vit-t8.pth
 #
 # On a GPU add --cfg-options optim_wrapper.type=AmpOptimWrapper train_dataloader.num_workers=8, on a CPU --bf16 where
 # the processor has it. For fewer epochs set train_cfg.max_epochs and param_scheduler.1.end.

@@ -1,0 +1,170 @@
+"""What finished runs learned of the hierarchy: tables and pictures of plans, parts, scores, stability and recovery.
+
+Examples::
+
+    python tools/analysis_tools/hierarchy.py plans --runs work_dirs/seed_0 work_dirs/seed_1
+    python tools/analysis_tools/hierarchy.py parts CONFIG CHECKPOINT --labels object
+    python tools/analysis_tools/hierarchy.py scores CONFIG work_dirs/seed_*/iter_300.pth
+    python tools/analysis_tools/hierarchy.py stability CONFIG work_dirs/seed_*/iter_300.pth
+    python tools/analysis_tools/hierarchy.py recovery CONFIG work_dirs/seed_*/iter_300.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from omh_mmseg.analysis.level_counts import add_analysis_options, add_label_options  # noqa: E402
+from omh_mmseg.analysis.level_scores import analyse_scores  # noqa: E402
+from omh_mmseg.analysis.part_whole import analyse_parts  # noqa: E402
+from omh_mmseg.analysis.plans import analyse_plans  # noqa: E402
+from omh_mmseg.analysis.recovery import RecoveryOptions, add_recovery_options, analyse_recovery  # noqa: E402
+from omh_mmseg.analysis.stability import analyse_stability  # noqa: E402
+from omh_mmseg.utils.config import read_config  # noqa: E402
+
+WEIGHTS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
+PLANS = """Sparsity of the plans and effective parents: over the training of runs, and against the entropy weight.
+
+Runs are work directories with the figures that a training logs; checkpoints have their plans solved anew:
+
+    python tools/analysis_tools/hierarchy.py plans --runs work_dirs/seed_0 work_dirs/seed_1
+    python tools/analysis_tools/hierarchy.py plans --checkpoints work_dirs/seed_*/iter_300.pth \\
+        --entropy-weights 0.002 0.005 0.01 0.02 0.05 0.1 0.2 0.5
+"""
+PARTS = """Which clusters make a class: tables of parts and wholes, a picture of them, and the tree with its classes.
+
+    python tools/analysis_tools/hierarchy.py parts CONFIG CHECKPOINT --labels object
+"""
+SCORES = """Score every level, and the host's probe, against labels of every granularity that the data set has.
+
+The demo scenes have three, COCO-Stuff 27 classes and 171 leaves, Cityscapes 27 classes and 7 categories, Potsdam 3
+classes and 6 surfaces. Give others with --groups.
+
+    python tools/analysis_tools/hierarchy.py scores CONFIG work_dirs/seed_*/iter_300.pth
+"""
+STABILITY = """Compare the clusters and the trees of several runs, such as seeds, by their predictions.
+
+Labels are not needed.
+
+    python tools/analysis_tools/hierarchy.py stability CONFIG work_dirs/seed_*/iter_300.pth
+"""
+RECOVERY = """Compare the learned tree with a known one, beside other trees on the same code.
+
+Others: k-means on the codes, each level on its own; agglomerative clustering of the finest centres; the plan's parents
+dealt at random. The known tree is that of the data set's labels of several granularities, or comes from --groups.
+
+    python tools/analysis_tools/hierarchy.py recovery CONFIG work_dirs/seed_*/iter_300.pth
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
+
+    def add(name: str, text: str, run: Callable[[argparse.Namespace], str]) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=text.splitlines()[0], description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.set_defaults(run=run)
+        return command
+
+    plans = add('plans', PLANS, run_plans)
+    plans.add_argument('--runs', nargs='+', default=[], metavar='DIR', help='work directories of trainings')
+    plans.add_argument('--checkpoints', nargs='+', default=[], metavar='FILE', help='checkpoints with an OMH head')
+    plans.add_argument('--entropy-weights', nargs='+', type=float, default=WEIGHTS, help='(default: %(default)s)')
+    plans.add_argument('--out', default='work_dirs/hierarchy_plans', help='folder of results (default: %(default)s)')
+
+    parts = add('parts', PARTS, run_parts)
+    parts.add_argument('config', help='config file')
+    parts.add_argument('checkpoint', help='checkpoint file or address')
+    parts.add_argument('--labels', metavar='NAME', help='granularity of the classes (default: the finest)')
+    add_analysis_options(parts, 'work_dirs/hierarchy_parts')
+    add_label_options(parts)
+
+    scores = add('scores', SCORES, run_scores)
+    scores.add_argument('config', help='config file')
+    scores.add_argument('checkpoints', nargs='+', help='checkpoints of one or several seeds')
+    add_analysis_options(scores, 'work_dirs/hierarchy_scores')
+    add_label_options(scores)
+
+    stability = add('stability', STABILITY, run_stability)
+    stability.add_argument('config', help='config file')
+    stability.add_argument('checkpoints', nargs='+', help='checkpoints of two or more runs of it')
+    stability.add_argument('--permutations', type=int, default=1000, help='random parents behind the p-values')
+    add_analysis_options(stability, 'work_dirs/hierarchy_stability')
+
+    recovery = add('recovery', RECOVERY, run_recovery)
+    recovery.add_argument('config', help='config file')
+    recovery.add_argument('checkpoints', nargs='+', help='checkpoints of one or several seeds')
+    recovery.add_argument(
+        '--control',
+        nargs='+',
+        metavar=('CONFIG', 'CHECKPOINT'),
+        help='another model for comparison: the host alone, or with an OMH head that does not reach its features',
+    )
+    add_recovery_options(recovery)
+    add_analysis_options(recovery, 'work_dirs/hierarchy_recovery')
+    add_label_options(recovery)
+    return parser
+
+
+def run_plans(args: argparse.Namespace) -> str:
+    """Analyse plans; the report."""
+    return analyse_plans(args.out, args.runs, args.checkpoints, args.entropy_weights)
+
+
+def run_parts(args: argparse.Namespace) -> str:
+    """Analyse parts and wholes; the report."""
+    config = read_config(args.config, args.cfg_options)
+    return analyse_parts(
+        config, args.checkpoint, args.out, args.split, args.images, args.groups, args.labels, args.device
+    )
+
+
+def run_scores(args: argparse.Namespace) -> str:
+    """Score the levels; the report."""
+    config = read_config(args.config, args.cfg_options)
+    return analyse_scores(config, args.checkpoints, args.out, args.split, args.images, args.groups, args.device)
+
+
+def run_stability(args: argparse.Namespace) -> str:
+    """Compare runs; the report."""
+    config = read_config(args.config, args.cfg_options)
+    return analyse_stability(
+        config, args.checkpoints, args.out, args.split, args.images, args.permutations, args.device
+    )
+
+
+def run_recovery(args: argparse.Namespace) -> str:
+    """Compare the learned tree with a known one; the report."""
+    options = RecoveryOptions(
+        args.split, args.images, args.groups, args.labels, args.code_images, args.per_image, args.permutations,
+        args.seed,
+    )  # fmt: skip
+    config = read_config(args.config, args.cfg_options)
+    control = None
+    if args.control is not None:
+        control = (read_config(args.control[0], args.cfg_options), args.control[1:])
+    return analyse_recovery(config, args.checkpoints, args.out, options, control, args.device)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    control = getattr(args, 'control', None)
+    if control is not None and len(control) < 2:
+        parser.error('--control takes a config and at least one checkpoint')
+    try:
+        print(args.run(args))
+    except (OSError, ValueError) as error:
+        sys.exit(f'hierarchy.py {args.command}: {error}')
+
+
+if __name__ == '__main__':
+    main()
