@@ -120,7 +120,7 @@ def compare_with_truth(
 
 @torch.no_grad()
 def segment_first(model: UnsupervisedSegmentor, dataset: Any, coarsest: Granularity) -> list[dict[str, np.ndarray]]:
-    """Of each of the first images: picture, true classes of the coarsest granularity, maps of the probe and the levels."""
+    """Of the first images: picture, true classes of the coarsest granularity, maps of the probe and the levels."""
     model.eval()
     batch = pseudo_collate([dataset[index] for index in range(min(SHOWN_IMAGES, len(dataset)))])
     shown = []

@@ -15,6 +15,7 @@ from omh_mmseg.registry import MODELS
 from omh_mmseg.study.job import SweepJob, job_config, pairs_settings, settings
 from omh_mmseg.study.schedule import Schedule, SweepRun
 from omh_mmseg.study.schedule_reader import parse_placeholders, parse_run, read_schedule
+from omh_mmseg.utils.config import read_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 STUDY = sorted((CONFIGS / 'study').glob('*.py'))
@@ -103,9 +104,9 @@ def test_wrong_files_and_placeholders(tmp_path):
 
 
 def test_runs_of_the_command_line():
-    run = parse_run('no gradient: a/x.py model.mode=literal n=(1,2) y=0.5')
+    run = parse_run('no gradient: a/x.py model.local_affinity=features n=(1,2) y=0.5')
     assert run == SweepRun(
-        'no gradient', 'a/x.py', {'model.mode': 'literal', 'n': (1, 2), 'y': 0.5}, curve='no gradient'
+        'no gradient', 'a/x.py', {'model.local_affinity': 'features', 'n': (1, 2), 'y': 0.5}, curve='no gradient'
     )
     assert parse_run('a/x.py y=1').name == 'x y=1'
     with pytest.raises(ValueError, match="settings KEY=VALUE; 'fast' is none"):
@@ -133,6 +134,16 @@ def test_own_options_win_and_a_host_has_no_omh():
     shared = dict(model__omh_head__plan__entropy_weight=0.5, model__decode_head__channels=9)
     host = job_config(job(SweepRun('x', HOST), **shared))
     assert host.model.get('omh_head') is None and host.model.decode_head.channels == 9
+
+
+@pytest.mark.parametrize('before', [None, dict(type='MomentumCentres', momentum=0.9)])
+def test_a_part_can_be_replaced_whatever_was_there(before, tmp_path):
+    path = tmp_path / 'x.py'
+    path.write_text(f'model = dict(omh_head=dict(type="OMHHead"{", centres=" + str(before) if before else ""}))')
+    replaced = SweepRun('x', str(path), {'model.omh_head.centres': dict(_delete_=True, type='GradientCentres')})
+    for seed in (0, 1):
+        config = job_config(SweepJob(replaced, seed, 'folder', {}))
+        assert config.model.omh_head.centres == dict(type='GradientCentres')
 
 
 def test_files_are_read_once_and_not_changed():
@@ -175,6 +186,27 @@ def test_a_schedule_finds_its_configs_from_any_folder(tmp_path, monkeypatch):
     (tmp_path / 'configs').mkdir()
     (tmp_path / 'configs' / 'stego_vit-t8_demo.py').touch()
     assert read_schedule(str(STUDY[0])).runs[0].config == 'configs/stego_vit-t8_demo.py'
+
+
+@pytest.mark.parametrize('data', ['vit-t8_demo', 'mobilenet-v2_folder'])
+def test_rows_of_a_default_are_the_run_of_omh(data, monkeypatch):
+    """What the schedules say of all runs is what OMHHead takes by itself, so that --runs-dir keeps one run of it."""
+    monkeypatch.chdir(CONFIGS.parent)
+    rows = dict(temperature='tau 0.1', expansion='rho 2.0', levels='N 3', weights='matching 0.1', seeds='OMH',
+                hosts='STEGO + OMH', ablations='OMH') | {'lambda': 'lambda 0.05'}  # fmt: skip
+    kept = []
+    for name, row in rows.items():
+        schedule = read_schedule(str(CONFIGS / 'study' / f'{name}.py'), {'data': data})
+        (run,) = (run for run in schedule.runs if run.name == row)
+        config = job_config(SweepJob(run, 0, 'folder', schedule.options))
+        kept.append(settings(config))
+    assert all(one == kept[0] for one in kept)
+    explicit = MODELS.build({**config.model.omh_head, 'in_channels': 4, 'num_classes': 6})
+    implicit = MODELS.build({**read_config(run.config).model.omh_head, 'in_channels': 4, 'num_classes': 6})
+    for head in (explicit, implicit):
+        assert (head.level_sizes, head.temperature, head.plan.entropy_weight, head.match.loss_weight) == (
+            [6, 12, 24], 0.1, 0.05, 0.1
+        )  # fmt: skip
 
 
 def test_the_study_has_a_control_in_every_schedule():
