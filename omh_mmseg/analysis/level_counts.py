@@ -235,10 +235,10 @@ def with_centres(
         centres: (K_l, D) per level, coarsest first.
         entropy_weight: Lambda of the plans between them.
     """
-    sizes = [len(own) for own in centres]
+    sizes = list(map(len, centres))
     head = OMHHead(centres[0].shape[1], sizes[0], level_sizes=sizes, plan=dict(entropy_weight=entropy_weight))
-    for parameter, own in zip(head.centres, centres):
-        parameter.data.copy_(own)
+    for parameter, level in zip(head.centres, centres):
+        parameter.data.copy_(level)
     variant = copy.copy(model)
     # A shallow copy shares the table of sub-modules, too.
     variant.__dict__['_modules'] = dict(model._modules)
