@@ -25,7 +25,8 @@ def put_backbone(config: Config, block: str, index_folder: str | None = None) ->
         block: Config file that defines ``backbone`` and ``data_preprocessor`` of ``model``.
         index_folder: Where the neighbour index is to be; None for where the config has it.
     """
-    config.model.update(Config.fromfile(block).model)
+    for part, settings in Config.fromfile(block).model.items():
+        config.model[part] = settings
     pairs = pairs_config(config)
     if pairs is not None:
         folder = Path(index_folder or Path(str(pairs['index'])).parent)
