@@ -1,71 +1,66 @@
 _base_ = './_base_/one_host.py'
-# One choice of OMH changed at a time. `literal` trains centres and features together from the first step.
+# One choice of OMH changed at a time. Where the configs of some images choose so themselves (both directions and the
+# prior on the demo scenes, gradient and fine to coarse elsewhere), a row repeats `OMH`.
 title = 'Ablations of OMH on {host}, {images}'
 references = ['host', 'control', 'OMH']
+# `_delete_`: in place of the config's centres, whatever options those have.
+_by_gradient = dict(_delete_=True, type='GradientCentres')
+_fixed_weight = {'model.omh_head.reach.type': 'FixedWeight', 'model.omh_head.match.loss_weight': 0.03}
+# One undetached loss trains centres and features together from the first step.
+_literal = {
+    'model.omh_head.centres': dict(_delete_=True, type='JointCentres'),
+    'model.omh_head.reach': dict(_delete_=True, type='FixedWeight', begin=0),
+}
 runs = [
     {{_base_._host}},
     {{_base_._control}},
     dict(name='OMH'),
-    dict(name='random start', options={'model.omh_head.centre_start': 'random'}),
-    dict(name='centres by momentum', options={'model.omh_head.centre_update': 'momentum'}),
-    dict(name='centres by gradient', options={'model.omh_head.centre_update': 'gradient'}),
+    dict(name='random start', options={'model.omh_head.centres.start': 'random'}),
     dict(
-        name='fixed weight .03',
-        options={'model.omh_head.weighting': 'fixed', 'model.omh_head.match_weight': 0.03},
+        name='centres by momentum',
+        options={'model.omh_head.centres': dict(_delete_=True, type='MomentumCentres', momentum=0.97)},
     ),
+    dict(name='centres by gradient', options={'model.omh_head.centres': _by_gradient}),
+    dict(name='fixed weight .03', options=_fixed_weight),
     dict(
         name='random start, by gradient, fixed weight .03',
-        options={
-            'model.omh_head.centre_start': 'random',
-            'model.omh_head.centre_update': 'gradient',
-            'model.omh_head.weighting': 'fixed',
-            'model.omh_head.match_weight': 0.03,
-        },
+        options={'model.omh_head.centres': dict(_by_gradient, start='random'), **_fixed_weight},
     ),
     dict(
         name='literal, .3 and .3',
-        options={
-            'model.omh_head.mode': 'literal',
-            'model.omh_head.centre_start': 'random',
-            'model.omh_head.centre_update': 'gradient',
-            'model.omh_head.weighting': 'fixed',
-            'model.omh_head.cluster_weight': 0.3,
-            'model.omh_head.match_weight': 0.3,
-        },
+        options={**_literal, 'model.omh_head.cluster.loss_weight': 0.3, 'model.omh_head.match.loss_weight': 0.3},
     ),
     dict(
         name='literal, .03 and .03',
-        options={
-            'model.omh_head.mode': 'literal',
-            'model.omh_head.centre_start': 'random',
-            'model.omh_head.centre_update': 'gradient',
-            'model.omh_head.weighting': 'fixed',
-            'model.omh_head.cluster_weight': 0.03,
-            'model.omh_head.match_weight': 0.03,
-        },
+        options={**_literal, 'model.omh_head.cluster.loss_weight': 0.03, 'model.omh_head.match.loss_weight': 0.03},
     ),
     dict(
         name='cluster loss only',
-        options={'model.omh_head.cluster_weight': 0.3, 'model.omh_head.match_weight': 0},
+        options={'model.omh_head.cluster.loss_weight': 0.3, 'model.omh_head.match': None},
     ),
-    dict(name='cluster and matching loss', options={'model.omh_head.cluster_weight': 0.3}),
-    dict(name='transported side fixed', options={'model.omh_head.target': 'lower'}),
-    dict(name='other side fixed', options={'model.omh_head.target': 'higher'}),
-    dict(name='fine to coarse', options={'model.omh_head.direction': 'fine_to_coarse'}),
-    dict(name='coarse to fine', options={'model.omh_head.direction': 'coarse_to_fine'}),
-    dict(name='both directions', options={'model.omh_head.direction': 'both'}),
-    dict(name='raw plan', options={'model.omh_head.conditioning': 'none'}),
-    dict(name='gradient through the solver', options={'model.omh_head.plan_gradient': 'solver'}),
-    dict(name='marginals of the activations', options={'model.omh_head.marginal': 'activation'}),
-    # Centres that follow by momentum have no loss that could be soft.
+    dict(name='cluster and matching loss', options={'model.omh_head.cluster.loss_weight': 0.3}),
+    dict(name='transported side fixed', options={'model.omh_head.match.target': 'lower'}),
+    dict(name='other side fixed', options={'model.omh_head.match.target': 'higher'}),
+    dict(name='fine to coarse', options={'model.omh_head.match.direction': 'fine_to_coarse'}),
+    dict(name='coarse to fine', options={'model.omh_head.match.direction': 'coarse_to_fine'}),
+    dict(name='both directions', options={'model.omh_head.match.direction': 'both'}),
+    dict(name='raw plan', options={'model.omh_head.match.conditioning': 'none'}),
+    # To be compared with `centres by gradient`: no other centres take a gradient, through the solver or in a soft loss.
+    dict(
+        name='centres by gradient, also through the solver',
+        options={'model.omh_head.centres': _by_gradient, 'model.omh_head.plan.gradient': 'solver'},
+        references=['host', 'control', 'centres by gradient'],
+    ),
     dict(
         name='centres by gradient, soft assignment',
-        options={'model.omh_head.centre_update': 'gradient', 'model.omh_head.assignment': 'soft'},
+        options={'model.omh_head.centres': dict(_by_gradient, alpha=10.0)},
+        references=['host', 'control', 'centres by gradient'],
     ),
-    dict(name='levels choose by themselves', options={'model.omh_head.prior_weight': 0.0}),
-    dict(name='prior of the coarser level', options={'model.omh_head.prior_weight': 1.0}),
-    dict(name='features from step 0', options={'model.omh_head.start_iteration': 0}),
-    dict(name='ramp of 100 steps', options={'model.omh_head.ramp_iterations': 100}),
+    dict(name='marginals of the activations', options={'model.omh_head.plan.marginal': 'activation'}),
+    dict(name='levels choose by themselves', options={'model.omh_head.centres.prior': 0.0}),
+    dict(name='prior of the coarser level', options={'model.omh_head.centres.prior': 1.0}),
+    dict(name='features from step 0', options={'model.omh_head.reach.begin': 0}),
+    dict(name='ramp of 100 steps', options={'model.omh_head.reach.ramp': 100}),
 ]
 columns = [
     'probe/mIoU', 'probe/aAcc', 'level1/mIoU', 'level1/aAcc', 'linear/mIoU', 'train/omh_used_1', 'train/omh_used_2',

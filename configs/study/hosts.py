@@ -1,4 +1,4 @@
-_base_ = './_base_/control.py'
+_base_ = './_base_/omh.py'
 # Host against host + OMH, with the control: OMH's clusterings beside the host, nothing of which reaches the features.
 # What the control gains over the host is the gain of a second clustering with another start.
 title = 'Host against host + OMH, {images}'

@@ -4,7 +4,7 @@ title = 'Entropy weight of the plans on {host}, {images}'
 runs = [
     {{_base_._host}},
     {{_base_._control}},
-    dict(name='lambda', vary={'model.omh_head.entropy_weight': [0.005, 0.01, 0.02, 0.05, 0.1, 0.2]}),
+    dict(name='lambda', vary={'model.omh_head.plan.entropy_weight': [0.005, 0.01, 0.02, 0.05, 0.1, 0.2]}),
 ]
 columns = [
     'probe/mIoU', 'level1/mIoU', 'level1/aAcc', 'linear/mIoU', 'train/omh_sparsity_12', 'train/omh_sparsity_23',

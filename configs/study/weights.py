@@ -4,11 +4,11 @@ title = 'Weights of OMH on {host}, {images}'
 runs = [
     {{_base_._host}},
     {{_base_._control}},
-    dict(name='matching', vary={'model.omh_head.match_weight': [0.03, 0.1, 0.3, 1.0, 3.0]}),
+    dict(name='matching', vary={'model.omh_head.match.loss_weight': [0.03, 0.1, 0.3, 1.0, 3.0]}),
     dict(
         name='cluster loss',
-        options={'model.omh_head.match_weight': 0},
-        vary={'model.omh_head.cluster_weight': [0.03, 0.1, 0.3, 1.0, 3.0]},
+        options={'model.omh_head.match': None},
+        vary={'model.omh_head.cluster.loss_weight': [0.03, 0.1, 0.3, 1.0, 3.0]},
     ),
 ]
 columns = [

@@ -54,7 +54,7 @@ class LevelCounts:
     @property
     def heads(self) -> dict[str, np.ndarray]:
         """Counts by head: ``probe``, ``level1``, ``level2``, ..."""
-        return {PROBE: self.probe} | {f'level{number}': own for number, own in enumerate(self.counts, start=1)}
+        return {PROBE: self.probe} | {f'level{number}': table for number, table in enumerate(self.counts, start=1)}
 
 
 @dataclass(frozen=True)
@@ -155,16 +155,16 @@ def count_levels(
     if len(heads) < len(models):
         raise ValueError('every model needs an OMH head; the config sets model.omh_head')
     sizes = [list(head.level_sizes) for head in heads]
-    if between and len({len(own) for own in sizes}) > 1:
+    if between and len(set(map(len, sizes))) > 1:
         raise ValueError(f'models of different numbers of levels do not compare: {sizes}')
     result = [
         LevelCounts(
             hierarchy=head.hierarchy(),
-            counts=[np.zeros((size, num_labels), np.int64) for size in own],
-            overlaps=[np.zeros(pair, np.int64) for pair in pairwise(own)],
+            counts=[np.zeros((size, num_labels), np.int64) for size in level_sizes],
+            overlaps=[np.zeros(pair, np.int64) for pair in pairwise(level_sizes)],
             probe=np.zeros((len(model.cluster_probe.centres), num_labels), np.int64),
         )
-        for model, head, own in zip(models, heads, sizes)
+        for model, head, level_sizes in zip(models, heads, sizes)
     ]
     pairs = combinations(range(len(models)), 2) if between else []
     joint = {(a, b): [np.zeros(size, np.int64) for size in zip(sizes[a], sizes[b])] for a, b in pairs}
@@ -175,9 +175,9 @@ def count_levels(
             data = group[0].data_preprocessor(batch, False)
             samples = data['data_samples']
             code = group[0].prediction_code(data['inputs'])
-            for model, own in zip(group, sizes[len(maps) :]):
+            for model, level_sizes in zip(group, sizes[len(maps) :]):
                 predicted = model.predict_from_code(code, data['inputs'], samples)
-                fields = ['pred_sem_seg', *(f'pred_level{level}' for level in range(1, len(own) + 1))]
+                fields = ['pred_sem_seg', *(f'pred_level{level}' for level in range(1, len(level_sizes) + 1))]
                 maps.append([[sample.get(name).data[0] for name in fields] for sample in predicted])
         for image, sample in enumerate(samples):
             labels = sample.gt_sem_seg.data[0].to(maps[0][image][0].device) if 'gt_sem_seg' in sample else None
@@ -235,10 +235,10 @@ def with_centres(
         centres: (K_l, D) per level, coarsest first.
         entropy_weight: Lambda of the plans between them.
     """
-    sizes = [len(own) for own in centres]
+    sizes = list(map(len, centres))
     head = OMHHead(centres[0].shape[1], sizes[0], level_sizes=sizes, plan=dict(entropy_weight=entropy_weight))
-    for parameter, own in zip(head.centres, centres):
-        parameter.data.copy_(own)
+    for parameter, level in zip(head.centres, centres):
+        parameter.data.copy_(level)
     variant = copy.copy(model)
     # A shallow copy shares the table of sub-modules, too.
     variant.__dict__['_modules'] = dict(model._modules)

@@ -20,7 +20,7 @@ from omh_mmseg.evaluation.scores import (
 from omh_mmseg.structures.granularity import Granularity
 from omh_mmseg.utils.tables import (
     PathLike,
-    _written,
+    list_files,
     markdown_table,
     summarise,
     with_spreads,
@@ -48,9 +48,9 @@ def level_scores(counts: Mapping[str, np.ndarray], granularities: Sequence[Granu
         ARI at most 1. Classes without a pixel are left out of both means, so that granularities compare.
     """
     rows = []
-    for head, own in counts.items():
+    for head, table in counts.items():
         for one in granularities:
-            merged = one.merge(own)
+            merged = one.merge(table)
             clusters, classes = merged.shape
             row: dict[str, Any] = dict(head=head, clusters=clusters, labels=one.name, classes=classes)
             row.update(dict.fromkeys(FIGURES, float('nan')))
@@ -92,14 +92,14 @@ def analyse_scores(
     counted = count_levels([[model] for model in models], loader, len(granularities[-1].table))
     rows = [
         dict(run=name) | row
-        for name, own in zip(run_names(checkpoints), counted.models)
-        for row in level_scores(own.heads, granularities)
+        for name, model in zip(run_names(checkpoints), counted.models)
+        for row in level_scores(model.heads, granularities)
     ]
     summary, out = summarise(rows, ('head', 'clusters', 'labels', 'classes'), FIGURES), Path(out)
     shown = with_spreads(summary, FIGURES, 2)
-    written = [
+    paths = [
         write_csv(out / 'scores.csv', rows),
         write_markdown(out / 'level_scores.md', shown),
         draw_level_scores(out / 'level_scores.png', summary),
     ]
-    return f'{markdown_table(shown)}\n\n{_written(written)}'
+    return f'{markdown_table(shown)}\n\n{list_files(paths)}'

@@ -11,7 +11,8 @@ from mmengine.config import Config
 
 from omh_mmseg.analysis.level_counts import count_levels, labelled_loader, load_levels
 from omh_mmseg.transport import Hierarchy
-from omh_mmseg.utils.tables import PathLike, _written, markdown_table, write_csv, write_text
+from omh_mmseg.utils.files import write_text
+from omh_mmseg.utils.tables import PathLike, list_files, markdown_table, write_csv
 from omh_mmseg.visualization import draw_hierarchy_tree
 from omh_mmseg.visualization.part_whole import draw_part_whole
 
@@ -37,8 +38,8 @@ def cluster_rows(hierarchy: Hierarchy, counts: Sequence[np.ndarray], classes: Se
     shapes, expected = [level.shape for level in counts], [(size, len(classes)) for size in hierarchy.level_sizes]
     if shapes != expected:
         raise ValueError(f'counts of shapes {shapes} do not fit levels and classes {expected}')
-    parents = [own.numpy() for own in hierarchy.parents]
-    masses = [own.numpy() for own in hierarchy.parent_mass]
+    parents = [level.numpy() for level in hierarchy.parents]
+    masses = [level.numpy() for level in hierarchy.parent_mass]
     names = [[_majority(row, classes) for row in level] for level in counts]
     rows = []
     for level, table in enumerate(counts):
@@ -67,7 +68,7 @@ def class_rows(counts: np.ndarray, classes: Sequence[str], least: float = 0.02) 
     Args:
         counts: (clusters, classes) pixels.
         classes: Names.
-        least: Share of a class from which a cluster is told.
+        least: Share of a class from which a cluster is listed.
 
     Returns:
         Rows with ``class``, ``cluster``, ``share_of_class``, ``purity`` (share of the class among the cluster's pixels)
@@ -111,7 +112,7 @@ def class_summary(counts: np.ndarray, classes: Sequence[str], shown: int = 5) ->
     parts = class_rows(counts, classes)
     rows = []
     for label, name in enumerate(classes):
-        own = counts[majority == label]
+        standing = counts[majority == label]
         total = counts[:, label].sum()
         listed = [
             f'{row["cluster"]}{"*" if row["majority"] else ""} {row["share_of_class"]:.0%}'
@@ -121,9 +122,9 @@ def class_summary(counts: np.ndarray, classes: Sequence[str], shown: int = 5) ->
         rows.append(
             {
                 'class': name,
-                'clusters': len(own),
-                'covered': float(own[:, label].sum() / total) if total else float('nan'),
-                'purity': float(own[:, label].sum() / own.sum()) if own.any() else float('nan'),
+                'clusters': len(standing),
+                'covered': float(standing[:, label].sum() / total) if total else float('nan'),
+                'purity': float(standing[:, label].sum() / standing.sum()) if standing.any() else float('nan'),
                 'largest parts': ', '.join(listed[:shown]),
             }
         )
@@ -178,7 +179,7 @@ def analyse_parts(
     chosen = known[labels] if labels is not None else granularities[-1]
     model = load_levels(config, checkpoint, device)
     (counted,) = count_levels([[model]], loader, len(chosen.table)).models
-    counts = [chosen.merge(own) for own in counted.counts]
+    counts = [chosen.merge(table) for table in counted.counts]
     hierarchy, classes, out = counted.hierarchy, chosen.classes, Path(out)
     rows = cluster_rows(hierarchy, counts, classes)
     by_class = class_rows(counts[-1], classes)
@@ -193,11 +194,11 @@ def analyse_parts(
         markdown_table(summary), 'From each finest cluster up to level 1', markdown_table(chains),
     ])  # fmt: skip
     names = [[row['class'] for row in rows if row['level'] == level + 1] for level in range(len(counts))]
-    written = [
+    paths = [
         write_csv(out / 'clusters.csv', rows),
         *([write_csv(out / 'classes.csv', by_class)] if by_class else []),
-        write_text(out / 'part_whole.md', text),
+        write_text(out / 'part_whole.md', f'{text}\n'),
         draw_part_whole(out / 'part_whole.png', hierarchy, counts[-1], classes),
-        draw_hierarchy_tree(out / 'tree.png', hierarchy, usage=[own.sum(1) for own in counts], names=names),
+        draw_hierarchy_tree(out / 'tree.png', hierarchy, usage=[table.sum(1) for table in counts], names=names),
     ]
-    return f'{markdown_table(summary)}\n\n{_written(written)}'
+    return f'{markdown_table(summary)}\n\n{list_files(paths)}'

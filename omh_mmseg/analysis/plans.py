@@ -16,7 +16,7 @@ from torch import Tensor
 
 from omh_mmseg.analysis.level_counts import run_names
 from omh_mmseg.transport import diagnose_plan, hierarchy_plans
-from omh_mmseg.utils.tables import PathLike, _written, markdown_table, summarise, with_spreads, write_csv
+from omh_mmseg.utils.tables import PathLike, list_files, markdown_table, summarise, with_spreads, write_csv
 from omh_mmseg.visualization.plan_curves import draw_plan_sweep, draw_plan_training
 
 PREFIX = 'omh_'
@@ -115,10 +115,10 @@ def figures_by_entropy_weight(
         for level, pair in enumerate(zip(centres, centres[1:])):
             names = dict(entropy_weight=float(weight), levels=f'{level + 1}{level + 2}')
             row: dict[str, Any] = dict(names, coarse=len(pair[0]), fine=len(pair[1]))
-            own = None if marginals is None else marginals[level : level + 2]
+            masses = None if marginals is None else marginals[level : level + 2]
             try:
                 with torch.no_grad():
-                    (plan,) = hierarchy_plans(list(pair), weight, own, max_iterations=max_iterations)
+                    (plan,) = hierarchy_plans(list(pair), weight, masses, max_iterations=max_iterations)
                 row |= asdict(diagnose_plan(plan))
             except FloatingPointError as error:
                 row['error'] = str(error)
@@ -152,7 +152,7 @@ def analyse_plans(
         raise ValueError('give runs (work directories), checkpoints, or both')
     if checkpoints and not entropy_weights:
         raise ValueError('checkpoints are solved at --entropy-weights; give some, such as 0.01 0.05 0.1')
-    out, said = Path(out), []
+    out, texts = Path(out), []
     names = run_names([str(Path(run) / 'log') for run in runs])
     logged = {name: training_figures(run) for name, run in zip(names, runs)}
     weights = {name: run_entropy_weight(run) for name, run in zip(names, runs)}
@@ -161,9 +161,9 @@ def analyse_plans(
         rows = [
             dict(run=name, entropy_weight=weights[name]) | row for name, steps in logged.items() for row in steps
         ]
-        written = [write_csv(out / 'training.csv', rows), draw_plan_training(out / 'training.png', logged)]
+        paths = [write_csv(out / 'training.csv', rows), draw_plan_training(out / 'training.png', logged)]
         ends = [row for name in logged for row in _last_figures(name, weights[name], logged[name][-1])]
-        said += ['at the end of the training', markdown_table(ends, 3), _written(written), '']
+        texts += ['at the end of the training', markdown_table(ends, 3), list_files(paths), '']
     solved: list[dict[str, Any]] = []
     for name, checkpoint in zip(run_names(checkpoints), checkpoints):
         centres, marginals = checkpoint_centres(checkpoint)
@@ -172,17 +172,17 @@ def analyse_plans(
     trained = [row for row in ends if row['entropy_weight'] == row['entropy_weight']]
     if solved or len({row['entropy_weight'] for row in trained}) > 1:
         rows = [dict(source='solved anew') | row for row in solved] + [dict(source='trained') | row for row in trained]
-        written = [
+        paths = [
             write_csv(out / 'entropy_weight.csv', rows),
             draw_plan_sweep(out / 'entropy_weight.png', solved, trained),
         ]
         means = summarise([row for row in rows if 'sparsity' in row], ('source', 'entropy_weight', 'levels'),
                           PLAN_FIGURES[:4])  # fmt: skip
-        said += [
+        texts += [
             'by entropy weight (mean +- standard deviation over runs)',
-            markdown_table(with_spreads(means, PLAN_FIGURES[:4]), 3), _written(written), '',
+            markdown_table(with_spreads(means, PLAN_FIGURES[:4]), 3), list_files(paths), '',
         ]  # fmt: skip
-    return '\n'.join(said)
+    return '\n'.join(texts)
 
 
 def _last_figures(name: str, weight: float, row: dict[str, Any]) -> list[dict[str, Any]]:

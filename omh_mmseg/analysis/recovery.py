@@ -22,7 +22,7 @@ from omh_mmseg.analysis.level_counts import (
     with_centres,
 )
 from omh_mmseg.analysis.plans import checkpoint_centres
-from omh_mmseg.analysis.recovered_trees import (
+from omh_mmseg.analysis.trees import (
     LINKAGES,
     agglomerated_parents,
     chance_scores,
@@ -35,20 +35,20 @@ from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.models.utils.k_means import fit_centres
 from omh_mmseg.structures.granularity import Granularity, granularity_of_levels
 from omh_mmseg.utils.config import split_dataset
+from omh_mmseg.utils.files import write_text
 from omh_mmseg.utils.tables import (
     PathLike,
-    _written,
+    list_files,
     markdown_table,
-    mean_and_spread,
     summarise,
     with_spreads,
     write_csv,
-    write_text,
 )
 from omh_mmseg.visualization.recovery import CHANCE, draw_recovery
 
 LEARNED, KMEANS = 'learned', 'k-means'
 PLAN, OVERLAP = 'plan', 'overlap'
+METHOD = ('model', 'clusters', 'parents')
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def recover(
 ) -> list[dict[str, Any]]:
     """Build trees from each checkpoint by every method and score them.
 
-    Two sets of clusters: ``'learned'``, those of the head, and ``'k-means'`` on the codes, each level on its own. Four
+    Two sets of clusters: ``'learned'``, those of the head, and ``'k-means'`` on the codes, each level by itself. Four
     ways to a tree: ``'plan'`` (entropic transport between the centres of two levels, at the head's entropy
     weight), ``'overlap'`` (the coarser cluster that shares most pixels), ``'average'`` and ``'ward'`` (agglomerative
     clustering of the finest centres, cut at the sizes of the coarser levels; their coarser clusters are unions of the
@@ -124,17 +124,17 @@ def recover(
     for run, checkpoint in zip(run_names(checkpoints), checkpoints):
         model = load_levels(config, checkpoint, device)
         has_head = model.omh_head is not None
-        own_sizes = list(model.omh_head.level_sizes) if model.omh_head is not None else list(sizes or [])
-        if len(own_sizes) < 2:
+        level_sizes = list(model.omh_head.level_sizes) if model.omh_head is not None else list(sizes or [])
+        if len(level_sizes) < 2:
             raise ValueError(
-                f'{checkpoint} has {len(own_sizes)} levels of clusters; a tree needs two. Models without an OMH head '
+                f'{checkpoint} has {len(level_sizes)} levels of clusters; a tree needs two. Models without an OMH head '
                 'are compared at the level sizes of another one'
             )
-        levels = levels_as_labels(own_sizes, granularities, options.labels)
-        variants = [model] * has_head + [_kmeans_variant(model, config, own_sizes, options)]
+        levels = levels_as_labels(level_sizes, granularities, options.labels)
+        variants = [model] * has_head + [_kmeans_variant(model, config, level_sizes, options)]
         counted = count_levels([variants], loader, len(granularities[-1].table)).models
-        for clusters, variant, own in zip([LEARNED] * has_head + [KMEANS], variants, counted):
-            for entry in _score_methods(own, _finest_centres(variant), levels, options):
+        for clusters, variant, level_counts in zip([LEARNED] * has_head + [KMEANS], variants, counted):
+            for entry in _score_methods(level_counts, _finest_centres(variant), levels, options):
                 rows.append(dict(model=model_name, run=run, clusters=clusters) | entry)
     return rows
 
@@ -190,19 +190,13 @@ def gains(rows: Sequence[dict[str, Any]], figures: Sequence[str]) -> list[dict[s
         better, and ``runs``.
     """
     learned = {(row['model'], row['run']): row for row in rows if (row['clusters'], row['parents']) == (LEARNED, PLAN)}
-    methods = list(dict.fromkeys((row['model'], row['clusters'], row['parents']) for row in rows))
-    found = []
-    for method in methods:
-        own = [row for row in rows if (row['model'], row['clusters'], row['parents']) == method]
-        pairs = [(learned[key], row) for row in own if (key := (row['model'], row['run'])) in learned]
-        if not pairs or method[1:] == (LEARNED, PLAN):
-            continue
-        entry: dict[str, Any] = dict(zip(('model', 'clusters', 'parents'), method), runs=len(pairs))
-        for figure in figures:
-            differences = [float(plan[figure]) - float(other[figure]) for plan, other in pairs]
-            entry[figure], entry[f'{figure}_spread'] = mean_and_spread(differences)
-        found.append(entry)
-    return found
+    differences = [
+        {method: row[method] for method in METHOD}
+        | {figure: learned[row['model'], row['run']][figure] - row[figure] for figure in figures}
+        for row in rows
+        if (row['model'], row['run']) in learned and (row['clusters'], row['parents']) != (LEARNED, PLAN)
+    ]
+    return summarise(differences, METHOD, figures) if differences else []
 
 
 def _kmeans_variant(
@@ -219,21 +213,21 @@ def _finest_centres(model: UnsupervisedSegmentor) -> np.ndarray:
 
 
 def _score_methods(
-    own: LevelCounts, finest: np.ndarray, levels: Sequence[Granularity], options: RecoveryOptions
+    counted: LevelCounts, finest: np.ndarray, levels: Sequence[Granularity], options: RecoveryOptions
 ) -> list[dict[str, Any]]:
-    sizes = [len(table) for table in own.counts]
-    plan = [parents.numpy() for parents in own.hierarchy.parents]
-    trees = {PLAN: (own.counts, plan), OVERLAP: (own.counts, overlap_parents(own.overlaps))}
+    sizes = [len(table) for table in counted.counts]
+    plan = [parents.numpy() for parents in counted.hierarchy.parents]
+    trees = {PLAN: (counted.counts, plan), OVERLAP: (counted.counts, overlap_parents(counted.overlaps))}
     for linkage in LINKAGES:
         parents = agglomerated_parents(finest, sizes, linkage)
-        trees[linkage] = (merged_counts(own.counts[-1], parents, sizes), parents)
+        trees[linkage] = (merged_counts(counted.counts[-1], parents, sizes), parents)
     rows: list[dict[str, Any]] = []
     for name, (counts, parents) in trees.items():
         scores = recovery_scores(counts, parents, levels)
         rows.append(dict(parents=name, used=scores.used, finest=sizes[-1]) | scores.figures())
     dealt = [
         scores.figures()
-        for scores in chance_scores(own.counts, plan, levels, options.permutations, options.seed)
+        for scores in chance_scores(counted.counts, plan, levels, options.permutations, options.seed)
     ]
     if dealt:
         for figure in ('agreement', 'merged_agreement'):
@@ -273,18 +267,17 @@ def analyse_recovery(
     if control is not None:
         rows += recover(control[0], control[1], options, device, 'control', sizes)
     titles = figure_titles(levels, granularities)
-    by = ('model', 'clusters', 'parents') if control is not None else ('clusters', 'parents')
-    summary = summarise(rows, by, ['used', *titles])
+    summary = summarise(rows, METHOD if control is not None else METHOD[1:], ['used', *titles])
     shown = [
         {titles.get(key, key): value for key, value in row.items()}
         for row in with_spreads(summary, ['used', *titles], 3)
     ]
     differences = gains(rows, list(titles))
-    told = [f'level {number}: {one.name}' for number, one in enumerate(levels, start=1)]
-    text = f'Levels stand for {", ".join(told)}.\n\n{markdown_table(shown)}'
+    meanings = [f'level {number}: {one.name}' for number, one in enumerate(levels, start=1)]
+    text = f'Levels stand for {", ".join(meanings)}.\n\n{markdown_table(shown)}'
     out = Path(out)
-    written = [write_csv(out / 'recovery.csv', rows), write_text(out / 'recovery.md', text)]
+    paths = [write_csv(out / 'recovery.csv', rows), write_text(out / 'recovery.md', f'{text}\n')]
     if differences:
-        written.append(write_csv(out / 'gains.csv', differences))
-    written.append(draw_recovery(out / 'recovery.png', rows, titles))
-    return f'{text}\n\n{_written(written)}'
+        paths.append(write_csv(out / 'gains.csv', differences))
+    paths.append(draw_recovery(out / 'recovery.png', rows, titles))
+    return f'{text}\n\n{list_files(paths)}'

@@ -16,7 +16,8 @@ from mmengine.config import Config
 from omh_mmseg.analysis.level_counts import count_levels, labelled_loader, load_levels, run_names
 from omh_mmseg.evaluation.scores import adjusted_rand_index, hungarian_assignment, normalised_mutual_information
 from omh_mmseg.structures.assignment import UNMATCHED
-from omh_mmseg.utils.tables import PathLike, _written, markdown_table, summarise, with_spreads, write_csv, write_text
+from omh_mmseg.utils.files import write_text
+from omh_mmseg.utils.tables import PathLike, list_files, markdown_table, summarise, with_spreads, write_csv
 from omh_mmseg.visualization.stability import draw_stability
 
 
@@ -86,9 +87,10 @@ def compare_runs(
     joint = [np.asarray(counts) for counts in joint]
     for name, parents, axis in (('first', first_parents, 0), ('second', second_parents, 1)):
         sizes = [counts.shape[axis] for counts in joint]
-        if [len(own) for own in parents] != sizes[1:]:
+        children = [len(level) for level in parents]
+        if children != sizes[1:]:
             raise ValueError(
-                f'parents of {[len(own) for own in parents]} clusters in the {name} run do not fit its levels of '
+                f'parents of {children} clusters in the {name} run do not fit its levels of '
                 f'{sizes} clusters'
             )
     levels = [_match(number, counts) for number, counts in enumerate(joint, start=1)]
@@ -98,8 +100,8 @@ def compare_runs(
         matched = np.flatnonzero(fine.partner != UNMATCHED)
         # Where the first run's parent has no partner, no parent in the second run is right.
         expected = coarse.partner[np.asarray(first_parents[number])[matched]]
-        found = np.asarray(second_parents[number])[fine.partner[matched]]
-        pairs.append(_against_chance((number + 1, number + 2), expected, found, permutations, generator))
+        actual = np.asarray(second_parents[number])[fine.partner[matched]]
+        pairs.append(_against_chance((number + 1, number + 2), expected, actual, permutations, generator))
     return levels, pairs
 
 
@@ -117,17 +119,17 @@ def _match(level: int, counts: np.ndarray) -> LevelStability:
 
 
 def _against_chance(
-    levels: tuple[int, int], expected: np.ndarray, found: np.ndarray, permutations: int, generator: np.random.Generator
+    levels: tuple[int, int], expected: np.ndarray, actual: np.ndarray, permutations: int, generator: np.random.Generator
 ) -> ParentStability:
     if not len(expected):
         return ParentStability(levels, float('nan'), float('nan'), float('nan'), 0)
-    agreement = float((expected == found).mean())
-    dealt = generator.permuted(np.tile(found, (permutations, 1)), axis=1)
+    agreement = float((expected == actual).mean())
+    dealt = generator.permuted(np.tile(actual, (permutations, 1)), axis=1)
     at_least = ((dealt == expected).mean(axis=1) >= agreement - 1e-12).sum()
     return ParentStability(
         levels=levels,
         agreement=agreement,
-        chance=float((expected[:, None] == found[None, :]).mean()),
+        chance=float((expected[:, None] == actual[None, :]).mean()),
         p_value=float((1 + at_least) / (1 + permutations)),
         compared=len(expected),
     )
@@ -167,7 +169,7 @@ def analyse_stability(
     names, out = run_names(checkpoints), Path(out)
     clusters, parents, matches = [], [], []
     for a, b in combinations(range(len(models)), 2):
-        first, second = ([own.numpy() for own in counted.models[number].hierarchy.parents] for number in (a, b))
+        first, second = ([level.numpy() for level in counted.models[number].hierarchy.parents] for number in (a, b))
         levels, pairs = compare_runs(counted.joint[a, b], first, second, permutations)
         pair = dict(first=names[a], second=names[b])
         for level in levels:
@@ -187,17 +189,17 @@ def analyse_stability(
         ]  # fmt: skip
     figures: tuple[str, ...] = ('overlap', 'nmi', 'ari', 'used_first', 'used_second', 'matched')
     tables = [with_spreads(summarise(clusters, ('level',), figures), figures, 2)]
-    written = [write_csv(out / 'clusters.csv', clusters)]
+    paths = [write_csv(out / 'clusters.csv', clusters)]
     if matches:
-        written.append(write_csv(out / 'matches.csv', matches))
+        paths.append(write_csv(out / 'matches.csv', matches))
     if parents:
-        written.append(write_csv(out / 'parents.csv', parents))
+        paths.append(write_csv(out / 'parents.csv', parents))
         figures = ('agreement', 'chance', 'p_value', 'compared')
         tables.append(with_spreads(summarise(parents, ('levels',), figures), figures, 3))
     text = '\n\n'.join(
         markdown_table([{'pairs' if key == 'runs' else key: value for key, value in row.items()} for row in rows])
         for rows in tables
     )
-    written.append(write_text(out / 'stability.md', text))
-    written.append(draw_stability(out / 'stability.png', names, clusters, parents))
-    return f'{text}\n\n{_written(written)}'
+    paths.append(write_text(out / 'stability.md', f'{text}\n'))
+    paths.append(draw_stability(out / 'stability.png', names, clusters, parents))
+    return f'{text}\n\n{list_files(paths)}'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,18 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
-from rich.progress import track
-from torch.utils.data import DataLoader
 
-from omh_mmseg.analysis.parent_agreement import ParentAgreement, parent_agreement
+from omh_mmseg.analysis.level_counts import count_levels, labelled_loader
+from omh_mmseg.analysis.trees import pair_agreements, pooled_agreement
 from omh_mmseg.apis.protocols import compare_protocols, protocol_table
 from omh_mmseg.datasets.demo_scenes import HIERARCHY
 from omh_mmseg.engine import launch
 from omh_mmseg.evaluation import confusion_matrix, hungarian_assignment
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.preparation.neighbours import prepare_neighbours
-from omh_mmseg.registry import DATASETS
+from omh_mmseg.structures.granularity import Granularity
 from omh_mmseg.transport import Hierarchy
-from omh_mmseg.utils.files import replaced_when_complete
+from omh_mmseg.utils.files import write_text
 from omh_mmseg.visualization import (
     cluster_palettes,
     draw_hierarchy_tree,
@@ -34,7 +34,6 @@ from omh_mmseg.visualization import (
     match_colours,
 )
 
-TRUE_LEVELS = ('group', 'object', 'part')
 PICTURES = ('segmentations.png', 'plans.png', 'hierarchy.png')
 SHOWN_IMAGES = 6
 PROTOCOL_OPTIONS = {'model.test_cfg.levels': [1]}
@@ -66,23 +65,16 @@ def run_demo(
         runner.train()
         summary[name] = _scores(runner)
     summary['protocols'] = compare_protocols(runner.model, config, demo_protocols(config), PROTOCOL_OPTIONS)
-    counts, shown = segment_levels(runner.model, config)
-    hierarchy = runner.model.omh_head.hierarchy()
-    agreements = compare_with_truth(hierarchy, counts)
-    used = np.concatenate([agreement.used for agreement in agreements])
-    summary['hierarchy'] = dict(
-        parent_agreement=float(np.concatenate([agreement.agreeing for agreement in agreements])[used].mean()),
-        chance=float(np.average([a.chance for a in agreements], weights=[a.used.sum() for a in agreements])),
-        pairs=[
-            dict(levels=[level, level + 1], parent_agreement=pair.agreement, chance=pair.chance)
-            for level, pair in enumerate(agreements, start=1)
-        ],
-    )
-    summary['pictures'] = [str(path) for path in _draw(work_dir, hierarchy, counts, shown)]
+    loader, granularities = labelled_loader(config)
+    check_levels(runner.model, granularities)
+    (counted,) = count_levels([[runner.model]], loader, len(granularities[-1].table)).models
+    counts = [one.merge(table) for one, table in zip(granularities, counted.counts)]
+    summary['hierarchy'] = compare_with_truth(counted.hierarchy, counted.counts, granularities)
+    shown = segment_first(runner.model, loader.dataset, granularities[0])
+    summary['pictures'] = [str(path) for path in _draw(work_dir, counted.hierarchy, counts, shown, granularities)]
     summary['seed'] = config.randomness.seed
     summary['seconds'] = round(time.monotonic() - start, 1)
-    with replaced_when_complete(work_dir / 'summary.json') as file:
-        file.write(f'{json.dumps(summary, indent=2)}\n'.encode())
+    write_text(work_dir / 'summary.json', f'{json.dumps(summary, indent=2)}\n')
     return summary
 
 
@@ -94,55 +86,49 @@ def demo_protocols(config: Config) -> list[str]:
     return ['mmseg', *(f'{name}-{side}{option}' for name, option in zip(named, options))]
 
 
-def compare_with_truth(hierarchy: Hierarchy, counts: list[np.ndarray]) -> list[ParentAgreement]:
-    """Agreement of each level pair's parents with the scenes' own tree.
+def check_levels(model: UnsupervisedSegmentor, granularities: Sequence[Granularity]) -> None:
+    """Raise ValueError if a model has no OMH head with one level per granularity of the labels."""
+    if model.omh_head is None or len(model.omh_head.level_sizes) != len(granularities):
+        names = ', '.join(one.name for one in granularities)
+        raise ValueError(f'The demo needs model.omh_head with {len(granularities)} levels, one for each of {names}')
+
+
+def compare_with_truth(
+    hierarchy: Hierarchy, counts: Sequence[np.ndarray], granularities: Sequence[Granularity]
+) -> dict[str, Any]:
+    """Agreement of the learned parents with the scenes' tree.
 
     Args:
-        hierarchy: Learned hierarchy of three levels.
-        counts: Per level the pixels of each cluster and true class of the same level, shape (K_l, classes).
-    """
-    return [
-        parent_agreement(counts[level + 1], counts[level], parents.numpy(), HIERARCHY.parents(TRUE_LEVELS[level + 1]))
-        for level, parents in enumerate(hierarchy.parents)
-    ]
-
-
-def segment_levels(
-    model: UnsupervisedSegmentor, config: Config
-) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]]]:
-    """Predictions of every level on the validation scenes, against the labels of the same granularity.
+        hierarchy: Learned, of as many levels as there are granularities.
+        counts: Per level the pixels of each cluster and finest label, (K_l, finest labels).
+        granularities: Of the labels, coarsest first.
 
     Returns:
-        Per level the counts (K_l, classes of that level); and for the first images the picture, the true groups, the
-        host's probe and each level's map.
-
-    Raises:
-        ValueError: If the model has no OMH head with one level per level of labels.
+        ``parent_agreement`` and ``chance`` of all pairs of levels together, and ``pairs``, the same of each.
     """
-    if model.omh_head is None or len(model.omh_head.level_sizes) != len(TRUE_LEVELS):
-        raise ValueError(f'The demo needs model.omh_head with {len(TRUE_LEVELS)} levels, one for each of {TRUE_LEVELS}')
-    dataset_config = {**config.val_dataloader.dataset, 'level': 'part'}
-    loader = DataLoader(DATASETS.build(dataset_config), batch_size=8, collate_fn=pseudo_collate)
-    fields = [f'pred_level{level}' for level in range(1, len(TRUE_LEVELS) + 1)]
-    to_level = [HIERARCHY.part_to(level) for level in TRUE_LEVELS]
-    sizes = model.omh_head.level_sizes
-    counts = [np.zeros((size, len(HIERARCHY.names[level])), np.int64) for size, level in zip(sizes, TRUE_LEVELS)]
-    shown: list[dict[str, np.ndarray]] = []
+    agreements = pair_agreements(counts, [level.numpy() for level in hierarchy.parents], granularities)
+    used = [pair.used.sum() for pair in agreements]
+    return dict(
+        parent_agreement=pooled_agreement(agreements),
+        chance=float(np.average([pair.chance for pair in agreements], weights=used)),
+        pairs=[
+            dict(levels=[level, level + 1], parent_agreement=pair.agreement, chance=pair.chance)
+            for level, pair in enumerate(agreements, start=1)
+        ],
+    )
+
+
+@torch.no_grad()
+def segment_first(model: UnsupervisedSegmentor, dataset: Any, coarsest: Granularity) -> list[dict[str, np.ndarray]]:
+    """Of the first images: picture, true classes of the coarsest granularity, maps of the probe and the levels."""
     model.eval()
-    for batch in track(loader, 'segmenting at every level'):
-        with torch.no_grad():
-            samples = model.test_step(batch)
-        for image, sample in zip(batch['inputs'], samples):
-            parts = sample.gt_sem_seg.data[0].cpu().numpy()
-            maps = [sample.get(field).data[0].cpu().numpy() for field in fields]
-            for total, clusters, table in zip(counts, maps, to_level):
-                total += confusion_matrix(clusters, np.asarray(table)[parts], *total.shape)
-            if len(shown) < SHOWN_IMAGES:
-                picture = image.permute(1, 2, 0).numpy()[..., ::-1]
-                probe = sample.pred_sem_seg.data[0].cpu().numpy()
-                shown.append(dict(image=picture, truth=np.asarray(to_level[0])[parts], probe=probe))
-                shown[-1].update(zip(fields, maps))
-    return counts, shown
+    batch = pseudo_collate([dataset[index] for index in range(min(SHOWN_IMAGES, len(dataset)))])
+    shown = []
+    for image, sample in zip(batch['inputs'], model.test_step(batch)):
+        maps = {field: sample.get(field).data[0].cpu().numpy() for field in sample.keys() if field.startswith('pred_')}
+        truth = coarsest.table[sample.gt_sem_seg.data[0].cpu().numpy()]
+        shown.append(dict(maps, image=image.permute(1, 2, 0).numpy()[..., ::-1], truth=truth))
+    return shown
 
 
 def report(summary: dict[str, Any]) -> str:
@@ -179,30 +165,34 @@ def _scores(runner: Runner) -> dict[str, dict[str, float]]:
 
 
 def _draw(
-    work_dir: Path, hierarchy: Hierarchy, counts: list[np.ndarray], shown: list[dict[str, np.ndarray]]
+    work_dir: Path,
+    hierarchy: Hierarchy,
+    counts: Sequence[np.ndarray],
+    shown: Sequence[dict[str, np.ndarray]],
+    granularities: Sequence[Granularity],
 ) -> list[Path]:
     colours = np.asarray(HIERARCHY.palettes['group'])
     assignment = hungarian_assignment(counts[0])
     palettes = cluster_palettes(hierarchy, colours, assignment)
-    probe_counts = sum(confusion_matrix(item['probe'], item['truth'], *counts[0].shape) for item in shown)
+    probes = [item['pred_sem_seg'] for item in shown]
+    truths = [item['truth'] for item in shown]
+    probe_counts = sum(confusion_matrix(probe, truth, *counts[0].shape) for probe, truth in zip(probes, truths))
     levels = [[item[f'pred_level{level}'] for item in shown] for level in range(1, len(palettes) + 1)]
     sizes = hierarchy.level_sizes
     grid, plans, tree = (work_dir / name for name in PICTURES)
     draw_segmentation_grid(
         grid,
         [item['image'] for item in shown],
-        [[item['probe'] for item in shown], *levels],
+        [probes, *levels],
         [match_colours(colours, hungarian_assignment(np.asarray(probe_counts))), *palettes],
-        truth=[item['truth'] for item in shown],
+        truth=truths,
         truth_palette=colours,
-        classes=HIERARCHY.names['group'],
+        classes=granularities[0].classes,
         titles=['image', 'truth', 'cluster probe', *(f'OMH level {i}\n{k} clusters' for i, k in enumerate(sizes, 1))],
     )
     draw_plan_matrices(plans, hierarchy, palettes)
-    usage = [level.sum(1) for level in counts]
     names = [
-        [HIERARCHY.names[truth][row.argmax()] if row.any() else None for row in level]
-        for truth, level in zip(TRUE_LEVELS, counts)
+        [one.classes[row.argmax()] if row.any() else None for row in level] for one, level in zip(granularities, counts)
     ]
-    draw_hierarchy_tree(tree, hierarchy, palettes, usage, names)
+    draw_hierarchy_tree(tree, hierarchy, palettes, [level.sum(1) for level in counts], names)
     return [grid, plans, tree]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Mapping
 from copy import deepcopy
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -19,15 +21,18 @@ from mmengine.runner import Runner
 from omh_mmseg.apis.protocols import compare_protocols
 from omh_mmseg.engine import launch
 from omh_mmseg.preparation.neighbours import prepare_neighbours
-from omh_mmseg.study.plan import SweepRun
+from omh_mmseg.registry import DATASETS
+from omh_mmseg.study.backbones import name_random_weights, pairs_config, prepare_backbone, put_backbone
 from omh_mmseg.study.process import peak_memory
-from omh_mmseg.utils.config import find_pairs_config, read_config, replace_settings
+from omh_mmseg.study.schedule import SweepRun
+from omh_mmseg.utils.config import read_config, replace_settings
 from omh_mmseg.utils.devices import default_device
 
 LAST_STEPS = 10
 """Steps at the end of a training that its figures are means of, like those of a log line."""
 OMH_OPTIONS = 'model.omh_head.'
 NOT_FIGURES = ('train/lr', 'train/base_lr', 'train/time', 'train/data_time')
+WARM_UP = 2
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,12 @@ class SweepJob:
 
     Attributes:
         run: Which.
-        seed: Of its training.
+        seed: Of its training, and of random weights of its backbone.
         folder: Of the run.
         options: Settings of all runs.
-        protocols: See `SweepPlan`.
+        protocols: See `Schedule`.
         threads: Of torch in this process; None leaves them.
+        timed_images: See `Schedule`.
     """
 
     run: SweepRun
@@ -49,13 +55,14 @@ class SweepJob:
     options: Mapping[str, Any]
     protocols: tuple[str, ...] = ()
     threads: int | None = None
+    timed_images: int = 0
 
 
 def job_config(job: SweepJob, files: dict[str, Config] | None = None) -> Config:
     """The config of a run.
 
-    The run's own options win over those of all runs. Of the latter, settings of OMH's head are left out where the
-    config has no such head, so that a host and its twin can share a command.
+    The run's own options win over its backbone's block, and this over those of all runs. Of the latter, settings of
+    OMH's head are left out where the config has no such head, so that a host and its twin can share a command.
 
     Args:
         job: The run.
@@ -65,17 +72,32 @@ def job_config(job: SweepJob, files: dict[str, Config] | None = None) -> Config:
         FileNotFoundError: No such config file.
     """
     files = {} if files is None else files
-    path = job.run.config
+    path, run = job.run.config, job.run
     if path not in files:
         files[path] = read_config(path)
     config = deepcopy(files[path])
     shared = dict(job.options)
     if not (config.get('model') or {}).get('omh_head'):
         shared = {key: value for key, value in shared.items() if not key.startswith(OMH_OPTIONS)}
-    for options in (shared, dict(job.run.options)):
-        replace_settings(config, options)
+    _merge(config, shared)
+    if run.backbone:
+        put_backbone(config, run.backbone, job.folder if run.random else None)
+    _merge(config, run.options)
+    if run.random:
+        name_random_weights(config, job.seed, job.folder)
     config.work_dir = job.folder
     config.randomness = {**config.get('randomness', {}), 'seed': job.seed}
+    return config
+
+
+def ready_config(job: SweepJob) -> Config:
+    """The config of a run that this process is about to carry out, with what its model needs first."""
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    config = job_config(job)
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    if job.run.backbone:
+        prepare_backbone(config, job.seed, job.run.random)
     return config
 
 
@@ -86,23 +108,19 @@ def settings(config: Config) -> dict[str, Any]:
 
 def pairs_settings(config: Config) -> dict[str, Any] | None:
     """What a run's neighbour index depends on, as plain data; None where it needs none."""
-    try:
-        pairs = dict(find_pairs_config(config))
-    except ValueError:
+    pairs = pairs_config(config)
+    if pairs is None:
         return None
-    found = config.to_dict()
+    plain = config.to_dict()
     return dict(
-        dataset=Config(pairs).to_dict(), backbone=found['model'].get('backbone'),
-        preprocessor=found['model'].get('data_preprocessor') or found.get('data_preprocessor'),
+        dataset=Config(dict(pairs)).to_dict(), backbone=plain['model'].get('backbone'),
+        preprocessor=plain['model'].get('data_preprocessor') or plain.get('data_preprocessor'),
     )  # fmt: skip
 
 
 def make_neighbours(job: SweepJob) -> dict[str, Any]:
     """Compute the neighbour index that a run needs, unless it is there: ``path`` and whether it was ``made``."""
-    _settle(job)
-    config = job_config(job)
-    device = default_device()
-    path, made = prepare_neighbours(config, if_missing=True, device=device, progress=False)
+    path, made = prepare_neighbours(ready_config(job), if_missing=True, device=default_device(), progress=False)
     return dict(path=str(path), made=made)
 
 
@@ -113,11 +131,11 @@ def train_and_score(job: SweepJob) -> dict[str, Any]:
         ``scores`` of the last validation in percent (``'probe/mIoU'``, ...; those of a protocol after its name and a
         colon) or empty without labels; ``figures``, the mean over the last `LAST_STEPS` steps of whatever the training
         reports (``'train/omh_sparsity_12'``, ``'train/loss'``, ...); ``seconds`` of the training in this process;
-        ``ms_per_step``, the median; ``memory`` in MiB at its peak and ``memory_of`` ``'GPU'`` or ``'process'``.
+        ``ms_per_step``, the median; ``ms_per_image`` of the prediction, the median, if any is to be timed;
+        ``backbone_parameters`` and ``trained_parameters``, their numbers; ``memory`` in MiB at its peak and
+        ``memory_of`` ``'GPU'`` or ``'process'``.
     """
-    _settle(job)
-    config = job_config(job)
-    init_default_scope(config.get('default_scope', 'mmseg'))
+    config = ready_config(job)
     checkpoint = launch.last_checkpoint(config.work_dir)
     config.resume = bool(checkpoint) and Path(str(checkpoint)).is_file()
     runner = launch.build_runner(config)
@@ -135,18 +153,22 @@ def train_and_score(job: SweepJob) -> dict[str, Any]:
     if job.protocols:
         for row in compare_protocols(runner.model, config, job.protocols):
             scores |= {f'{row["protocol"]["name"]}:{name}': value for name, value in row['scores'].items()}
+    parameters = list(runner.model.named_parameters())
     return dict(
         scores=scores,
         figures=_figures(runner),
         seconds=round(seconds, 1),
-        ms_per_step=_milliseconds(runner),
+        ms_per_step=_milliseconds_per_step(runner),
+        ms_per_image=_milliseconds_per_image(runner.model, config, job.timed_images) if job.timed_images else None,
+        backbone_parameters=sum(part.numel() for name, part in parameters if name.startswith('backbone.')),
+        trained_parameters=sum(part.numel() for _, part in parameters if part.requires_grad),
         memory=memory,
         memory_of=memory_of,
     )
 
 
 class _LatestScores(Hook):
-    """Keeps what the last validation found."""
+    """Keeps the scores of the last validation."""
 
     scores: dict[str, float] | None = None
 
@@ -154,23 +176,40 @@ class _LatestScores(Hook):
         self.scores = {key: float(value) for key, value in (metrics or {}).items() if isinstance(value, (int, float))}
 
 
-def _settle(job: SweepJob) -> None:
-    if job.threads is not None:
-        torch.set_num_threads(job.threads)
+def _merge(config: Config, options: Mapping[str, Any]) -> None:
+    """Replace settings; a dict with ``_delete_=True`` takes the place of all that is there, and of nothing as well."""
+    if not options:
+        return
+    options = deepcopy(dict(options))  # mmengine takes `_delete_` out of them
+    config.merge_from_dict({
+        key: None for key, value in options.items() if isinstance(value, dict) and value.get('_delete_')
+    })  # fmt: skip
+    replace_settings(config, options)
 
 
 def _figures(runner: Runner) -> dict[str, float]:
-    found = {}
-    for name, buffer in runner.message_hub.log_scalars.items():
-        if name.startswith('train/') and name not in NOT_FIGURES:
-            value = float(buffer.mean(LAST_STEPS))
-            if math.isfinite(value):
-                found[name] = value
-    return found
+    names = [name for name in runner.message_hub.log_scalars if name.startswith('train/') and name not in NOT_FIGURES]
+    means = {name: float(runner.message_hub.log_scalars[name].mean(LAST_STEPS)) for name in names}
+    return {name: mean for name, mean in means.items() if math.isfinite(mean)}
 
 
-def _milliseconds(runner: Runner) -> float | None:
+def _milliseconds_per_step(runner: Runner) -> float | None:
     times = runner.message_hub.log_scalars.get('train/time')
     if times is None or not len(times.data[0]):
         return None
     return round(1e3 * float(sorted(times.data[0])[len(times.data[0]) // 2]), 2)
+
+
+@torch.no_grad()
+def _milliseconds_per_image(model: Any, config: Config, count: int) -> float:
+    """Median time of predicting one validation image, from the decoded image on the CPU to the label map."""
+    dataset = DATASETS.build(config.val_dataloader.dataset)
+    model.eval()
+    times = []
+    for index in range(min(count + WARM_UP, len(dataset))):
+        batch = pseudo_collate([dataset[index]])
+        start = time.perf_counter()
+        (result,) = model.test_step(batch)
+        result.pred_sem_seg.data.cpu()  # waits for the GPU
+        times.append(1e3 * (time.perf_counter() - start))
+    return round(statistics.median(times[WARM_UP:] or times), 2)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from omh_mmseg.engine import launch
-from omh_mmseg.utils.files import replaced_when_complete
+from omh_mmseg.utils.files import write_text
 
 try:
     import fcntl
@@ -43,7 +43,6 @@ class ProcessRun:
         key: Tells runs of other settings apart; see `settings_key`.
         work: Function of a module that is given ``argument`` and returns a dict of plain data.
         argument: Anything that can be pickled.
-        stale: Names of files in the folder that belong to the settings, and go when those change.
     """
 
     identity: Mapping[str, Any]
@@ -51,12 +50,11 @@ class ProcessRun:
     key: str
     work: Callable[[Any], dict[str, Any]]
     argument: Any
-    stale: tuple[str, ...] = ()
 
     def finished(self) -> dict[str, Any] | None:
         """The stored result of a run with this key that did not fail."""
-        found = stored_result(self.folder, self.key)
-        return None if found is None or found.get('error') else found
+        stored = stored_result(self.folder, self.key)
+        return None if stored is None or stored.get('error') else stored
 
     def start(self, context: Any) -> BaseProcess:
         """Start the process; checkpoints of other settings are not continued.
@@ -72,9 +70,9 @@ class ProcessRun:
 
     def result(self, process: BaseProcess) -> dict[str, Any]:
         """What an ended process left behind, or the error that it died of."""
-        found = stored_result(self.folder, self.key)
-        if found is not None:
-            return found
+        stored = stored_result(self.folder, self.key)
+        if stored is not None:
+            return stored
         return dict(self.identity) | dict(
             error=f'the process ended with status {process.exitcode}, by lack of memory perhaps; '
             f'see {self.folder / CONSOLE}'
@@ -95,13 +93,12 @@ def stored_result(folder: Path, key: str) -> dict[str, Any] | None:
         return None
 
 
-def forget_other_settings(folder: Path, key: str, stale: tuple[str, ...] = ()) -> None:
+def forget_other_settings(folder: Path, key: str) -> None:
     """Keep checkpoints of runs with other settings from being continued, and stored results from being taken."""
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / NOTE
     if not note.is_file() or note.read_text() != key:
-        for name in (launch.LATEST, *stale):
-            (folder / name).unlink(missing_ok=True)
+        (folder / launch.LATEST).unlink(missing_ok=True)
     (folder / RESULT).unlink(missing_ok=True)
     write_text(note, key)
 
@@ -165,7 +162,7 @@ def locked(folder: Path, wait: bool = True) -> Iterator[None]:
         yield
 
 
-def told(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """An exception as one line of a table."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f'{type(error).__name__}: {" ".join(lines[:ERROR_LINES])}'
@@ -186,13 +183,6 @@ def peak_memory() -> tuple[str, float]:
         return 'process', round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write a file complete or not at all."""
-    with replaced_when_complete(path) as file:
-        file.write(text.encode())
-    return path
-
-
 def _work(run: ProcessRun) -> None:
     """The other process: do the work, and leave the result or the error in a file."""
     import omh_mmseg  # noqa: F401  registers everything
@@ -204,14 +194,14 @@ def _work(run: ProcessRun) -> None:
             os.dup2(console.fileno(), stream.fileno())
         if run.finished() is not None:
             return
-        forget_other_settings(run.folder, run.key, run.stale)
-        found = dict(run.identity)
+        forget_other_settings(run.folder, run.key)
+        result = dict(run.identity)
         try:
-            found |= run.work(run.argument)
+            result |= run.work(run.argument)
         except Exception as error:
             traceback.print_exc()
-            found['error'] = told(error)
-        write_text(run.folder / RESULT, json.dumps(dict(key=run.key, run=found), indent=1))
+            result['error'] = error_line(error)
+        write_text(run.folder / RESULT, json.dumps(dict(key=run.key, run=result), indent=1))
 
 
 def _end_with_the_parent() -> None:

@@ -19,12 +19,13 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from omh_mmseg.study import job as sweep_run
+from omh_mmseg.study import job as job_module
+from omh_mmseg.study.curves import draw_figures
 from omh_mmseg.study.job import SweepJob, job_config, make_neighbours, pairs_settings, settings, train_and_score
-from omh_mmseg.study.plan import SweepPlan
-from omh_mmseg.study.process import NOTE, ProcessRun, environment, locked, process_context, settings_key, told
+from omh_mmseg.study.process import NOTE, ProcessRun, environment, error_line, locked, process_context, settings_key
+from omh_mmseg.study.schedule import Schedule
 from omh_mmseg.study.source_state import source_commit, source_key
-from omh_mmseg.study.table import write_sweep
+from omh_mmseg.study.table import write_tables
 
 PREPARATION = '.preparation'
 SETTINGS_LETTERS = 16
@@ -69,9 +70,9 @@ class Resources:
         """Threads of a run."""
         if self.threads is not None:
             return self.threads
-        told_threads = os.environ.get('OMP_NUM_THREADS', '')
-        if told_threads.isdecimal() and int(told_threads):
-            return int(told_threads)
+        asked = os.environ.get('OMP_NUM_THREADS', '')
+        if asked.isdecimal() and int(asked):
+            return int(asked)
         return max(1, (os.cpu_count() or 1) // len(self.slots()))
 
 
@@ -81,7 +82,7 @@ def default_devices() -> tuple[str, ...]:
 
 
 def run_sweep(
-    plan: SweepPlan,
+    schedule: Schedule,
     work_dir: str | os.PathLike[str],
     options: Mapping[str, Any] | None = None,
     resources: Resources | None = None,
@@ -91,17 +92,17 @@ def run_sweep(
     runs_dir: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
-    """Train and score every run of a plan with every seed; needed neighbour indices are made first.
+    """Train and score every run of a schedule with every seed; needed neighbour indices are made first.
 
     A finished run is kept as long as its settings and the source that acts on it stay the same, an interrupted one is
     continued from its last checkpoint, a failed one is tried again by the next call. The process may end in any way at
-    any time, and its runs end with it. ``runs.csv``, ``table.csv``, ``table.md`` and the plan's figures in ``work_dir``
-    are renewed after every run, complete or not at all.
+    any time, and its runs end with it. ``runs.csv``, ``table.csv`` and ``table.md`` in ``work_dir`` are renewed after
+    every run, complete or not at all, the schedule's figures at the end.
 
     Args:
-        plan: The runs.
+        schedule: The runs.
         work_dir: Folder of everything; a run's own is ``<name>/seed<seed>`` in it.
-        options: Settings of all runs, above those of the plan and below those of a run.
+        options: Settings of all runs, above those of the schedule and below those of a run.
         resources: Devices, runs at a time and threads.
         only: Shell patterns of the names of the runs to carry out; of others, finished ones are in the table. All if
             empty.
@@ -120,12 +121,13 @@ def run_sweep(
         ValueError: ``only`` matches no run.
     """
     resources = resources or Resources(default_devices())
-    chosen = {run.name for run in plan.runs if not only or any(fnmatch.fnmatchcase(run.name, item) for item in only)}
+    names = [run.name for run in schedule.runs]
+    chosen = {name for name in names if not only or any(fnmatch.fnmatchcase(name, item) for item in only)}
     if not chosen:
-        raise ValueError(f'no run is named like {list(only)}; the plan has {", ".join(run.name for run in plan.runs)}')
+        raise ValueError(f'no run is named like {list(only)}; the schedule has {", ".join(names)}')
     shared = None if runs_dir is None else Path(runs_dir)
     with locked(Path(work_dir), wait=False):
-        sweep = _Sweep(plan, Path(work_dir), shared, {**plan.options, **(options or {})}, resources, any_source)
+        sweep = _Sweep(schedule, Path(work_dir), shared, {**schedule.options, **(options or {})}, resources, any_source)
         sweep.write()
         if train:
             sweep.carry_out(chosen, progress)
@@ -138,38 +140,42 @@ class _Sweep:
 
     def __init__(
         self,
-        plan: SweepPlan,
+        schedule: Schedule,
         work_dir: Path,
         shared: Path | None,
         options: Mapping[str, Any],
         resources: Resources,
         any_source: bool,
     ) -> None:
-        self.plan = plan
+        self.schedule = schedule
         self.work_dir = work_dir
         self.shared = shared
         self.resources = resources
-        self.found: dict[tuple[str, int], dict[str, Any]] = {}
+        self.results: dict[tuple[str, int], dict[str, Any]] = {}
         self.pending: dict[tuple[str, int], ProcessRun] = {}
         self.identities: dict[tuple[str, int], dict[str, Any]] = {}
         self.pairs: dict[tuple[str, int], str] = {}
         self.commit, self.source = source_commit(), source_key()
         files: dict[str, Config] = {}
         # Seeds are the outer loop, so that a sweep that is cut off has compared everything at least once.
-        for seed in plan.seeds:
-            for run in plan.runs:
+        for seed in schedule.seeds:
+            for run in schedule.runs:
                 folder = str(work_dir / run.slug / f'seed{seed}')
-                job = SweepJob(run, seed, folder, options, plan.protocols, resources.threads_each())
+                job = SweepJob(
+                    run, seed, folder, options, schedule.protocols, resources.threads_each(), schedule.timed_images
+                )
                 self._look_up(job, files, any_source)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Of all runs that finished or failed, in the order of the plan."""
-        order = [(run.name, seed) for run in self.plan.runs for seed in self.plan.seeds]
-        return [self.found[which] for which in order if which in self.found]
+        """Of all runs that finished or failed, in the order of the schedule."""
+        order = [(run.name, seed) for run in self.schedule.runs for seed in self.schedule.seeds]
+        return [self.results[which] for which in order if which in self.results]
 
     def write(self, figures: bool = False) -> None:
         """Renew the files."""
-        write_sweep(self.rows(), self.plan, self.work_dir, figures)
+        write_tables(self.rows(), self.schedule, self.work_dir)
+        if figures:
+            draw_figures(self.rows(), self.schedule, self.work_dir)
 
     def carry_out(self, names: set[str], progress: bool) -> None:
         """Make the indices, then the pending runs of these names."""
@@ -180,7 +186,7 @@ class _Sweep:
         with Progress(*columns, disable=not progress) as bar, self._processes() as start:
             task = bar.add_task('neighbour indices', total=len(todo))
             for which, error in self._prepare(todo, start).items():
-                self._settle(which, dict(todo.pop(which).identity) | dict(error=error))
+                self._record(which, dict(todo.pop(which).identity) | dict(error=error))
                 bar.advance(task)
             waiting = list(todo.items())
             free = self.resources.slots()
@@ -194,19 +200,19 @@ class _Sweep:
                     which, run = waiting.pop(place)
                     kept = run.finished()  # by a run of the same settings and another name
                     if kept is not None:
-                        self._settle(which, kept)
+                        self._record(which, kept)
                         bar.advance(task)
                         continue
                     device = free.pop(0)
                     process = start(run, device)
                     running[process.sentinel] = (which, run, device, process)
-                told_names = ', '.join(f'{name}, seed {seed}' for (name, seed), *_ in running.values())
-                bar.update(task, description=told_names)
+                description = ', '.join(f'{name}, seed {seed}' for (name, seed), *_ in running.values())
+                bar.update(task, description=description)
                 for sentinel in wait(list(running)) if running else ():
                     which, run, device, process = running.pop(cast(int, sentinel))
                     process.join()
                     free.append(device)
-                    self._settle(which, run.result(process))
+                    self._record(which, run.result(process))
                     bar.advance(task)
 
     def _look_up(self, job: SweepJob, files: dict[str, Config], any_source: bool) -> None:
@@ -214,15 +220,16 @@ class _Sweep:
         identity = dict(
             name=job.run.name, seed=job.seed, config=job.run.config, curve=job.run.curve, x=job.run.x,
             overrides=json.dumps({**job.options, **job.run.options}, default=str),
+            backbone=' '.join([job.run.backbone] + job.run.random * ['random']),
         )  # fmt: skip
         try:
             config = job_config(job, files)
-            key = f'{settings_key(settings(config), job.protocols)} {self.source}'
+            key = f'{settings_key(settings(config), job.protocols, job.timed_images)} {self.source}'
             if self.shared is not None:
                 job = replace(job, folder=str(self.shared / key[:SETTINGS_LETTERS]))
             pairs = pairs_settings(config)
         except Exception as error:  # a config that cannot be made is a row like any other failure
-            self._settle(which, identity | dict(commit=self.commit, error=told(error)), write=False)
+            self._record(which, identity | dict(commit=self.commit, error=error_line(error)), write=False)
             return
         if any_source:
             key = _stored_key(Path(job.folder), key)
@@ -235,14 +242,14 @@ class _Sweep:
         if kept is None:
             self.pending[which] = run
         else:
-            self._settle(which, kept, write=False)
+            self._record(which, kept, write=False)
         if pairs is not None:
             self.pairs[which] = settings_key(pairs)
 
-    def _settle(self, which: tuple[str, int], row: dict[str, Any], write: bool = True) -> None:
-        # What was made for another plan, or an earlier version of this one, had other names.
+    def _record(self, which: tuple[str, int], row: dict[str, Any], write: bool = True) -> None:
+        # What was made for another schedule, or an earlier version of this one, had other names.
         row = {**row, **self.identities.get(which, {})}
-        self.found[which] = row | dict(status='failed' if row.get('error') else 'finished')
+        self.results[which] = row | dict(status='failed' if row.get('error') else 'finished')
         if not write:
             return
         self.write()
@@ -274,7 +281,7 @@ class _Sweep:
         threads = str(self.resources.threads_each())
         started: list[BaseProcess] = []
         with environment(OMP_NUM_THREADS=threads):
-            context = process_context(sweep_run.__name__, self.resources.reuse_imports)
+            context = process_context(job_module.__name__, self.resources.reuse_imports)
 
         def start(run: ProcessRun, device: str) -> BaseProcess:
             with environment(OMP_NUM_THREADS=threads, **_visible(device)):

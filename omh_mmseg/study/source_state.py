@@ -9,8 +9,10 @@ from pathlib import Path
 from omh_mmseg.version import __version__
 
 PACKAGE = Path(__file__).resolve().parents[1]
-WITHOUT_EFFECT = ('visualization', 'apis', 'assets')
+WITHOUT_EFFECT = ('analysis', 'apis', 'assets', 'visualization')
 """Rooms that act on no training and no score."""
+WITH_EFFECT = dict(engine=('hooks', 'optim_wrapper_constructor'), study=('backbones', 'job'))
+"""What does so of rooms that are commands for the rest."""
 
 
 def source_commit() -> str:
@@ -25,12 +27,11 @@ def source_commit() -> str:
 
 
 def source_key() -> str:
-    """A hash of the source that acts on trainings and scores: the package without pictures, apis and commands."""
+    """A hash of the source that acts on trainings and scores: the package without pictures, analyses and commands."""
     content = hashlib.sha256()
     for path in sorted(PACKAGE.rglob('*.py')):
         parts = path.relative_to(PACKAGE).parts
-        # Modules right in engine/ are what the commands are made of, apart from the optimiser's constructor.
-        command = parts[0] == 'engine' and len(parts) == 2 and path.stem != 'optim_wrapper_constructor'
+        command = parts[0] in WITH_EFFECT and parts[1].removesuffix('.py') not in WITH_EFFECT[parts[0]]
         if parts[0] in WITHOUT_EFFECT or parts[0].startswith('.') or command:
             continue
         content.update('/'.join(parts).encode() + b'\0' + path.read_bytes() + b'\0')

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omh_mmseg.study.plan import SweepPlan
-from omh_mmseg.study.process import write_text
+from omh_mmseg.study.schedule import Schedule
+from omh_mmseg.utils.files import write_text
+from omh_mmseg.utils.tables import markdown_table, mean_and_spread, mean_cell, summarise, write_csv
 
 SHOWN = ('/mIoU', '/aAcc')
-HEAD_OF_HOSTS = 'probe'
-MEASURES = ('ms_per_step', 'seconds', 'memory')
-IDENTITY = ('name', 'config', 'overrides', 'seed', 'commit', 'status', 'error', 'seconds', 'ms_per_step', 'memory',
-            'memory_of', 'threads', 'folder')  # fmt: skip
+PROBE = 'probe'
+MEASURES = ('ms_per_step', 'ms_per_image', 'seconds', 'memory', 'backbone_parameters', 'trained_parameters')
+IDENTITY = ('name', 'config', 'backbone', 'overrides', 'seed', 'commit', 'status', 'error', 'seconds', 'ms_per_step',
+            'ms_per_image', 'backbone_parameters', 'trained_parameters', 'memory', 'memory_of', 'threads',
+            'folder')  # fmt: skip
+DIGITS = 4
+_NOTE = (
+    'Differences are means over the seeds that both have, ± the sample standard deviation of the difference, with the '
+    "number of seeds in brackets. **above** and **below**: by more than the larger of the two runs' spreads over "
+    'these seeds, whose multiple follows. A head that the reference lacks is compared with its cluster probe.'
+)
 
 
 @dataclass(frozen=True)
@@ -27,13 +32,13 @@ class Difference:
 
     Attributes:
         mean: Over the seeds that both have.
-        spread: Sample standard deviation over those seeds; None of a single one.
+        spread: Sample standard deviation over those seeds; 0 of a single one.
         seeds: How many there are.
-        spreads: The mean in units of the larger of the two runs' own spreads over these seeds; None without one.
+        spreads: The mean in units of the larger of the two runs' spreads over these seeds; None without one.
     """
 
     mean: float
-    spread: float | None
+    spread: float
     seeds: int
     spreads: float | None
 
@@ -44,142 +49,121 @@ class Difference:
             return ''
         return 'within' if abs(self.spreads) <= 1 else 'above' if self.spreads > 0 else 'below'
 
+    def __str__(self) -> str:
+        text = f'{self.mean:+.2f}' + (f' ± {self.spread:.2f}' if self.seeds > 1 else '') + f' ({self.seeds})'
+        if self.spreads is None:
+            return text
+        mark = self.mark if self.mark == 'within' else f'**{self.mark}**'
+        return f'{text} {mark} {abs(self.spreads):.1f}'
+
 
 def compare(values: Mapping[int, float], reference: Mapping[int, float]) -> Difference | None:
     """Compare scores by seed with those of a reference; None if they share no seed."""
     seeds = [seed for seed in values if seed in reference]
     if not seeds:
         return None
-    pairs = [(values[seed], reference[seed]) for seed in seeds]
-    changes = [value - base for value, base in pairs]
-    mean = statistics.mean(changes)
-    if len(seeds) == 1:
-        return Difference(mean, None, 1, None)
-    largest = max(statistics.stdev(own) for own in zip(*pairs))
-    in_spreads = mean / largest if largest else None
-    return Difference(mean, statistics.stdev(changes), len(seeds), in_spreads)
+    mean, spread = mean_and_spread([values[seed] - reference[seed] for seed in seeds])
+    largest = max(mean_and_spread([side[seed] for seed in seeds])[1] for side in (values, reference))
+    return Difference(mean, spread, len(seeds), mean / largest if largest else None)
 
 
 def by_seed(rows: Sequence[Mapping[str, Any]], name: str, metric: str) -> dict[int, float]:
     """Values of a run's metric, figure or measure by seed, where it has them."""
-    found = {}
-    for row in rows:
-        if row['name'] == name:
-            value = {**row.get('figures', {}), **row.get('scores', {})}.get(metric, row.get(metric))
-            if isinstance(value, (int, float)):
-                found[row['seed']] = float(value)
-    return found
+    values = {row['seed']: _flat(row).get(metric) for row in rows if row['name'] == name}
+    return {seed: float(value) for seed, value in values.items() if isinstance(value, (int, float))}
 
 
 def reference_values(rows: Sequence[Mapping[str, Any]], reference: str, metric: str) -> tuple[str, dict[int, float]]:
-    """What a metric is compared with: the reference's own, or where it lacks that head, its probe's.
+    """What a metric is compared with: that of the reference or, where it lacks the head, its probe's.
 
     Returns:
         The name of the metric and its values by seed; none for metrics other than scores that it lacks.
     """
-    own = by_seed(rows, reference, metric)
+    values = by_seed(rows, reference, metric)
     protocol, colon, rest = metric.rpartition(':')
     head, slash, kind = rest.partition('/')
-    if own or not slash or head in ('train', 'linear'):
-        return metric, own
-    probe = f'{protocol}{colon}{HEAD_OF_HOSTS}/{kind}'
+    if values or not slash or head in ('train', 'linear'):
+        return metric, values
+    probe = f'{protocol}{colon}{PROBE}/{kind}'
     return probe, by_seed(rows, reference, probe)
 
 
-def table_metrics(rows: Sequence[Mapping[str, Any]], plan: SweepPlan) -> list[str]:
-    """The columns of the table: those that the plan asks for, else mIoU and aAcc of everything."""
+def table_metrics(rows: Sequence[Mapping[str, Any]], schedule: Schedule) -> list[str]:
+    """The columns of the table: those that the schedule asks for, else mIoU and aAcc of everything."""
     scores = dict.fromkeys(metric for row in rows for metric in row.get('scores', {}))
-    return list(plan.columns) or [metric for metric in scores if metric.endswith(SHOWN)]
+    return list(schedule.columns) or [metric for metric in scores if metric.endswith(SHOWN)]
 
 
-def summarise(rows: Sequence[Mapping[str, Any]], plan: SweepPlan) -> list[dict[str, Any]]:
+def sweep_summary(rows: Sequence[Mapping[str, Any]], schedule: Schedule) -> list[dict[str, Any]]:
     """One row per name: means, spreads (sample standard deviations), numbers of seeds and differences.
 
     A row has ``name``, ``seeds`` (finished ones), for every score, figure and measure its mean by name and its spread
-    by ``<name> spread`` (None for a single seed), for every reference ``<name> - <reference>`` with `` spread``,
-    `` seeds``, `` in spreads`` and `` mark``, and ``error`` (empty without).
+    by ``<name> spread`` (0 for a single seed; both NaN where the run has none), for every reference
+    ``<name> - <reference>`` with `` spread``, `` seeds``, `` in spreads`` and `` mark``, and ``error`` (empty without).
     """
-    metrics = list(dict.fromkeys(name for row in rows for part in ('scores', 'figures') for name in row.get(part, {})))
-    found = []
-    for name in dict.fromkeys(row['name'] for row in rows):
-        own = [row for row in rows if row['name'] == name]
-        summary: dict[str, Any] = dict(name=name, seeds=sum(row['status'] == 'finished' for row in own))
-        for metric in (*metrics, *MEASURES):
-            values = by_seed(rows, name, metric)
-            if values:
-                summary[metric] = statistics.mean(values.values())
-                summary[f'{metric} spread'] = statistics.stdev(values.values()) if len(values) > 1 else None
-            for reference in plan.references_of(name):
-                compared = _difference(rows, name, reference, metric)
-                if compared is not None and metric not in MEASURES:
+    measured = dict.fromkeys(name for row in rows for part in ('scores', 'figures') for name in row.get(part, {}))
+    summary = []
+    for means in summarise(list(map(_flat, rows)), ['name'], [*measured, *MEASURES]) if rows else []:
+        name = means['name']
+        runs = [row for row in rows if row['name'] == name]
+        entry = dict(name=name, seeds=sum(row['status'] == 'finished' for row in runs))
+        entry |= {key: value for key, value in means.items() if key not in ('name', 'runs')}
+        for reference in schedule.references_of(name):
+            for metric in measured:
+                difference = _difference(rows, name, reference, metric)
+                if difference is not None:
                     key = f'{metric} - {reference}'
-                    summary |= {key: compared.mean, f'{key} spread': compared.spread, f'{key} seeds': compared.seeds,
-                                f'{key} in spreads': compared.spreads, f'{key} mark': compared.mark}  # fmt: skip
-        errors = [f'seed {row["seed"]}: {row["error"]}' for row in own if row.get('error')]
-        found.append(summary | dict(error='; '.join(errors)))
-    return found
+                    entry |= {key: difference.mean, f'{key} spread': difference.spread,
+                              f'{key} seeds': difference.seeds, f'{key} in spreads': difference.spreads,
+                              f'{key} mark': difference.mark}  # fmt: skip
+        errors = [f'seed {row["seed"]}: {row["error"]}' for row in runs if row.get('error')]
+        summary.append(entry | dict(error='; '.join(errors)))
+    return summary
 
 
-def sweep_table(rows: Sequence[Mapping[str, Any]], plan: SweepPlan) -> str:
-    """Means with spreads, and below them the differences to each reference, in markdown."""
-    metrics, names = table_metrics(rows, plan), list(dict.fromkeys(row['name'] for row in rows))
-    memory = '/'.join(dict.fromkeys(row['memory_of'] for row in rows if row.get('memory_of'))) or 'process'
-    heads = ['', 'seeds', *map(_head, metrics), 'ms per step', f'memory of the {memory} (MiB)']
-    failing = any(row.get('error') for row in rows)
-    body = []
-    for summary in summarise(rows, plan):
-        cells = [summary['name'], str(summary['seeds']), *(_mean(summary, metric) for metric in metrics)]
-        cells += [_number(summary.get('ms_per_step'), 1), _number(summary.get('memory'), 0)]
-        body.append([*cells, summary['error']] if failing else cells)
-    parts = [f'# {plan.title}\n\n' if plan.title else '', _markdown([*heads, 'error'] if failing else heads, body)]
-    references = plan.all_references()
+def sweep_table(rows: Sequence[Mapping[str, Any]], schedule: Schedule) -> str:
+    """Means with spreads, and below them the differences to each reference, in Markdown."""
+    metrics = table_metrics(rows, schedule)
+    parts = [f'# {schedule.title}'] if schedule.title else []
+    parts.append(_means(rows, schedule, metrics) if rows else 'No run has ended yet.')
+    references = schedule.all_references()
     for reference in references:
-        body = []
-        for name in names:
-            found = [_difference(rows, name, reference, metric) for metric in metrics]
-            if reference in plan.references_of(name) and any(found):
-                body.append([name, *map(_told_difference, found)])
+        differences = {
+            name: [_difference(rows, name, reference, metric) for metric in metrics]
+            for name in dict.fromkeys(row['name'] for row in rows)
+            if reference in schedule.references_of(name)
+        }
+        body = [
+            {'': name, **{_head(metric): str(one or '-') for metric, one in zip(metrics, compared)}}
+            for name, compared in differences.items()
+            if any(compared)
+        ]
         if body:
-            parts.append(f'\nDifference to {reference}, by seed\n\n' + _markdown(['', *map(_head, metrics)], body))
+            parts += [f'Difference to {reference}, by seed', markdown_table(body)]
     if references:
-        parts.append(f'\n{_NOTE}\n')
+        parts.append(_NOTE)
     commits = list(dict.fromkeys(row['commit'] for row in rows if row['status'] == 'finished'))
     if commits:
-        parts.append(f'\nCommit {", ".join(commits)}.\n')
-    return ''.join(parts)
+        parts.append(f'Commit {", ".join(commits)}.')
+    return '\n\n'.join(parts) + '\n'
 
 
-def runs_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One row per run as CSV: what it was, how it ended, then scores and figures."""
-    plain = [
-        {**{key: row.get(key) for key in IDENTITY}, **row.get('scores', {}), **row.get('figures', {})} for row in rows
-    ]
-    return _csv(plain)
-
-
-def write_sweep(
-    rows: Sequence[Mapping[str, Any]], plan: SweepPlan, work_dir: str | os.PathLike[str], figures: bool = True
+def write_tables(
+    rows: Sequence[Mapping[str, Any]], schedule: Schedule, work_dir: str | os.PathLike[str]
 ) -> list[Path]:
-    """Write ``runs.csv``, ``table.csv`` and ``table.md`` and, if asked for, those of the plan's figures with values."""
+    """Write ``runs.csv``, one row per run, ``table.csv``, that of `sweep_summary`, and ``table.md``."""
     folder = Path(work_dir)
-    paths = [
-        write_text(folder / 'runs.csv', runs_table(rows)),
-        write_text(folder / 'table.csv', _csv(summarise(rows, plan))),
-        write_text(folder / 'table.md', sweep_table(rows, plan)),
+    runs = [dict.fromkeys(IDENTITY) | _flat(row) for row in rows]
+    return [
+        write_csv(folder / 'runs.csv', runs, DIGITS, IDENTITY),
+        write_csv(folder / 'table.csv', sweep_summary(rows, schedule), DIGITS, ('name', 'seeds', 'error')),
+        write_text(folder / 'table.md', sweep_table(rows, schedule)),
     ]
-    if figures:
-        from omh_mmseg.study.curves import draw_figure  # drawing is dear to import, and not always asked
-
-        drawn = (draw_figure(folder / figure['file'], figure, rows, plan) for figure in plan.figures)
-        paths += [path for path in drawn if path is not None]
-    return paths
 
 
-_NOTE = (
-    'Differences are means over the seeds that both have, ± the sample standard deviation of the difference, with the '
-    "number of seeds in brackets. **above** and **below**: by more than the larger of the two runs' own spreads over "
-    'these seeds, whose multiple follows. A head that the reference lacks is compared with its cluster probe.'
-)
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run was, how it ended, then scores and figures."""
+    return {key: row[key] for key in IDENTITY if key in row} | row.get('figures', {}) | row.get('scores', {})
 
 
 def _difference(rows: Sequence[Mapping[str, Any]], name: str, reference: str, metric: str) -> Difference | None:
@@ -187,45 +171,30 @@ def _difference(rows: Sequence[Mapping[str, Any]], name: str, reference: str, me
     return compare(values, reference_values(rows, reference, metric)[1]) if values else None
 
 
-def _told_difference(found: Difference | None) -> str:
-    if found is None:
-        return '-'
-    told = f'{found.mean:+.2f}' + ('' if found.spread is None else f' ± {found.spread:.2f}') + f' ({found.seeds})'
-    if not found.mark or found.spreads is None:
-        return told
-    mark = found.mark if found.mark == 'within' else f'**{found.mark}**'
-    return f'{told} {mark} {abs(found.spreads):.1f}'
-
-
-def _mean(summary: Mapping[str, Any], metric: str) -> str:
-    if metric not in summary:
-        return '-'
-    digits = 3 if metric.startswith('train/') else 2
-    spread = summary.get(f'{metric} spread')
-    return f'{summary[metric]:.{digits}f}' + ('' if spread is None else f' ± {spread:.{digits}f}')
+def _means(rows: Sequence[Mapping[str, Any]], schedule: Schedule, metrics: Sequence[str]) -> str:
+    timed = any(row.get('ms_per_image') for row in rows)
+    failing = any(row.get('error') for row in rows)
+    memory = '/'.join(dict.fromkeys(row['memory_of'] for row in rows if row.get('memory_of'))) or 'process'
+    body = []
+    for entry in sweep_summary(rows, schedule):
+        line = {'': entry['name'], 'seeds': str(entry['seeds'])}
+        for metric in metrics:
+            mean, spread = (entry.get(key, float('nan')) for key in (metric, f'{metric} spread'))
+            digits = 3 if metric.startswith('train/') else 2
+            line[_head(metric)] = mean_cell(mean, spread, entry['seeds'], digits, '±') or '-'
+        if timed:
+            sizes = [_number(entry[f'{part}_parameters'] / 1e6, 2) for part in ('backbone', 'trained')]
+            line['frozen / trained parameters (M)'] = ' / '.join(sizes)
+            line['ms per image'] = _number(entry['ms_per_image'], 1)
+        line['ms per step'] = _number(entry['ms_per_step'], 1)
+        line[f'memory of the {memory} (MiB)'] = _number(entry['memory'], 0)
+        body.append(line | (dict(error=entry['error']) if failing else {}))
+    return markdown_table(body)
 
 
 def _head(metric: str) -> str:
-    return metric.removeprefix('train/').replace('|', '\\|')
+    return metric.removeprefix('train/')
 
 
-def _number(value: float | None, digits: int) -> str:
-    return '-' if value is None else f'{value:.{digits}f}'
-
-
-def _markdown(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = [f'| {" | ".join(heads)} |', f'|{"---|" * len(heads)}']
-    lines += [f'| {" | ".join(cell.replace("|", chr(92) + "|") for cell in row)} |' for row in body]
-    return '\n'.join(lines) + '\n'
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator='\n')
-    writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
-    return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    return round(value, 4) if isinstance(value, float) else value
+def _number(value: float, digits: int) -> str:
+    return f'{value:.{digits}f}' if value == value else '-'

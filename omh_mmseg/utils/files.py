@@ -27,3 +27,10 @@ def replaced_when_complete(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write a text file by `replaced_when_complete`."""
+    with replaced_when_complete(path) as file:
+        file.write(text.encode())
+    return Path(path)

@@ -1,86 +1,75 @@
-"""Rows of figures as CSV, Markdown and means with spreads."""
+"""Rows of figures as CSV, Markdown and means with spreads, by pandas (the extra ``study``)."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omh_mmseg.utils.files import replaced_when_complete
+from omh_mmseg.utils.files import write_text
+
+try:
+    import pandas as pd
+    import tabulate  # noqa: F401  pandas draws Markdown with it
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"tables need {error.name}, which is not installed: pip install 'omh-mmseg[study]'", name=error.name
+    ) from error
 
 Row = Mapping[str, Any]
+PathLike = str | os.PathLike[str]
 
 
-def columns_of(rows: Sequence[Row]) -> list[str]:
-    """Keys of all rows, in the order of their first appearance."""
-    return list(dict.fromkeys(key for row in rows for key in row))
-
-
-def write_csv(path: str | os.PathLike[str], rows: Sequence[Row]) -> Path:
+def write_csv(
+    path: PathLike, rows: Sequence[Row], digits: int | None = None, columns: Sequence[str] | None = None
+) -> Path:
     """Write rows as CSV with a header; absent and NaN values become empty cells.
 
+    Args:
+        path: File to write.
+        rows: Their keys become columns, in the order of their first appearance.
+        digits: Decimals to round to; None for all.
+        columns: Columns of a file that may have no rows yet.
+
     Raises:
-        ValueError: There are no rows.
+        ValueError: There are neither rows nor columns.
     """
-    if not rows:
+    if not rows and columns is None:
         raise ValueError(f'no rows to write to {path}')
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns_of(rows), lineterminator='\n')
-    writer.writeheader()
-    writer.writerows({key: '' if _is_nan(value) else value for key, value in row.items()} for row in rows)
-    with replaced_when_complete(path) as file:
-        file.write(text.getvalue().encode())
-    return Path(path)
-
-
-def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
-    """Read what `write_csv` wrote, as texts."""
-    with open(path, newline='', encoding='utf-8') as file:
-        return list(csv.DictReader(file))
+    if digits is not None:
+        rows = [
+            {key: round(value, digits) if isinstance(value, float) else value for key, value in row.items()}
+            for row in rows
+        ]
+    frame = _frame(rows, columns if not rows else None)
+    return write_text(path, frame.to_csv(index=False, lineterminator='\n'))
 
 
 def markdown_table(rows: Sequence[Row], digits: int = 2) -> str:
-    """Rows as a Markdown table; numbers rounded and to the right, absent and NaN values empty."""
-    columns = columns_of(rows)
-    cells = [[_shown(row.get(column), digits) for column in columns] for row in rows]
-    numeric = [all(_is_number(row.get(column)) for row in rows if row.get(column) is not None) for column in columns]
-    widths = [max(map(len, texts)) for texts in zip(columns, *cells)]
-
-    def line(texts: Sequence[str]) -> str:
-        padded = (f'{text:{">" if right else "<"}{width}}' for text, width, right in zip(texts, widths, numeric))
-        return f'| {" | ".join(padded)} |'
-
-    rule = '|' + '|'.join(f'{"-" * (width + 1)}{":" if right else "-"}' for width, right in zip(widths, numeric)) + '|'
-    return '\n'.join([line(columns), rule, *map(line, cells)])
+    """Rows as a Markdown table; fractions rounded, numbers to the right, absent and NaN values empty."""
+    frame = _frame(rows)
+    sides = ['right' if column.dropna().map(_is_number).all() else 'left' for _, column in frame.items()]
+    cells = frame.apply(lambda column: column.map(lambda value: _shown(value, digits)))
+    cells.columns = [_shown(name, digits) for name in cells.columns]
+    return cells.to_markdown(index=False, disable_numparse=True, colalign=sides)
 
 
-def write_markdown(path: str | os.PathLike[str], rows: Sequence[Row], digits: int = 2) -> Path:
+def write_markdown(path: PathLike, rows: Sequence[Row], digits: int = 2) -> Path:
     """Write `markdown_table` to a file."""
-    return write_text(path, markdown_table(rows, digits))
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> Path:
-    """Write lines of text, ended by a line break, to a file that appears complete or not at all."""
-    with replaced_when_complete(path) as file:
-        file.write(f'{text}\n'.encode())
-    return Path(path)
+    return write_text(path, f'{markdown_table(rows, digits)}\n')
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     """Mean and sample standard deviation (0 for a single value), over the values that are not NaN."""
-    known = [value for value in values if not math.isnan(value)]
-    if not known:
-        return float('nan'), float('nan')
-    return statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else 0.0
+    series = pd.Series(values, dtype=float)
+    mean = float(series.mean())
+    return mean, float(series.std()) if series.count() > 1 else 0 * mean
 
 
 def summarise(rows: Sequence[Row], by: Sequence[str], figures: Sequence[str]) -> list[dict[str, Any]]:
-    """Mean and spread of figures over the rows that agree in some columns.
+    """Mean and spread of figures over the rows that agree in some columns, as by `mean_and_spread`.
 
     Args:
         rows: With all these columns; a figure may be absent.
@@ -88,51 +77,51 @@ def summarise(rows: Sequence[Row], by: Sequence[str], figures: Sequence[str]) ->
         figures: Columns of numbers.
 
     Returns:
-        Per group its names, ``runs``, and per figure ``<figure>`` (mean) and ``<figure>_spread``.
+        Per group its names, ``runs``, and per figure ``<figure>`` (mean) and ``<figure> spread``.
     """
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in by), []).append(row)
-    summary = []
-    for names, members in groups.items():
-        entry: dict[str, Any] = {**dict(zip(by, names)), 'runs': len(members)}
-        for figure in figures:
-            entry[figure], entry[f'{figure}_spread'] = mean_and_spread(
-                [float(row[figure]) for row in members if figure in row]
-            )
-        summary.append(entry)
-    return summary
+    frame = pd.DataFrame(list(rows)).reindex(columns=[*by, *figures])
+    groups = frame.astype(dict.fromkeys(figures, float)).groupby(list(by), sort=False, dropna=False)
+    means = groups[list(figures)].mean()
+    spreads = groups[list(figures)].std().where(groups[list(figures)].count() > 1, 0 * means)
+    summary = groups.size().to_frame('runs')
+    for figure in figures:
+        summary = summary.assign(**{figure: means[figure], f'{figure} spread': spreads[figure]})
+    return summary.reset_index().to_dict('records')
 
 
 def with_spreads(rows: Sequence[Row], figures: Sequence[str], digits: int = 3) -> list[dict[str, Any]]:
-    """Rows of `summarise` for reading: ``mean +- spread`` in one cell, without the spread for single runs."""
-    shown = []
-    for row in rows:
-        entry = {key: value for key, value in row.items() if key.removesuffix('_spread') not in figures}
-        for figure in figures:
-            mean, spread = row[figure], row[f'{figure}_spread']
-            text = '' if math.isnan(mean) else f'{mean:.{digits}f}'
-            entry[figure] = text if not text or row['runs'] < 2 else f'{text} +- {spread:.{digits}f}'
-        shown.append(entry)
-    return shown
+    """Rows of `summarise` for reading: mean and spread of a figure in one cell, see `mean_cell`."""
+    spreads = {figure: f'{figure} spread' for figure in figures}
+    return [
+        {key: value for key, value in row.items() if key not in (*spreads, *spreads.values())}
+        | {figure: mean_cell(row[figure], row[spread], row['runs'], digits) for figure, spread in spreads.items()}
+        for row in rows
+    ]
+
+
+def mean_cell(mean: float, spread: float, runs: int, digits: int, mark: str = '+-') -> str:
+    """``mean +- spread``, without the spread for a single run; empty for NaN."""
+    if math.isnan(mean):
+        return ''
+    return f'{mean:.{digits}f}' + (f' {mark} {spread:.{digits}f}' if runs > 1 else '')
+
+
+def list_files(paths: Sequence[Path]) -> str:
+    """What a command says of the files it made."""
+    return f'written: {", ".join(map(str, paths))}'
+
+
+def _frame(rows: Sequence[Row], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    # As objects, whole numbers stay whole beside empty cells.
+    return pd.DataFrame(list(rows), columns=columns, dtype=object)
 
 
 def _shown(value: Any, digits: int) -> str:
-    if value is None or _is_nan(value):
+    if pd.isna(value):
         return ''
-    return f'{value:.{digits}f}' if isinstance(value, float) else str(value)
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+    text = f'{value:.{digits}f}' if isinstance(value, float) else str(value)
+    return text.replace('|', '\\|').replace('\n', ' ')
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float))
-
-
-PathLike = str | os.PathLike[str]
-
-
-def _written(paths: Sequence[Path]) -> str:
-    return f'written: {", ".join(map(str, paths))}'

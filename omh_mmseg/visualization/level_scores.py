@@ -34,7 +34,7 @@ def draw_level_scores(path: str | os.PathLike[str], rows: Sequence[Mapping[str, 
     Args:
         path: PNG to write.
         rows: Of `omh_mmseg.utils.tables.summarise` over those of `level_scores`: ``head``, ``clusters``,
-            ``labels``, ``classes``, ``runs``, and each figure with its ``_spread``.
+            ``labels``, ``classes``, ``runs``, and each figure with its ``<figure> spread``.
 
     Returns:
         ``path``.
@@ -75,4 +75,4 @@ def _text(row: Mapping[str, Any], key: str, percent: bool, spread: bool) -> str:
         return ''
     digits = 1 if percent else 2
     text = f'{row[key]:.{digits}f}'
-    return f'{text}\n±{row[f"{key}_spread"]:.{digits}f}' if spread and row['runs'] > 1 else text
+    return f'{text}\n±{row[f"{key} spread"]:.{digits}f}' if spread and row['runs'] > 1 else text

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from omh_mmseg.analysis.level_scores import level_scores
-from omh_mmseg.analysis.recovered_trees import merged_counts
+from omh_mmseg.analysis.trees import merged_counts
 from omh_mmseg.datasets import DemoScenes
 
 GRANULARITIES = DemoScenes.GRANULARITIES

@@ -8,8 +8,8 @@ import torch
 
 from omh_mmseg.analysis import recovery as hierarchy_recovery
 from omh_mmseg.analysis.level_counts import LevelCounts
-from omh_mmseg.analysis.recovered_trees import merged_counts
 from omh_mmseg.analysis.recovery import RecoveryOptions, figure_titles, gains, levels_as_labels
+from omh_mmseg.analysis.trees import merged_counts
 from omh_mmseg.datasets import Cityscapes27, DemoScenes
 from omh_mmseg.datasets.scenes import HIERARCHY
 from omh_mmseg.transport import Hierarchy
@@ -53,7 +53,7 @@ def test_gains_are_run_by_run():
     ward, kmeans = gains(rows, ['ari_1'])
     assert (ward['parents'], ward['runs'], ward['ari_1']) == ('ward', 2, pytest.approx(0.4))
     assert kmeans['clusters'] == 'k-means'
-    assert (kmeans['ari_1'], kmeans['ari_1_spread']) == pytest.approx((0.3, 0.02**0.5))
+    assert (kmeans['ari_1'], kmeans['ari_1 spread']) == pytest.approx((0.3, 0.02**0.5))
 
 
 def test_every_method_finds_a_planted_tree():
@@ -66,10 +66,10 @@ def test_every_method_finds_a_planted_tree():
     overlaps = [np.asarray(plan) * 100 for plan in plans]
     axes = np.eye(42)
     finest = axes[:24] + 2 * axes[24:36][tree[1]] + 4 * axes[36:][tree[0][tree[1]]]
-    own = LevelCounts(Hierarchy.from_plans([6, 12, 24], plans), counts, overlaps, counts[0])
+    counted = LevelCounts(Hierarchy.from_plans([6, 12, 24], plans), counts, overlaps, counts[0])
     rows = {
         row['parents']: row
-        for row in hierarchy_recovery._score_methods(own, finest, LEVELS, RecoveryOptions(permutations=50))
+        for row in hierarchy_recovery._score_methods(counted, finest, LEVELS, RecoveryOptions(permutations=50))
     }
     assert list(rows) == ['plan', 'overlap', 'average', 'ward', 'chance']
     for name in ('plan', 'overlap', 'average', 'ward'):

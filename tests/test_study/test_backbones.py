@@ -1,9 +1,7 @@
-"""The comparison of backbones: what takes part, what a run is, what is kept, and the table."""
+"""Another backbone in a host: what takes part, what its run's config is, and real runs."""
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,17 +13,11 @@ from mmengine.registry import DefaultScope, init_default_scope
 from PIL import Image
 
 import omh_mmseg  # noqa: F401
-from omh_mmseg.study import backbones as module
-from omh_mmseg.study.backbone_table import comparison_table, summarise, write_comparison
-from omh_mmseg.study.backbones import (
-    compare_backbones,
-    contender_config,
-    fit_sizes,
-    parse_contender,
-    train_and_measure,
-)
-from omh_mmseg.study.comparison import draw_comparison
-from omh_mmseg.study.process import RESULT, forget_other_settings, write_text
+from omh_mmseg.study.backbones import fit_sizes
+from omh_mmseg.study.job import SweepJob, job_config, make_neighbours, pairs_settings, train_and_score
+from omh_mmseg.study.runner import run_sweep
+from omh_mmseg.study.schedule import Schedule
+from omh_mmseg.study.schedule_reader import parse_backbone, read_schedule
 from omh_mmseg.utils.config import read_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -81,53 +73,73 @@ def options(folder) -> dict:
     }  # fmt: skip
 
 
+def config_of(text: str, seed: int, folder: str | Path, **options) -> Config:
+    return job_config(SweepJob(parse_backbone(text, STEGO, BLOCKS), seed, str(folder), options))
+
+
 # ---- what takes part
 
 
-def test_contenders():
-    plain = parse_contender('mobilenet-v2', BLOCKS)
+def test_words_of_a_backbone():
+    plain = parse_backbone('mobilenet-v2', STEGO, BLOCKS)
     assert (plain.name, plain.slug, plain.random, plain.options) == ('mobilenet-v2', 'mobilenet-v2', False, {})
-    assert plain.block == BLOCKS / 'mobilenet-v2.py'
+    assert (plain.config, plain.backbone) == (STEGO, str(BLOCKS / 'mobilenet-v2.py'))
     text = 'the floor: resnet-18 random backbone.out_indices=(0,1) model.local_affinity=features x=0.5'
-    floor = parse_contender(text, BLOCKS)
+    floor = parse_backbone(text, STEGO, BLOCKS)
     assert (floor.name, floor.slug, floor.random) == ('the floor', 'the_floor', True)
-    assert floor.options == {'backbone.out_indices': (0, 1), 'model.local_affinity': 'features', 'x': 0.5}
-    assert parse_contender(f'{BLOCKS / "swin-t.py"}', BLOCKS).block == BLOCKS / 'swin-t.py'
-    assert parse_contender('resnet-18  random', BLOCKS).name == 'resnet-18 random'
+    assert floor.options == {'model.backbone.out_indices': (0, 1), 'model.local_affinity': 'features', 'x': 0.5}
+    assert parse_backbone(f'{BLOCKS / "swin-t.py"}', STEGO, BLOCKS).backbone == str(BLOCKS / 'swin-t.py')
+    assert parse_backbone('resnet-18  random', STEGO, BLOCKS).name == 'resnet-18 random'
 
 
-def test_wrong_contenders(tmp_path):
+def test_wrong_words():
     with pytest.raises(FileNotFoundError, match=r'no backbone block .*dino_vit-s9\.py; .* has .*dino_vit-s8'):
-        parse_contender('dino_vit-s9', BLOCKS)
+        parse_backbone('dino_vit-s9', STEGO, BLOCKS)
     with pytest.raises(ValueError, match="'randomly' is neither"):
-        parse_contender('resnet-18 randomly', BLOCKS)
-    twins = [parse_contender(text, BLOCKS) for text in ('a b: resnet-18', 'a_b: resnet-50')]
-    with pytest.raises(ValueError, match='must differ in their names'):
-        compare_backbones(STEGO, twins, [0], tmp_path)
+        parse_backbone('resnet-18 randomly', STEGO, BLOCKS)
+    twins = tuple(parse_backbone(text, STEGO, BLOCKS) for text in ('a b: resnet-18', 'a/b: resnet-50'))
+    with pytest.raises(ValueError, match='must differ'):
+        Schedule(twins)
+
+
+def test_backbones_of_a_schedule_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(CONFIGS.parent)
+    path = tmp_path / 'schedule.py'
+    path.write_text(
+        f'config = {STEGO!r}\ntimed_images = 5\nruns = [dict(name="floor", backbone="swin-t random backbone.frozen=1", '
+        'vary={"model.backbone.out_indices": [0, 1]})]\n'
+    )
+    schedule = read_schedule(str(path))
+    assert schedule.timed_images == 5
+    for point, run in enumerate(schedule.runs):
+        assert (run.name, run.curve, run.x, run.random) == (f'floor {point}', 'floor', point, True)
+        assert run.options == {'model.backbone.frozen': 1, 'model.backbone.out_indices': point}
+        assert Path(run.backbone).resolve() == BLOCKS / 'swin-t.py'
+
+
+# ---- the config of a run
 
 
 def test_config_of_a_run(tmp_path):
-    contender = parse_contender(
-        'swin-t backbone.out_indices=0 data_preprocessor.size_divisor=64 model.decode_head.channels=9', BLOCKS
-    )
-    config = contender_config(STEGO, contender, 3, tmp_path, {'num_classes': 5, 'model.decode_head.channels': 8})
-    block = Config.fromfile(str(contender.block))
+    text = 'swin-t backbone.out_indices=0 data_preprocessor.size_divisor=64 model.decode_head.channels=9'
+    config = config_of(text, 3, tmp_path, **{'num_classes': 5, 'model.decode_head.channels': 8})
+    block = Config.fromfile(str(BLOCKS / 'swin-t.py'))
     assert config.model.backbone.to_dict() == {**block.model.backbone.to_dict(), 'out_indices': 0}
     assert config.model.data_preprocessor.size_divisor == 64 and config.model.decode_head.channels == 9
-    assert config.model.num_classes == 5 and config.randomness.seed == 3
-    assert config.work_dir == str(tmp_path / contender.slug / 'seed3')
-    index = config.train_dataloader.dataset['index']
-    assert index == str(tmp_path / contender.slug / 'neighbours_{fingerprint}.npz')
+    assert config.model.num_classes == 5 and config.randomness.seed == 3 and config.work_dir == str(tmp_path)
+    assert config.train_dataloader.dataset['index'] == 'data/neighbours/swin-t_{fingerprint}.npz'
 
 
-def test_floor_has_weights_of_its_seed(tmp_path):
-    for text in ('resnet-18 random', 'timm_dino_vit-s8 random'):
-        contender = parse_contender(text, BLOCKS)
-        configs = [contender_config(STEGO, contender, seed, tmp_path, {}) for seed in (0, 1)]
-        frozen = configs[1].model.backbone
-        assert frozen.checkpoint == str(tmp_path / contender.slug / 'seed1' / 'random_weights.pth')
-        assert frozen.key_converter is None and not frozen.backbone.get('pretrained')
-        assert len({config.train_dataloader.dataset['index'] for config in configs}) == 2
+@pytest.mark.parametrize('text', ['resnet-18 random', 'timm_dino_vit-s8 random'])
+def test_floor_has_weights_of_its_seed(tmp_path, text):
+    configs = [config_of(text, seed, tmp_path) for seed in (0, 1)]
+    frozen = configs[1].model.backbone
+    assert frozen.key_converter is None and not frozen.backbone.get('pretrained')
+    assert Path(frozen.checkpoint).parent == tmp_path and frozen.checkpoint != configs[0].model.backbone.checkpoint
+    assert Path(configs[1].train_dataloader.dataset['index']).parent == tmp_path
+    assert pairs_settings(configs[0]) != pairs_settings(configs[1])
+    other = config_of(f'{text} backbone.backbone.frozen_stages=1', 1, tmp_path).model.backbone
+    assert other.checkpoint != frozen.checkpoint
 
 
 @pytest.mark.parametrize(('multiple', 'train', 'test'), [(16, (240, 320), 240), (14, (238, 322), 238),
@@ -141,129 +153,39 @@ def test_sizes_are_fitted_so_that_nothing_is_padded(multiple, train, test):
     assert (step.size, step.divisor) == (test, multiple)
 
 
-# ---- a run
+# ---- real runs
 
 
 @pytest.mark.parametrize('host', [pytest.param(STEGO, marks=pytest.mark.slow), SMOOSEG], ids=['STEGO', 'SmooSeg'])
-def test_train_and_measure(host, folder, options, tmp_path):
-    contender = parse_contender(f'floor: {folder / "tiny.py"} random', BLOCKS)
-    job = dict(host=host, contender=contender, seed=1, work_dir=str(tmp_path / 'runs'), options=options, timed_images=1)
-    run = train_and_measure(job)
-    assert {'probe/mIoU', 'probe/aAcc'} <= set(run['scores'])
-    assert all(0 <= value <= 100 for value in run['scores'].values())
-    stored = torch.load(tmp_path / 'runs' / 'floor' / 'seed1' / 'random_weights.pth', weights_only=True)
-    assert run['backbone_parameters'] == sum(value.numel() for value in stored.values())
-    assert run['trained_parameters'] > 0 and run['milliseconds'] > 0 and run['memory'] > 50
-    # A run that was cut off between its last step and its result is scored without training again.
-    assert train_and_measure(job)['scores'] == pytest.approx(run['scores'])
-    assert torch.equal(
-        torch.load(tmp_path / 'runs' / 'floor' / 'seed1' / 'random_weights.pth', weights_only=True)['cls_token'],
-        stored['cls_token'],
-    )
+def test_a_floor_is_trained_and_measured(host, folder, options, tmp_path):
+    run = parse_backbone(f'floor: {folder / "tiny.py"} random', host, BLOCKS)
+    job = SweepJob(run, 1, str(tmp_path / 'run'), options, timed_images=1)
+    if host == STEGO:
+        assert Path(make_neighbours(job)['path']).parent == tmp_path / 'run'
+    result = train_and_score(job)
+    assert {'probe/mIoU', 'probe/aAcc'} <= set(result['scores'])
+    (path,) = (tmp_path / 'run').glob('random_weights_*_seed1.pth')
+    stored = torch.load(path, weights_only=True)
+    assert result['backbone_parameters'] == sum(value.numel() for value in stored.values())
+    assert result['trained_parameters'] > 0 and result['ms_per_image'] > 0 and result['memory'] > 50
+    path.unlink()
+    # Weights are those of the seed, and a run that was cut off before its result is scored without training again.
+    assert train_and_score(job)['scores'] == pytest.approx(result['scores'])
+    assert torch.equal(torch.load(path, weights_only=True)['cls_token'], stored['cls_token'])
 
 
 @pytest.mark.slow
-def test_comparison_in_processes(folder, options, tmp_path):
+def test_a_sweep_over_backbones(folder, options, tmp_path):
     texts = [f'tiny: {folder / "tiny.py"} random', f'wrong: {folder / "tiny.py"} random backbone.out_indices=3']
-    contenders = [parse_contender(text, BLOCKS) for text in texts]
-    work_dir = tmp_path / 'runs'
-    runs = compare_backbones(STEGO, contenders, [0, 1], work_dir, options, 1, progress=False)
-    assert [run.get('error') is None for run in runs] == [True, True, False, False]
-    assert 'ValueError: VisionTransformer returns 1 outputs, out_indices asks for [3]' in runs[2]['error']
-    assert {'runs.csv', 'table.csv', 'table.md', 'backbones.png'} <= {path.name for path in work_dir.iterdir()}
-    assert 'Traceback' in (work_dir / 'wrong' / 'seed0' / 'console.log').read_text()
-    times = [(work_dir / 'tiny' / f'seed{seed}' / 'result.json').stat().st_mtime_ns for seed in (0, 1)]
-    again = compare_backbones(STEGO, contenders[:1], [0, 1], work_dir, options, 1, progress=False)
-    assert again == runs[:2]
-    assert times == [(work_dir / 'tiny' / f'seed{seed}' / 'result.json').stat().st_mtime_ns for seed in (0, 1)]
-
-
-# ---- what is kept
-
-
-@pytest.fixture
-def counted(monkeypatch) -> list[str]:
-    """Runs are made up in this process; the list has the name and seed of each."""
-    made: list[str] = []
-
-    def carry_out(run):
-        identity = dict(run.identity)
-        made.append(f'{identity["backbone"]} {identity["seed"]}')
-        forget_other_settings(run.folder, run.key)
-        found = identity | (
-            dict(error='ValueError: no') if 'fails' in identity['backbone'] else
-            dict(scores={'probe/mIoU': 10.0 + identity['seed']}, backbone_parameters=1, trained_parameters=2,
-                 milliseconds=3.0, memory=4.0, memory_of='process', seconds=5.0)
-        )  # fmt: skip
-        write_text(run.folder / RESULT, json.dumps(dict(key=run.key, run=found)))
-        return found
-
-    monkeypatch.setattr(module, '_run', carry_out)
-    return made
-
-
-def test_finished_runs_are_kept_and_failed_ones_tried_again(tmp_path, counted):
-    contenders = [parse_contender(text, BLOCKS) for text in ('good: resnet-18', 'fails: resnet-50')]
-    first = compare_backbones(STEGO, contenders, [0, 1], tmp_path, progress=False)
-    assert counted == ['good 0', 'good 1', 'fails 0', 'fails 1']
-    counted.clear()
-    assert compare_backbones(STEGO, contenders, [0, 1, 2], tmp_path, progress=False)[:2] == first[:2]
-    assert counted == ['good 2', 'fails 0', 'fails 1', 'fails 2']
-    counted.clear()
-    compare_backbones(STEGO, contenders[:1], [0], tmp_path, {'train_cfg.max_iters': 7}, progress=False)
-    assert counted == ['good 0']
-
-
-def test_config_that_cannot_be_made_is_a_row(tmp_path):
-    contender = parse_contender('odd: resnet-18 model.decode_head.channels.x=1', BLOCKS)
-    (run,) = compare_backbones(STEGO, [contender], [0], tmp_path, progress=False)
-    assert run['backbone'] == 'odd' and run['error'].startswith(('TypeError', 'KeyError', 'AttributeError'))
-    assert '| odd | 0 |' in (tmp_path / 'table.md').read_text()
-
-
-# ---- table and picture
-
-
-def made_up() -> list[dict]:
-    measures = dict(backbone_parameters=2_224_000, trained_parameters=50_000, memory_of='process')
-    runs = [
-        dict(backbone='real', seed=seed, random=False, scores={'probe/mIoU': score, 'probe/aAcc': 50.0},
-             milliseconds=time, memory=memory, **measures)
-        for seed, score, time, memory in ((0, 20.0, 5.0, 800.0), (1, 22.0, 7.0, 700.0), (2, 24.0, 9.0, 600.0))
-    ]  # fmt: skip
-    runs.append(dict(backbone='one', seed=0, random=True, scores={'probe/mIoU': 3.0}, milliseconds=1.0, memory=9.0,
-                     **measures))  # fmt: skip
-    return [*runs, dict(backbone='one', seed=1, random=True, error='OSError: a | b'),
-            dict(backbone='none', seed=0, random=False, error='ValueError: x')]  # fmt: skip
-
-
-def test_summary():
-    real, one, none = summarise(made_up())
-    assert (real['runs'], real['probe/mIoU'], real['probe/mIoU spread']) == (3, 22.0, 2.0)
-    assert (real['milliseconds'], real['memory'], real['error']) == (7.0, 800.0, '')
-    assert (one['runs'], one['probe/mIoU'], one['probe/mIoU spread'], one['random']) == (1, 3.0, None, True)
-    assert one['error'] == 'seed 1: OSError: a | b' and 'probe/aAcc' not in one
-    assert (none['runs'], none['error']) == (0, 'seed 0: ValueError: x')
-
-
-def test_table():
-    head, _, real, one, none = comparison_table(made_up()).splitlines()
-    assert head.startswith('| backbone | runs | probe/mIoU | probe/aAcc | ')
-    assert real == '| real | 3 | 22.00 ± 2.00 | 50.00 ± 0.00 | 2.22 / 0.05 | 7.0 | 800 |  |'
-    assert one == '| one | 1 | 3.00 | - | 2.22 / 0.05 | 1.0 | 9 | seed 1: OSError: a \\| b |'
-    assert none == '| none | 0 | - | - | - | - | - | seed 0: ValueError: x |'
-
-
-def test_files(tmp_path):
-    paths = write_comparison(made_up(), tmp_path)
-    assert [path.name for path in paths] == ['runs.csv', 'table.csv', 'table.md', 'backbones.png']
-    with open(paths[0], newline='') as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 6 and rows[1]['probe/mIoU'] == '22.0' and rows[4]['error'] == 'OSError: a | b'
-    assert Image.open(paths[3]).size[0] > 500
-    assert len(write_comparison(made_up()[-1:], tmp_path / 'none')) == 3
-
-
-def test_picture_of_nothing(tmp_path):
-    with pytest.raises(ValueError, match='no run has scores'):
-        draw_comparison(tmp_path / 'x.png', made_up()[-2:])
+    runs = tuple(parse_backbone(text, STEGO, BLOCKS) for text in texts)
+    figure = dict(kind='effects', file='backbones.png', metrics=['probe/mIoU'])
+    schedule = Schedule(runs, (0, 1), figures=(figure,), timed_images=1)
+    rows = run_sweep(schedule, tmp_path / 'work', options, progress=False)
+    assert [row['status'] for row in rows] == ['finished', 'finished', 'failed', 'failed']
+    assert 'ValueError: VisionTransformer returns 1 outputs, out_indices asks for [3]' in rows[2]['error']
+    assert rows[0]['backbone'] == f'{folder / "tiny.py"} random'
+    assert Image.open(tmp_path / 'work' / 'backbones.png').size[0] > 300
+    times = [(Path(row['folder']) / 'result.json').stat().st_mtime_ns for row in rows[:2]]
+    again = run_sweep(Schedule(runs[:1], (0, 1), timed_images=1), tmp_path / 'work', options, progress=False)
+    assert again == rows[:2]
+    assert times == [(Path(row['folder']) / 'result.json').stat().st_mtime_ns for row in rows[:2]]

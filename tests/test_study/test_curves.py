@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from PIL import Image
 
 from omh_mmseg.study import curves as sweep_curves
-from omh_mmseg.study.curves import draw_figure
-from omh_mmseg.study.plan import SweepPlan, SweepRun
+from omh_mmseg.study.curves import draw_figure, draw_figures
+from omh_mmseg.study.schedule import Schedule, SweepRun
 
 WEIGHTS = (0.01, 0.1)
 
@@ -21,7 +23,7 @@ def rows() -> list[dict]:
     return [dict(row, status='finished') for row in found] + [dict(name='bad', seed=0, status='failed', error='x')]
 
 
-PLAN = SweepPlan(
+SCHEDULE = Schedule(
     (SweepRun('host', 'x.py', references=()), *(SweepRun(f'w {x}', 'x.py', curve='w', x=x) for x in WEIGHTS)),
     references=('host',),
 )
@@ -40,7 +42,7 @@ def test_curves(tmp_path, saved):
     figure = dict(kind='curves', file='c.png', curves=['w'], x_label='weight', log_x=True, references=['host'],
                   title='t', panels=[dict(label='mIoU', metrics=['level1/mIoU', 'probe/mIoU']),
                                      dict(metrics=['train/absent'])])  # fmt: skip
-    path = draw_figure(tmp_path / 'c.png', figure, rows(), PLAN)
+    path = draw_figure(tmp_path / 'c.png', figure, rows(), SCHEDULE)
     assert Image.open(path).size[0] > 300
     (axes,) = saved[0].axes  # the panel without values is left out
     level, probe = axes.containers
@@ -56,7 +58,7 @@ def test_curves(tmp_path, saved):
 def test_references_of_a_panel(tmp_path, saved):
     panel = dict(metrics=['level1/mIoU'], references=[])
     figure = dict(kind='curves', file='c.png', curves=['w'], references=['host'], panels=[panel])
-    draw_figure(tmp_path / 'c.png', figure, rows(), PLAN)
+    draw_figure(tmp_path / 'c.png', figure, rows(), SCHEDULE)
     assert [text.get_text() for text in saved[0].axes[0].get_legend().get_texts()] == ['level 1 mIoU']
     assert saved[0].axes[0].containers[0].lines[0].get_xdata() == pytest.approx(WEIGHTS)
 
@@ -64,7 +66,7 @@ def test_references_of_a_panel(tmp_path, saved):
 @pytest.mark.parametrize(('reference', 'means'), [('host', [10.0, 10.0]), ('*', [10.0, 10.0]), (None, [30.5, 30.5])])
 def test_effects(tmp_path, saved, reference, means):
     figure = dict(kind='effects', file='e.png', metrics=['level1/mIoU'], reference=reference)
-    assert draw_figure(tmp_path / 'e.png', figure, rows(), PLAN) == tmp_path / 'e.png'
+    assert draw_figure(tmp_path / 'e.png', figure, rows(), SCHEDULE) == tmp_path / 'e.png'
     (axes,) = saved[0].axes
     assert [container.lines[0].get_xdata().item() for container in axes.containers] == means
     assert [text.get_text() for text in axes.get_yticklabels()] == ['w 0.01', 'w 0.1']
@@ -73,11 +75,19 @@ def test_effects(tmp_path, saved, reference, means):
 def test_nothing_to_draw(tmp_path):
     for figure in (dict(kind='effects', file='e.png', metrics=['level2/mIoU']),
                    dict(kind='curves', file='c.png', curves=['v'], panels=[dict(metrics=['probe/mIoU'])])):  # fmt: skip
-        assert draw_figure(tmp_path / figure['file'], figure, rows(), PLAN) is None
+        assert draw_figure(tmp_path / figure['file'], figure, rows(), SCHEDULE) is None
     assert not list(tmp_path.iterdir())
 
 
 def test_names():
-    told = {'level1/mIoU': 'level 1 mIoU', 'train/omh_sparsity_12': 'sparsity, levels 1 and 2',
+    labels = {'level1/mIoU': 'level 1 mIoU', 'train/omh_sparsity_12': 'sparsity, levels 1 and 2',
             'train/omh_used_3': 'level 3', 'ms_per_step': 'ms per step'}  # fmt: skip
-    assert {metric: sweep_curves._told(metric) for metric in told} == told
+    assert {metric: sweep_curves._label(metric) for metric in labels} == labels
+
+
+def test_figures_of_a_schedule(tmp_path):
+    figures = (
+        dict(kind='effects', file='e.png', metrics=['level1/mIoU'], reference='host'),
+        dict(kind='curves', file='absent.png', curves=['w'], panels=[dict(metrics=['level2/mIoU'])]),
+    )
+    assert draw_figures(rows(), replace(SCHEDULE, figures=figures), tmp_path) == [tmp_path / 'e.png']

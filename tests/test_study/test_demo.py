@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from omh_mmseg.analysis.trees import merged_counts
+from omh_mmseg.datasets import DemoScenes
 from omh_mmseg.datasets.demo_scenes import HIERARCHY
 from omh_mmseg.study import demo
 from omh_mmseg.transport import Hierarchy
+
+LEVELS = DemoScenes.GRANULARITIES
 
 
 def true_hierarchy() -> Hierarchy:
@@ -21,12 +25,13 @@ def true_hierarchy() -> Hierarchy:
 
 def test_the_true_tree_agrees_wholly_and_a_shifted_one_does_not() -> None:
     hierarchy = true_hierarchy()
-    counts = [np.diag(np.arange(1, size + 1)) for size in hierarchy.level_sizes]
-    perfect = demo.compare_with_truth(hierarchy, counts)
-    assert [pair.agreement for pair in perfect] == [1, 1]
-    assert all(pair.chance < 0.3 for pair in perfect)
+    parents = [level.numpy() for level in hierarchy.parents]
+    counts = merged_counts(np.diag(np.arange(1, 25)), parents, hierarchy.level_sizes)
+    perfect = demo.compare_with_truth(hierarchy, counts, LEVELS)
+    assert perfect['parent_agreement'] == 1 and [pair['parent_agreement'] for pair in perfect['pairs']] == [1, 1]
+    assert perfect['chance'] < 0.3 and perfect['pairs'][1]['levels'] == [2, 3]
     shifted = Hierarchy(hierarchy.level_sizes, [plan.roll(1, 0) for plan in hierarchy.plans])
-    assert [pair.agreement for pair in demo.compare_with_truth(shifted, counts)] == [0, 0]
+    assert demo.compare_with_truth(shifted, counts, LEVELS)['parent_agreement'] == 0
 
 
 def test_report_names_every_figure() -> None:
@@ -57,4 +62,4 @@ def test_report_names_every_figure() -> None:
 def test_models_without_three_levels_are_refused() -> None:
     model = type('Model', (), dict(omh_head=None))()
     with pytest.raises(ValueError, match='needs model.omh_head with 3 levels'):
-        demo.segment_levels(model, None)
+        demo.check_levels(model, LEVELS)

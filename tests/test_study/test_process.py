@@ -79,9 +79,9 @@ def test_a_result_of_other_settings_is_none(tmp_path):
 
 
 def test_other_settings_are_not_continued(tmp_path):
-    for name in (launch.LATEST, 'random_weights.pth', RESULT):
+    for name in (launch.LATEST, RESULT):
         (tmp_path / name).touch()
-    forget_other_settings(tmp_path, 'key', ('random_weights.pth',))
+    forget_other_settings(tmp_path, 'key')
     assert [path.name for path in tmp_path.iterdir()] == [NOTE]
     (tmp_path / launch.LATEST).touch()
     forget_other_settings(tmp_path, 'key')

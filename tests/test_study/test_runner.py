@@ -20,10 +20,11 @@ from PIL import Image
 import omh_mmseg  # noqa: F401
 from omh_mmseg.study import runner as module
 from omh_mmseg.study.job import SweepJob, make_neighbours, train_and_score
-from omh_mmseg.study.plan import SweepPlan, SweepRun
-from omh_mmseg.study.process import NOTE, RESULT, forget_other_settings, locked, write_text
+from omh_mmseg.study.process import NOTE, RESULT, forget_other_settings, locked
 from omh_mmseg.study.runner import Resources, run_sweep
+from omh_mmseg.study.schedule import Schedule, SweepRun
 from omh_mmseg.study.source_state import PACKAGE, source_commit, source_key
+from omh_mmseg.utils.files import write_text
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 STEGO, TWIN, SMOOSEG = (str(CONFIGS / f'{name}_vit-t8_demo.py') for name in ('stego', 'omh_stego', 'smooseg'))
@@ -78,18 +79,18 @@ def made(monkeypatch) -> list[str]:
     return found
 
 
-def plan(*names: str, config: str = SMOOSEG, seeds: tuple[int, ...] = (0, 1), **fields) -> SweepPlan:
-    return SweepPlan(tuple(SweepRun(name, config) for name in names), seeds, **fields)
+def schedule(*names: str, config: str = SMOOSEG, seeds: tuple[int, ...] = (0, 1), **fields) -> Schedule:
+    return Schedule(tuple(SweepRun(name, config) for name in names), seeds, **fields)
 
 
-def sweep(asked: SweepPlan, folder: Path, **more) -> list[dict]:
+def sweep(asked: Schedule, folder: Path, **more) -> list[dict]:
     options, resources = more.pop('options', None), more.pop('resources', Resources())
     return run_sweep(asked, folder, options, resources, progress=False, **more)
 
 
 def test_seeds_in_turn_over_the_devices(tmp_path, made, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
-    rows = sweep(plan('a', 'b'), tmp_path, resources=Resources(('cuda:0', 'cuda:1'), 2))
+    rows = sweep(schedule('a', 'b'), tmp_path, resources=Resources(('cuda:0', 'cuda:1'), 2))
     assert made == ['a 0 cuda:0', 'b 0 cuda:1', 'a 1 cuda:0', 'b 1 cuda:1']
     assert [(row['name'], row['seed'], row['status']) for row in rows] == [
         ('a', 0, 'finished'), ('a', 1, 'finished'), ('b', 0, 'finished'), ('b', 1, 'finished')
@@ -100,115 +101,115 @@ def test_seeds_in_turn_over_the_devices(tmp_path, made, monkeypatch):
 
 
 def test_finished_runs_are_kept_and_failed_ones_tried_again(tmp_path, made):
-    rows = sweep(plan('a', 'fails'), tmp_path)
+    rows = sweep(schedule('a', 'fails'), tmp_path)
     assert [row['status'] for row in rows] == ['finished', 'finished', 'failed', 'failed']
     assert rows[2]['error'] == 'ValueError: no'
     made.clear()
-    assert sweep(plan('a', 'fails', seeds=(0, 1, 2)), tmp_path)[:2] == rows[:2]
+    assert sweep(schedule('a', 'fails', seeds=(0, 1, 2)), tmp_path)[:2] == rows[:2]
     assert made == ['fails 0 cpu', 'fails 1 cpu', 'a 2 cpu', 'fails 2 cpu']
     made.clear()
-    sweep(plan('a', seeds=(0,)), tmp_path, options={'train_cfg.max_iters': 7})
-    sweep(plan('a', seeds=(0,), protocols=('mmseg',)), tmp_path, options={'train_cfg.max_iters': 7})
+    sweep(schedule('a', seeds=(0,)), tmp_path, options={'train_cfg.max_iters': 7})
+    sweep(schedule('a', seeds=(0,), protocols=('mmseg',)), tmp_path, options={'train_cfg.max_iters': 7})
     assert made == ['a 0 cpu'] * 2
 
 
 def test_other_source_is_run_again_unless_it_may_be_any(tmp_path, made, monkeypatch):
-    sweep(plan('a', 'b', seeds=(0,)), tmp_path)
+    sweep(schedule('a', 'b', seeds=(0,)), tmp_path)
     (tmp_path / 'a' / 'seed0' / 'last_checkpoint').touch()
     made.clear()
     monkeypatch.setattr(module, 'source_key', lambda: 'other')
-    sweep(plan('a', 'b', seeds=(0,)), tmp_path, any_source=True)
+    sweep(schedule('a', 'b', seeds=(0,)), tmp_path, any_source=True)
     assert made == [] and (tmp_path / 'a' / 'seed0' / 'last_checkpoint').is_file()
-    sweep(plan('a', 'b', seeds=(0,)), tmp_path, any_source=True, options={'train_cfg.max_iters': 7})
+    sweep(schedule('a', 'b', seeds=(0,)), tmp_path, any_source=True, options={'train_cfg.max_iters': 7})
     assert made == ['a 0 cpu', 'b 0 cpu']
     made.clear()
     monkeypatch.setattr(module, 'source_key', lambda: 'third')
     (tmp_path / 'a' / 'seed0' / 'last_checkpoint').touch()
-    sweep(plan('a', seeds=(0,)), tmp_path, options={'train_cfg.max_iters': 7})
+    sweep(schedule('a', seeds=(0,)), tmp_path, options={'train_cfg.max_iters': 7})
     assert made == ['a 0 cpu'] and not (tmp_path / 'a' / 'seed0' / 'last_checkpoint').exists()
 
 
-def test_a_part_of_the_plan(tmp_path, made):
-    sweep(plan('a', 'tau 1', 'tau 2'), tmp_path, only=['tau *'], train=False)
+def test_a_part_of_the_schedule(tmp_path, made):
+    sweep(schedule('a', 'tau 1', 'tau 2'), tmp_path, only=['tau *'], train=False)
     assert made == []
-    rows = sweep(plan('a', 'tau 1', 'tau 2', seeds=(0,)), tmp_path, only=['tau *'])
+    rows = sweep(schedule('a', 'tau 1', 'tau 2', seeds=(0,)), tmp_path, only=['tau *'])
     assert made == ['tau 1 0 cpu', 'tau 2 0 cpu'] and [row['name'] for row in rows] == ['tau 1', 'tau 2']
-    rows = sweep(plan('a', 'tau 1', 'tau 2', seeds=(0,)), tmp_path, only=['a'])
+    rows = sweep(schedule('a', 'tau 1', 'tau 2', seeds=(0,)), tmp_path, only=['a'])
     assert [row['name'] for row in rows] == ['a', 'tau 1', 'tau 2']
-    with pytest.raises(ValueError, match=r"no run is named like \['b'\]; the plan has a, tau 1"):
-        sweep(plan('a', 'tau 1'), tmp_path, only=['b'])
+    with pytest.raises(ValueError, match=r"no run is named like \['b'\]; the schedule has a, tau 1"):
+        sweep(schedule('a', 'tau 1'), tmp_path, only=['b'])
 
 
 def test_sweeps_share_equal_runs(tmp_path, made):
-    runs = (SweepRun('default', TWIN), SweepRun('tau .1', TWIN, {TAU: 0.1}), SweepRun('tau .2', TWIN, {TAU: 0.2}))
-    rows = sweep(SweepPlan(runs, (0,)), tmp_path / 'one', runs_dir=tmp_path / 'runs')
+    runs = tuple(SweepRun(name, TWIN, {TAU: tau}) for name, tau in (('default', 0.1), ('tau .1', 0.1), ('tau .2', 0.2)))
+    rows = sweep(Schedule(runs, (0,)), tmp_path / 'one', runs_dir=tmp_path / 'runs')
     assert made == ['index', 'default 0 cpu', 'tau .2 0 cpu']
     assert [row['name'] for row in rows] == ['default', 'tau .1', 'tau .2']
     assert rows[0]['folder'] == rows[1]['folder'] != rows[2]['folder']
     made.clear()
-    (row,) = sweep(SweepPlan((SweepRun('x', TWIN, {TAU: 0.2}, 'x', 0.2),), (0,)), tmp_path / 'two',
+    (row,) = sweep(Schedule((SweepRun('x', TWIN, {TAU: 0.2}, 'x', 0.2),), (0,)), tmp_path / 'two',
                    runs_dir=tmp_path / 'runs')  # fmt: skip
     assert made == [] and (row['name'], row['x'], row['folder']) == ('x', 0.2, rows[2]['folder'])
 
 
 def test_equal_runs_do_not_go_on_at_a_time(tmp_path, made):
     runs = (SweepRun('one', SMOOSEG), SweepRun('fails', SMOOSEG), SweepRun('other', SMOOSEG, {'model.num_classes': 3}))
-    sweep(SweepPlan(runs, (0,)), tmp_path, runs_dir=tmp_path / 'runs', resources=Resources(jobs=3))
+    sweep(Schedule(runs, (0,)), tmp_path, runs_dir=tmp_path / 'runs', resources=Resources(jobs=3))
     assert made == ['one 0 cpu', 'other 0 cpu']
 
 
 def test_an_index_is_made_once_and_its_failure_is_a_row(tmp_path, made):
     runs = (SweepRun('host', STEGO), SweepRun('twin', TWIN), SweepRun('none', SMOOSEG),
             SweepRun('no index', STEGO, {'data_root': str(tmp_path)}))  # fmt: skip
-    rows = sweep(SweepPlan(runs, (0,)), tmp_path / 'work')
+    rows = sweep(Schedule(runs, (0,)), tmp_path / 'work')
     assert made == ['index', 'index', 'host 0 cpu', 'twin 0 cpu', 'none 0 cpu']
     assert rows[3]['error'] == 'neighbour index: OSError: no room'
     made.clear()
-    sweep(SweepPlan(runs[:2], (0, 1)), tmp_path / 'work')
+    sweep(Schedule(runs[:2], (0, 1)), tmp_path / 'work')
     assert made == ['host 1 cpu', 'twin 1 cpu']
     for path in (tmp_path / 'work').glob('.preparation/*/index.npz'):
         path.unlink()
     made.clear()
-    sweep(SweepPlan(runs[:1], (2,)), tmp_path / 'work')
+    sweep(Schedule(runs[:1], (2,)), tmp_path / 'work')
     assert made == ['index', 'host 2 cpu']
 
 
 def test_runs_that_cannot_be_made_or_die_are_rows(tmp_path, made):
     runs = (SweepRun('absent', 'no_such.py'), SweepRun('odd', SMOOSEG, {'model.type.x': 1}), SweepRun('dies', SMOOSEG))
-    absent, odd, dies = sweep(SweepPlan(runs, (0,)), tmp_path)
+    absent, odd, dies = sweep(Schedule(runs, (0,)), tmp_path)
     assert absent['error'].startswith('FileNotFoundError: there is no config file no_such.py')
     assert odd['error'].split(':')[0] in ('TypeError', 'KeyError', 'AttributeError')
     assert dies['error'].startswith('the process ended with status 9, by lack of memory perhaps; see ')
     assert made == ['dies 0 cpu']
-    assert '| absent | 0 |' in (tmp_path / 'table.md').read_text()
+    assert '| absent | 0 |' in ' '.join((tmp_path / 'table.md').read_text().split())
 
 
 def test_one_sweep_at_a_time(tmp_path, made):
     with locked(tmp_path / 'work'), pytest.raises(BlockingIOError, match='another process is at work in .*work'):
-        sweep(plan('a'), tmp_path / 'work')
-    sweep(plan('a', seeds=(0,)), tmp_path / 'work')
+        sweep(schedule('a'), tmp_path / 'work')
+    sweep(schedule('a', seeds=(0,)), tmp_path / 'work')
     assert made == ['a 0 cpu']
 
 
 def test_a_table_is_there_after_every_run(tmp_path, made, monkeypatch):
     """A sweep that is cut off has told what it knew, in complete files."""
-    monkeypatch.setattr(module._Sweep, '_settle', cut_off(module._Sweep._settle, 2))
+    monkeypatch.setattr(module._Sweep, '_record', cut_off(module._Sweep._record, 2))
     with pytest.raises(KeyboardInterrupt):
-        sweep(plan('a', 'b', 'c'), tmp_path)
+        sweep(schedule('a', 'b', 'c'), tmp_path)
     assert [row['name'] for row in csv.DictReader((tmp_path / 'runs.csv').open())] == ['a', 'b']
-    assert '| b | 1 | 10.00 |' in (tmp_path / 'table.md').read_text()
+    assert '| b | 1 | 10.00 |' in ' '.join((tmp_path / 'table.md').read_text().split())
 
 
 def cut_off(method, after: int):
     calls = []
 
-    def settle(self, *args, **kwargs):
+    def record(self, *args, **kwargs):
         method(self, *args, **kwargs)
         calls.append(1)
         if len(calls) == after:
             raise KeyboardInterrupt
 
-    return settle
+    return record
 
 
 def test_resources(monkeypatch):
@@ -320,5 +321,5 @@ def test_images_without_labels(folder, tmp_path):
 
 
 def test_note_of_the_settings_has_the_source(tmp_path, made):
-    sweep(plan('a', seeds=(0,)), tmp_path)
+    sweep(schedule('a', seeds=(0,)), tmp_path)
     assert (tmp_path / 'a' / 'seed0' / NOTE).read_text().endswith(' ' + source_key())

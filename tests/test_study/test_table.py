@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import csv
-import io
 import statistics
+from pathlib import Path
 
 import pytest
 
-from omh_mmseg.study.plan import SweepPlan, SweepRun
+from omh_mmseg.study.schedule import Schedule, SweepRun
 from omh_mmseg.study.table import (
     by_seed,
     compare,
     reference_values,
-    runs_table,
-    summarise,
+    sweep_summary,
     sweep_table,
     table_metrics,
-    write_sweep,
+    write_tables,
 )
 
 HOST, OMH = (20.0, 22.0, 24.0), (25.0, 26.0, 30.0)
+
+
+def unpadded(table: str) -> str:
+    """A Markdown table with single spaces."""
+    return '\n'.join(' '.join(line.split()) for line in table.splitlines())
+
+
+def read(path: Path) -> list[dict]:
+    with open(path, newline='') as file:
+        return list(csv.DictReader(file))
 
 
 def row(name: str, seed: int, scores: dict | None = None, error: str = '', **more) -> dict:
@@ -42,9 +51,9 @@ def rows() -> list[dict]:
     return [*found, row('bad', 0, error='OSError: a | b'), row('bad', 1, {'probe/mIoU': 1.0})]
 
 
-def plan(**fields) -> SweepPlan:
+def schedule(**fields) -> Schedule:
     names = ('host', 'omh', 'bad')
-    return SweepPlan(tuple(SweepRun(name, 'x.py') for name in names), **({'references': ('host',)} | fields))
+    return Schedule(tuple(SweepRun(name, 'x.py') for name in names), **({'references': ('host',)} | fields))
 
 
 def test_paired_difference():
@@ -57,7 +66,7 @@ def test_paired_difference():
     assert compare({0: 20.0, 1: 24.0}, {0: 21.0, 1: 24.0}).mark == 'within'
     assert compare({0: 1.0}, {1: 1.0}) is None
     alone = compare({0: 3.0}, {0: 1.0})
-    assert (alone.mean, alone.spread, alone.spreads, alone.mark) == (2.0, None, None, '')
+    assert (alone.mean, alone.spread, alone.spreads, alone.mark, str(alone)) == (2.0, 0.0, None, '', '+2.00 (1)')
     assert compare({0: 2.0, 1: 2.0}, {0: 1.0, 1: 1.0}).mark == ''
 
 
@@ -77,54 +86,62 @@ def test_values_by_seed():
 
 
 def test_summary():
-    host, omh, bad = summarise(rows(), plan())
+    host, omh, bad = sweep_summary(rows(), schedule())
     assert (host['seeds'], host['probe/mIoU'], host['probe/mIoU spread']) == (3, 22.0, 2.0)
     assert not any(' - ' in key for key in host)
     assert (omh['level1/mIoU - host'], omh['level1/mIoU - host seeds']) == (5.0, 3)
     assert (omh['level1/mIoU - host mark'], omh['probe/mIoU - host mark']) == ('above', 'within')
     assert omh['train/omh_sparsity_12'] == 0.5 and 'memory - host' not in omh
-    assert (bad['seeds'], bad['error'], bad['probe/mIoU spread']) == (1, 'seed 0: OSError: a | b', None)
+    assert (bad['seeds'], bad['error'], bad['probe/mIoU spread']) == (1, 'seed 0: OSError: a | b', 0.0)
 
 
 def test_table():
-    text = sweep_table(rows(), plan(title='Title'))
-    assert text.startswith('# Title\n\n|  | seeds | probe/mIoU | linear/mIoU | level1/mIoU | ms per step | memory of ')
+    text = unpadded(sweep_table(rows(), schedule(title='Title')))
+    assert text.startswith('# Title\n\n| | seeds | probe/mIoU | linear/mIoU | level1/mIoU | ms per step | memory of ')
     lines = text.splitlines()
-    assert '| host | 3 | 22.00 ± 2.00 | 50.00 ± 0.00 | - | 11.0 | 101 |  |' in lines
+    assert '| host | 3 | 22.00 ± 2.00 | 50.00 ± 0.00 | - | 11.0 | 101 | |' in lines
     assert '| bad | 1 | 1.00 | - | - | 11.0 | 101 | seed 0: OSError: a \\| b |' in lines
     (difference,) = (line for line in lines if line.startswith('| omh | -1'))
     assert difference == '| omh | -1.00 ± 2.00 (3) within 0.5 | - | +5.00 ± 1.00 (3) **above** 1.9 |'
     assert 'Commit abc.' in text
-    assert table_metrics(rows(), plan(columns=('train/omh_sparsity_12',))) == ['train/omh_sparsity_12']
-    assert '| omh | 3 | 0.500 ± 0.000 |' in sweep_table(rows(), plan(columns=('train/omh_sparsity_12',)))
-    assert 'Difference' not in sweep_table(rows(), plan(references=()))
+    assert table_metrics(rows(), schedule(columns=('train/omh_sparsity_12',))) == ['train/omh_sparsity_12']
+    assert '| omh | 3 | 0.500 ± 0.000 |' in unpadded(sweep_table(rows(), schedule(columns=('train/omh_sparsity_12',))))
+    assert 'Difference' not in sweep_table(rows(), schedule(references=()))
 
 
 def test_table_of_runs_without_scores():
     """Images without labels: the figures of the training stay."""
     unlabelled = [row('host', seed, figures={'train/loss': 0.1 * seed}) for seed in (0, 1)]
-    text = sweep_table(unlabelled, plan())
+    text = unpadded(sweep_table(unlabelled, schedule()))
     assert '| host | 2 | 10.5 | 100 |' in text
-    (summary,) = summarise(unlabelled, plan())
+    (summary,) = sweep_summary(unlabelled, schedule())
     assert summary['train/loss'] == pytest.approx(0.05)
 
 
-def test_rows_as_csv():
-    found = list(csv.DictReader(io.StringIO(runs_table(rows()))))
+def test_backbones_have_sizes_and_times():
+    more = dict(ms_per_image=4.25, backbone_parameters=2_224_000, trained_parameters=50_000)
+    measured = [row('real', 0, {'probe/mIoU': 3.0}, **more), row('none', 0, error='OSError: x')]
+    lines = unpadded(sweep_table(measured, schedule(references=()))).splitlines()
+    assert '| frozen / trained parameters (M) | ms per image | ms per step |' in lines[0]
+    assert lines[2] == '| real | 1 | 3.00 | 2.22 / 0.05 | 4.2 | 10.0 | 100 | |'
+    assert lines[3] == '| none | 0 | - | - / - | - | - | - | seed 0: OSError: x |'
+
+
+def test_rows_as_csv(tmp_path):
+    found = read(write_tables(rows(), schedule(), tmp_path)[0])
     assert len(found) == len(rows())
     assert (found[0]['name'], found[0]['probe/mIoU'], found[0]['level1/mIoU']) == ('host', '20.0', '')
     assert (found[3]['train/omh_sparsity_12'], found[3]['status']) == ('0.5', 'finished')
     assert (found[6]['status'], found[6]['error'], found[6]['memory']) == ('failed', 'OSError: a | b', '')
-    assert list(found[0])[:8] == ['name', 'config', 'overrides', 'seed', 'commit', 'status', 'error', 'seconds']
+    assert list(found[0])[:8] == ['name', 'config', 'backbone', 'overrides', 'seed', 'commit', 'status', 'error']
 
 
 def test_files(tmp_path):
-    figures = (
-        dict(kind='effects', file='effects.png', metrics=['level1/mIoU'], reference='host'),
-        dict(kind='curves', file='absent.png', curves=[''], panels=[dict(metrics=['level1/mIoU'])]),
-    )
-    paths = write_sweep(rows(), plan(figures=figures), tmp_path)
-    assert [path.name for path in paths] == ['runs.csv', 'table.csv', 'table.md', 'effects.png']
-    assert len(write_sweep(rows(), plan(figures=figures), tmp_path, figures=False)) == 3
+    paths = write_tables(rows(), schedule(), tmp_path)
+    assert [path.name for path in paths] == ['runs.csv', 'table.csv', 'table.md']
+    host = read(paths[1])[0]
+    assert list(host)[:4] == ['name', 'seeds', 'probe/mIoU', 'probe/mIoU spread']
+    assert (host['seeds'], host['probe/mIoU spread'], host['level1/mIoU - host seeds']) == ('3', '2.0', '')
     # A sweep that has just started.
-    assert len(write_sweep([], plan(figures=figures), tmp_path / 'none')) == 3
+    runs, _, table = write_tables([], schedule(), tmp_path / 'none')
+    assert read(runs) == [] and runs.read_text().startswith('name,config,') and 'No run has ended' in table.read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -34,11 +35,14 @@ def given() -> dict:
 def call(tool, given, monkeypatch) -> Callable[..., None]:
     """Run the command with these words; made-up rows come back."""
 
-    def run_sweep(plan, work_dir, options, resources, only, any_source, train, runs_dir):
-        given.update(plan=plan, options=options, resources=resources, only=only, any_source=any_source, train=train,
-                     runs_dir=runs_dir)  # fmt: skip
-        return [dict(name=run.name, seed=seed, status='failed' if run.name == 'b' else 'finished', commit='abc',
-                     error='no' if run.name == 'b' else '', scores={}) for run in plan.runs for seed in plan.seeds]
+    def run_sweep(schedule, work_dir, options, resources, only, any_source, train, runs_dir):
+        given.update(schedule=schedule, options=options, resources=resources, only=only, any_source=any_source,
+                     train=train, runs_dir=runs_dir)  # fmt: skip
+        return [
+            dict(name=run.name, seed=seed, status='failed' if run.name == 'b' else 'finished', commit='abc',
+                 error='no' if run.name == 'b' else '', scores={})
+            for run in schedule.runs for seed in schedule.seeds
+        ]  # fmt: skip
 
     def words(*arguments: object) -> None:
         monkeypatch.setattr(sys, 'argv', ['sweep.py', *map(str, arguments)])
@@ -53,7 +57,7 @@ def test_runs_of_the_command_line(call, tmp_path, capsys):
         call('--work-dir', tmp_path, '--seeds', 4, 5, '--reference', 'a', '--runs', *RUNS)
     assert end.value.code == 1
     printed = capsys.readouterr().out
-    assert '| a | 2 |' in printed and 'seed 4: no; seed 5: no' in printed and str(tmp_path) in printed
+    assert re.search(r'\| a +\| 2 ', printed) and 'seed 4: no; seed 5: no' in printed and str(tmp_path) in printed
 
 
 def test_options(call, given, tmp_path):
@@ -65,22 +69,38 @@ def test_options(call, given, tmp_path):
     assert (given['resources'].jobs, given['resources'].threads, given['resources'].reuse_imports) == (2, 3, False)
     assert given['only'] == ['a*'] and given['any_source'] and not given['train']
     assert given['runs_dir'] == str(tmp_path / 'runs') and given['options'] == {'data_root': 'x'}
-    assert given['plan'].seeds == (0, 1, 2) and given['plan'].protocols == ('mmseg',)
+    assert given['schedule'].seeds == (0, 1, 2) and given['schedule'].protocols == ('mmseg',)
 
 
-def test_a_plan_and_its_placeholders(tool):
+def test_a_schedule_and_its_placeholders(tool):
     args = tool.build_parser().parse_args([
         str(REPOSITORY / 'configs/study/weights.py'), '--work-dir', 'x', '--seeds', '7', '--set', 'host=hp',
     ])  # fmt: skip
-    plan = tool.read_arguments(args)
-    assert plan.seeds == (7,) and plan.references == ('host', 'control')
-    assert Path(plan.runs[0].config).name == 'hp_vit-t8_demo.py'
+    schedule = tool.read_arguments(args)
+    assert schedule.seeds == (7,) and schedule.references == ('host', 'control')
+    assert Path(schedule.runs[0].config).name == 'hp_vit-t8_demo.py'
+
+
+def test_one_host_on_several_backbones(call, given, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        call('--work-dir', tmp_path, '--host', CONFIG, '--backbones', 'a: swin-t', 'b: resnet-18 random', '--seeds', 0)
+    schedule = given['schedule']
+    assert [(run.name, run.config, run.random) for run in schedule.runs] == [
+        ('a', str(CONFIG), False), ('b', str(CONFIG), True)
+    ]  # fmt: skip
+    assert schedule.timed_images == 20 and schedule.figures[0]['file'] == 'backbones.png'
+    with pytest.raises(SystemExit):
+        call('--work-dir', tmp_path, '--host', CONFIG, '--backbones', 'swin-t', '--timed-images', 0)
+    assert given['schedule'].timed_images == 0
 
 
 @pytest.mark.parametrize(('words', 'message'), [
-    ([], 'give either a plan file or --runs'),
-    (['plan.py', '--runs', 'x'], 'give either a plan file or --runs'),
-    (['no_plan.py'], 'no config file no_plan.py'),
+    ([], 'give one of these: a schedule file, --runs, or --host with --backbones'),
+    (['x.py', '--runs', 'x'], 'give one of these: a schedule file'),
+    (['--backbones', 'swin-t'], 'give both or neither'),
+    (['--host', 'no_host.py', '--backbones', 'swin-t'], 'no config file no_host.py'),
+    (['--host', CONFIG, '--backbones', 'swin-x'], 'no backbone block'),
+    (['no_schedule.py'], 'no config file no_schedule.py'),
     (['--runs', 'a: x.py fast'], "'fast' is none"),
     (['--runs', *RUNS, '--reference', 'c'], "references has 'c', which is no run; the runs are a, b"),
     (['--runs', *RUNS, '--devices', 'gpu'], "got 'gpu'"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,6 @@ import pytest
 from omh_mmseg.utils.tables import (
     markdown_table,
     mean_and_spread,
-    read_csv,
     summarise,
     with_spreads,
     write_csv,
@@ -23,7 +25,10 @@ NAN = float('nan')
 def test_csv_keeps_columns_of_all_rows(tmp_path: Path):
     path = write_csv(tmp_path / 'new' / 'a.csv', [dict(a=1, b=NAN), dict(a='x, y', c=0.1)])
     assert path.read_text() == 'a,b,c\n1,,\n"x, y",,0.1\n'
-    assert read_csv(path)[1] == dict(a='x, y', b='', c='0.1')
+    assert list(csv.DictReader(path.open()))[1] == dict(a='x, y', b='', c='0.1')
+    rounded = write_csv(tmp_path / 'c.csv', [dict(a=3, b=None, c=True), dict(a=None, b=1 / 3)], digits=2)
+    assert rounded.read_text() == 'a,b,c\n3,,True\n,0.33,\n'
+    assert write_csv(tmp_path / 'd.csv', [], columns=['a', 'b']).read_text() == 'a,b\n'
     with pytest.raises(ValueError, match='no rows to write'):
         write_csv(tmp_path / 'b.csv', [])
 
@@ -31,11 +36,13 @@ def test_csv_keeps_columns_of_all_rows(tmp_path: Path):
 def test_markdown_aligns_numbers_to_the_right(tmp_path: Path):
     rows = [dict(name='a', score=1.005, count=3), dict(name='long', score=NAN)]
     assert markdown_table(rows).splitlines() == [
-        '| name | score | count |',
-        '|------|------:|------:|',
-        '| a    |  1.00 |     3 |',
-        '| long |       |       |',
+        '| name   |   score |   count |',
+        '|:-------|--------:|--------:|',
+        '| a      |    1.00 |       3 |',
+        '| long   |         |         |',
     ]
+    # A text that looks like a number is left as it is, and a bar does not end its cell.
+    assert markdown_table([dict(a='0.706', b='x | y\nz')]).splitlines()[2] == r'| 0.706 | x \| y z |'
     assert write_markdown(tmp_path / 'a.md', rows).read_text() == f'{markdown_table(rows)}\n'
 
 
@@ -49,6 +56,20 @@ def test_summary_by_columns():
     rows = [dict(host='a', x=1.0), dict(host='b', x=5.0, y=1.0), dict(host='a', x=2.0)]
     a, b = summarise(rows, ('host',), ('x', 'y'))
     assert (a['host'], a['runs'], a['x']) == ('a', 2, 1.5) and math.isnan(a['y'])
-    assert (b['x'], b['x_spread'], b['y']) == (5.0, 0.0, 1.0)
+    assert (b['x'], b['x spread'], b['y']) == (5.0, 0.0, 1.0)
     shown = with_spreads([a, b], ('x', 'y'), 1)
     assert shown == [dict(host='a', runs=2, x='1.5 +- 0.7', y=''), dict(host='b', runs=1, x='5.0', y='1.0')]
+
+
+@pytest.mark.parametrize('absent', ['pandas', 'tabulate'])
+def test_the_package_needs_no_pandas_and_tables_name_the_extra(absent: str):
+    code = (
+        f'import sys; sys.modules[{absent!r}] = None\n'
+        'import omh_mmseg, omh_mmseg.study.demo, omh_mmseg.study.job, omh_mmseg.evaluation.score_table\n'
+        'import omh_mmseg.study.runner'
+    )
+    ended = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last == (
+        f"ModuleNotFoundError: tables need {absent}, which is not installed: pip install 'omh-mmseg[study]'"
+    )

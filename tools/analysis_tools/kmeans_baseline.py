@@ -7,7 +7,8 @@ import statistics
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 from mmengine.dataset import pseudo_collate  # noqa: E402
@@ -19,13 +20,9 @@ from omh_mmseg.analysis.k_means import collect_features, score_centres  # noqa: 
 from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.models.utils.k_means import fit_centres  # noqa: E402
 from omh_mmseg.registry import DATASETS, MODELS  # noqa: E402
-from omh_mmseg.study.backbones import contender_config, parse_contender, prepare_contender  # noqa: E402
-from omh_mmseg.utils.config import (
-    find_pairs_config,
-    read_config,  # noqa: E402
-)
-
-BLOCKS = Path(__file__).resolve().parents[2] / 'configs' / '_base_' / 'models' / 'backbones'
+from omh_mmseg.study.job import SweepJob, ready_config  # noqa: E402
+from omh_mmseg.study.schedule_reader import BLOCKS, parse_backbone  # noqa: E402
+from omh_mmseg.utils.config import find_pairs_config, read_config  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--backbone',
         metavar='"BLOCK [random] [KEY=VALUE ...]"',
-        help="another backbone than the config's, as for compare_backbones.py",
+        help="another backbone than the config's, as for sweep.py",
     )
     parser.add_argument('--per-image', type=int, default=100, help='positions drawn from each training image')
     launch.add_run_options(parser)
@@ -46,13 +43,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     args = build_parser().parse_args(argv)
-    config = read_config(args.config, args.cfg_options)
-    init_default_scope(config.get('default_scope', 'mmseg'))
     if args.backbone:
-        contender = parse_contender(args.backbone, BLOCKS)
-        options = args.cfg_options or {}
-        config = contender_config(args.config, contender, 0, 'work_dirs/kmeans_baseline', options)
-        prepare_contender(config, contender, 0)
+        run = parse_backbone(args.backbone, args.config, ROOT / BLOCKS)
+        config = ready_config(SweepJob(run, 0, f'work_dirs/kmeans_baseline/{run.slug}', args.cfg_options or {}))
+    else:
+        config = read_config(args.config, args.cfg_options)
+        init_default_scope(config.get('default_scope', 'mmseg'))
     model = MODELS.build(config.model)
     model.init_weights()
     model.eval()

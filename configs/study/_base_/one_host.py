@@ -1,5 +1,5 @@
-_base_ = './control.py'
-# What plans of one choice on one host share.
+_base_ = './omh.py'
+# What schedules of one choice on one host share.
 placeholders = dict(host='stego', data='vit-t8_demo', images='the demo scenes')
 config = 'configs/omh_{host}_{data}.py'
 seeds = [0, 1, 2]

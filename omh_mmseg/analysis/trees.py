@@ -1,4 +1,4 @@
-"""How well a learned tree of clusters recovers a known tree of classes.
+"""The mathematics of recovery: how well a learned tree of clusters agrees with a known tree of classes.
 
 A tree is a list of parents: per level pair, coarsest first, the number of the coarser cluster that each finer one
 belongs to. Labels are those of the finest granularity; each level of clusters is compared at the granularity that it
@@ -16,7 +16,6 @@ from scipy.cluster.hierarchy import cut_tree
 from scipy.cluster.hierarchy import linkage as scipy_linkage
 from scipy.spatial.distance import pdist
 
-from omh_mmseg.analysis.parent_agreement import ParentAgreement, parent_agreement
 from omh_mmseg.evaluation.scores import adjusted_rand_index
 from omh_mmseg.structures.granularity import Granularity
 
@@ -25,14 +24,72 @@ Parents = Sequence[np.ndarray]
 
 
 @dataclass(frozen=True)
+class ParentAgreement:
+    """Agreement of the plan's parents with the true ones.
+
+    Attributes:
+        agreement: Share of the used finer clusters whose plan parent stands for the true parent of the class that
+            they stand for, in [0, 1]; NaN if none is used.
+        chance: The same, expected if the plan's parents were dealt to the finer clusters at random.
+        agreeing: Whether each finer cluster agrees, shape (K_fine,); False where unused.
+        used: Whether each finer cluster and its parent have pixels, shape (K_fine,).
+    """
+
+    agreement: float
+    chance: float
+    agreeing: np.ndarray
+    used: np.ndarray
+
+
+def parent_agreement(
+    fine_counts: np.ndarray, coarse_counts: np.ndarray, parents: np.ndarray, true_parents: np.ndarray
+) -> ParentAgreement:
+    """Compare plan parents with a true hierarchy.
+
+    Each cluster stands for the class that most of its pixels have. Dealing the plan's parents at random, rather than
+    uniform ones, keeps a plan that gives every cluster to one big parent from looking good.
+
+    Args:
+        fine_counts: Pixels per finer cluster and true finer class, shape (K_fine, classes).
+        coarse_counts: Pixels per coarser cluster and true coarser class, shape (K_coarse, coarse classes).
+        parents: Plan parent of each finer cluster, shape (K_fine,).
+        true_parents: Coarser class of each finer class, shape (classes,).
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    fine_counts, coarse_counts = np.asarray(fine_counts), np.asarray(coarse_counts)
+    parents, true_parents = np.asarray(parents), np.asarray(true_parents)
+    if (
+        fine_counts.shape != (len(parents), len(true_parents))
+        or coarse_counts.ndim != 2
+        or parents.max(initial=-1) >= len(coarse_counts)
+        or true_parents.max(initial=-1) >= coarse_counts.shape[1]
+    ):
+        raise ValueError(
+            f'Counts of shapes {fine_counts.shape} and {coarse_counts.shape} do not fit {len(parents)} parents '
+            f'(largest {parents.max(initial=-1)}) and {len(true_parents)} true parents '
+            f'(largest {true_parents.max(initial=-1)}).'
+        )
+    used = (fine_counts.sum(1) > 0) & (coarse_counts.sum(1) > 0)[parents]
+    if not used.any():
+        return ParentAgreement(float('nan'), float('nan'), np.zeros(len(parents), bool), used)
+    expected = true_parents[fine_counts.argmax(1)]
+    given = coarse_counts.argmax(1)[parents]
+    agreeing = used & (expected == given)
+    chance = (expected[used][:, None] == given[used][None, :]).mean()
+    return ParentAgreement(float(agreeing[used].mean()), float(chance), agreeing, used)
+
+
+@dataclass(frozen=True)
 class RecoveryScores:
     """Agreement of a tree of clusters with a tree of classes; all figures are 1 for a perfect one.
 
     Attributes:
         agreement: Share of the used finer clusters of all level pairs whose parent stands for the right class, in
-            [0, 1]; a parent stands for the class that most of its own predictions have, see `parent_agreement`.
+            [0, 1]; a parent stands for the class that most of its predictions have, see `parent_agreement`.
         merged_agreement: The same with a parent standing for the class that most pixels of its children have: the
-            coarser level's own predictions play no part, as for a tree that is built from the finest level upwards.
+            predictions of the coarser level play no part, as for a tree that is built from the finest level upwards.
         pixel_agreement: ``agreement`` with each finer cluster weighing as much as it has pixels.
         pair_agreement: ``agreement`` by level pair.
         ari: Per level but the finest, the adjusted Rand index between two partitions of the used finest clusters: by
@@ -61,6 +118,23 @@ class RecoveryScores:
         return row
 
 
+def pair_agreements(
+    counts: Sequence[np.ndarray], parents: Parents, granularities: Sequence[Granularity]
+) -> list[ParentAgreement]:
+    """`parent_agreement` of each pair of levels; see `recovery_scores`."""
+    sizes, children = [len(level) for level in counts], [len(level) for level in parents]
+    if len(sizes) < 2 or len(granularities) != len(sizes) or children != sizes[1:]:
+        raise ValueError(
+            f'levels of {sizes} clusters, parents of {children} clusters and {len(granularities)} granularities do not '
+            'fit; at least two levels are needed'
+        )
+    return [
+        parent_agreement(fine.merge(counts[level + 1]), coarse.merge(counts[level]), parents[level],
+                         fine.parents_in(coarse))
+        for level, (coarse, fine) in enumerate(pairwise(granularities))
+    ]  # fmt: skip
+
+
 def recovery_scores(
     counts: Sequence[np.ndarray], parents: Parents, granularities: Sequence[Granularity]
 ) -> RecoveryScores:
@@ -75,39 +149,26 @@ def recovery_scores(
         ValueError: Fewer than two levels, numbers of levels or clusters that do not fit, or a class of a finer
             granularity in several classes of a coarser one.
     """
-    counts, parents = [np.asarray(level) for level in counts], [np.asarray(own) for own in parents]
-    sizes = [len(level) for level in counts]
-    if len(sizes) < 2 or len(granularities) != len(sizes) or [len(own) for own in parents] != sizes[1:]:
-        raise ValueError(
-            f'levels of {sizes} clusters, parents of {[len(own) for own in parents]} clusters and '
-            f'{len(granularities)} granularities do not fit; at least two levels are needed'
-        )
-    ancestors = ancestors_of_finest(parents, sizes[-1])
+    counts, parents = [np.asarray(level) for level in counts], [np.asarray(level) for level in parents]
+    pairs = pair_agreements(counts, parents, granularities)
     finest = counts[-1]
-    # Pixels of the finest clusters, merged up along the tree.
-    merged = [_sum_by(finest, own, size) for own, size in zip(ancestors, sizes)]
-    own_pairs: list[ParentAgreement] = []
-    merged_pairs: list[ParentAgreement] = []
-    for level, (coarse, fine) in enumerate(pairwise(granularities)):
-        truth = fine.parents_in(coarse)
-        for tables, found in ((counts, own_pairs), (merged, merged_pairs)):
-            fine_table, coarse_table = fine.merge(tables[level + 1]), coarse.merge(tables[level])
-            found.append(parent_agreement(fine_table, coarse_table, parents[level], truth))
+    ancestors = ancestors_of_finest(parents, len(finest))
+    merged = merged_counts(finest, parents, [len(level) for level in counts])
     leaf = granularities[-1]
     leaf_counts = leaf.merge(finest)
     used = leaf_counts.any(axis=1)
     majority = leaf_counts[used].argmax(axis=1)
     ari = []
-    for coarse, own in zip(granularities[:-1], ancestors):
-        table = np.zeros((own.max() + 1, len(coarse.classes)), dtype=np.int64)
-        np.add.at(table, (own[used], leaf.parents_in(coarse)[majority]), 1)
+    for coarse, level in zip(granularities[:-1], ancestors):
+        table = np.zeros((level.max() + 1, len(coarse.classes)), dtype=np.int64)
+        np.add.at(table, (level[used], leaf.parents_in(coarse)[majority]), 1)
         ari.append(adjusted_rand_index(table))
-    pixels = [fine.merge(own).sum(axis=1) for fine, own in zip(granularities[1:], counts[1:])]
+    pixels = [fine.merge(table).sum(axis=1) for fine, table in zip(granularities[1:], counts[1:])]
     return RecoveryScores(
-        agreement=_pooled(own_pairs),
-        merged_agreement=_pooled(merged_pairs),
-        pixel_agreement=_pooled(own_pairs, pixels),
-        pair_agreement=tuple(pair.agreement for pair in own_pairs),
+        agreement=pooled_agreement(pairs),
+        merged_agreement=pooled_agreement(pair_agreements(merged, parents, granularities)),
+        pixel_agreement=pooled_agreement(pairs, pixels),
+        pair_agreement=tuple(pair.agreement for pair in pairs),
         ari=tuple(ari),
         purity=tuple(dendrogram_purity(one.merge(finest), parents) for one in granularities),
         used=int(used.sum()),
@@ -132,7 +193,7 @@ def chance_scores(
     """
     generator = np.random.default_rng(seed)
     return [
-        recovery_scores(counts, [generator.permutation(own) for own in parents], granularities)
+        recovery_scores(counts, [generator.permutation(level) for level in parents], granularities)
         for _ in range(permutations)
     ]
 
@@ -140,8 +201,8 @@ def chance_scores(
 def ancestors_of_finest(parents: Parents, finest: int) -> list[np.ndarray]:
     """Per level, coarsest first, the ancestor of each of the finest clusters; the last level's are themselves."""
     ancestors = [np.arange(finest)]
-    for own in reversed(parents):
-        ancestors.insert(0, np.asarray(own)[ancestors[0]])
+    for level in reversed(parents):
+        ancestors.insert(0, np.asarray(level)[ancestors[0]])
     return ancestors
 
 
@@ -171,8 +232,8 @@ def dendrogram_purity(counts: np.ndarray, parents: Parents) -> float:
     sizes = [int(np.max(parents[0])) + 1, *map(len, parents)] if len(parents) else [len(table)]
     upwards = [np.arange(sizes[-1]), *map(np.asarray, reversed(parents)), np.zeros(sizes[0], dtype=np.int64)]
     expected, met = 0.0, np.zeros_like(table)
-    for own, size in zip(upwards, [*reversed(sizes), 1]):
-        table, met = _sum_by(table, own, size), _sum_by(met, own, size)
+    for level, size in zip(upwards, [*reversed(sizes), 1]):
+        table, met = _sum_by(table, level, size), _sum_by(met, level, size)
         pixels = table.sum(axis=1, keepdims=True)
         purity = np.divide(table, pixels, out=np.zeros_like(table), where=pixels > 0)
         # Pairs that meet in this very node: all pairs below it but those that met further down.
@@ -208,9 +269,9 @@ def agglomerated_parents(centres: np.ndarray, sizes: Sequence[int], linkage: str
     labels = [*cuts, np.arange(len(centres))]
     parents = []
     for size, coarse, fine in zip(sizes[1:], labels, labels[1:]):
-        own = np.zeros(size, dtype=np.int64)
-        own[fine] = coarse
-        parents.append(own)
+        of_fine = np.zeros(size, dtype=np.int64)
+        of_fine[fine] = coarse
+        parents.append(of_fine)
     return parents
 
 
@@ -224,7 +285,7 @@ def overlap_parents(overlaps: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def merged_counts(finest: np.ndarray, parents: Parents, sizes: Sequence[int]) -> list[np.ndarray]:
-    """Counts of all levels of a tree that has no predictions of its own but those of its finest clusters.
+    """Counts of all levels of a tree that has no predictions but those of its finest clusters.
 
     Args:
         finest: Pixels of each finest cluster and label, (K_N, labels).
@@ -232,7 +293,16 @@ def merged_counts(finest: np.ndarray, parents: Parents, sizes: Sequence[int]) ->
         sizes: K_1 .. K_N.
     """
     ancestors = ancestors_of_finest(parents, sizes[-1])
-    return [_sum_by(np.asarray(finest), own, size) for own, size in zip(ancestors, sizes)]
+    return [_sum_by(np.asarray(finest), level, size) for level, size in zip(ancestors, sizes)]
+
+
+def pooled_agreement(pairs: Sequence[ParentAgreement], weights: Sequence[np.ndarray] | None = None) -> float:
+    """Share of agreeing ones among the used clusters of all level pairs, each of weight 1 by default."""
+    used = np.concatenate([pair.used for pair in pairs])
+    agreeing = np.concatenate([pair.agreeing for pair in pairs])
+    if not used.any():
+        return float('nan')
+    return float(np.average(agreeing[used], weights=None if weights is None else np.concatenate(weights)[used]))
 
 
 def _sum_by(table: np.ndarray, groups: np.ndarray, size: int) -> np.ndarray:
@@ -240,12 +310,3 @@ def _sum_by(table: np.ndarray, groups: np.ndarray, size: int) -> np.ndarray:
     total = np.zeros((size, table.shape[1]), dtype=table.dtype)
     np.add.at(total, groups, table)
     return total
-
-
-def _pooled(pairs: Sequence[ParentAgreement], weights: Sequence[np.ndarray] | None = None) -> float:
-    """Share of agreeing ones among the used clusters of all level pairs, each of weight 1 by default."""
-    used = np.concatenate([pair.used for pair in pairs])
-    agreeing = np.concatenate([pair.agreeing for pair in pairs])
-    if not used.any():
-        return float('nan')
-    return float(np.average(agreeing[used], weights=None if weights is None else np.concatenate(weights)[used]))

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omh_mmseg.analysis.recovered_trees import (
+from omh_mmseg.analysis.trees import (
     agglomerated_parents,
     ancestors_of_finest,
     chance_scores,
     dendrogram_purity,
     merged_counts,
     overlap_parents,
+    parent_agreement,
     recovery_scores,
 )
 from omh_mmseg.datasets import DemoScenes
@@ -159,3 +160,48 @@ def test_overlap_and_merged_counts():
     finest = np.array([[1, 0], [2, 0], [0, 4]])
     middle, last = merged_counts(finest, [np.array([1, 0, 0])], [3, 3])
     assert middle.tolist() == [[2, 4], [1, 0], [0, 0]] and last.tolist() == finest.tolist()
+
+
+# ---- parents of one pair of levels
+
+TRUE_PARENTS = np.array([0, 0, 1, 1])
+
+
+def majorities(majority: list[int], classes: int) -> np.ndarray:
+    table = np.ones((len(majority), classes), int)
+    table[np.arange(len(majority)), majority] = 10
+    return table
+
+
+def test_perfect_hierarchy_with_renamed_clusters() -> None:
+    result = parent_agreement(majorities([3, 0, 2, 1], 4), majorities([1, 0], 2), np.array([0, 1, 0, 1]), TRUE_PARENTS)
+    assert result.agreement == 1 and result.chance == 0.5
+
+
+def test_one_wrong_parent() -> None:
+    result = parent_agreement(majorities([3, 0, 2, 1], 4), majorities([1, 0], 2), np.array([0, 1, 1, 1]), TRUE_PARENTS)
+    assert result.agreement == 0.75
+    assert result.agreeing.tolist() == [True, True, False, True]
+    assert result.chance == pytest.approx((2 * 0.25 + 2 * 0.75) / 4)
+
+
+def test_a_plan_with_one_big_parent_is_no_better_than_chance() -> None:
+    result = parent_agreement(majorities([0, 1, 1, 2], 4), majorities([0, 1], 2), np.zeros(4, int), TRUE_PARENTS)
+    assert result.agreement == result.chance == 0.75
+
+
+def test_unused_clusters_have_no_parents() -> None:
+    fine = majorities([0, 2, 3, 1], 4)
+    fine[1] = 0
+    result = parent_agreement(fine, majorities([0, 1], 2), np.array([0, 0, 1, 0]), TRUE_PARENTS)
+    assert result.agreement == 1
+    assert result.used.tolist() == [True, False, True, True]
+    nothing = parent_agreement(np.zeros((4, 4)), majorities([0, 1], 2), np.zeros(4, int), TRUE_PARENTS)
+    assert np.isnan(nothing.agreement) and np.isnan(nothing.chance)
+
+
+def test_parents_must_fit() -> None:
+    with pytest.raises(ValueError, match=r'\(4, 4\) and \(2, 2\) do not fit 3 parents'):
+        parent_agreement(majorities([0, 1, 2, 3], 4), majorities([0, 1], 2), np.zeros(3, int), TRUE_PARENTS)
+    with pytest.raises(ValueError, match='largest 2'):
+        parent_agreement(majorities([0, 1, 2, 3], 4), majorities([0, 1], 2), np.array([0, 1, 2, 0]), TRUE_PARENTS)
