@@ -32,7 +32,7 @@ def training_figures(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
             it was done last.
 
     Returns:
-        Rows with ``step`` and the ``omh_*`` figures without that prefix (OMH.md 4): ``used_<level>``,
+        Rows with ``step`` and the ``omh_*`` figures without that prefix (docs/methods/omh.md 4): ``used_<level>``,
         ``sparsity_<pair>``, ``parents_mean_<pair>``, ``parents_max_<pair>``, ``violation_<pair>``,
         ``iterations_<pair>``.
 

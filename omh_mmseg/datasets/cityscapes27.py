@@ -10,7 +10,8 @@ from omh_mmseg.structures.granularity import Granularity
 from omh_mmseg.structures.labels import IGNORED_LABEL
 
 FIRST_CLASS = 7
-# Label id -> class, METHODS.md B.2. The licence plates, id -1, are stored as 255 where they are stored at all.
+# Label id -> class, docs/methods/data.md B.2. The licence plates, id -1, are stored as 255 where they are stored at
+# all.
 ID_TO_27 = {
     label_id: label_id - FIRST_CLASS if label_id >= FIRST_CLASS else IGNORED_LABEL for label_id in range(-1, 34)
 }
@@ -61,7 +62,7 @@ LAYOUTS = {'stego': _layout('cityscapes/'), 'mmseg': _layout('')}
 
 @DATASETS.register_module()
 class Cityscapes27(LayoutSegDataset):
-    """Cityscapes with 27 classes: the label ids 7..33, all others are ignored (METHODS.md 5.4, B.2).
+    """Cityscapes with 27 classes: the label ids 7..33, all others are ignored (docs/methods/data.md 5.4, B.2).
 
     The folders are those of Cityscapes itself; the layouts differ in whether ``data_root`` names their parent::
 

@@ -13,7 +13,7 @@ from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.granularity import Granularity
 from omh_mmseg.structures.labels import IGNORED_LABEL
 
-# Raw value 0..181 of the stuff-thing maps -> class, METHODS.md B.1.
+# Raw value 0..181 of the stuff-thing maps -> class, docs/methods/data.md B.1.
 RAW_TO_27 = (
     9, 11, 11, 11, 11, 11, 11, 11, 11, 8, 8, 8, 8, 8, 8, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7,
     6, 6, 6, 6, 6, 6, 6, 6, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 5, 5, 5, 5, 5, 5, 5,
@@ -63,7 +63,7 @@ LAYOUTS = {
 
 @DATASETS.register_module()
 class COCOStuff27(LayoutSegDataset):
-    """COCO-Stuff with the 27 classes of unsupervised segmentation, 12 of things and 15 of stuff (METHODS.md B.1).
+    """COCO-Stuff with the 27 classes of unsupervised segmentation, 12 of things and 15 of stuff.
 
     Two layouts on disk::
 
@@ -74,7 +74,7 @@ class COCOStuff27(LayoutSegDataset):
 
     Only the listed images are looked at. STEGO trains on ``Coco164kFull_Stuff_Coarse.txt`` of train2017 (97,702 images)
     and scores on ``Coco164kFull_Stuff_Coarse_7.txt`` of val2017 (2,175). Many others train on the ``_7`` list of
-    train2017 (49,629); the list of val2017 without ``_7`` has 4,172 images (METHODS.md 5.2).
+    train2017 (49,629); the list of val2017 without ``_7`` has 4,172 images (docs/methods/data.md 5.2).
 
     Args:
         data_root: The folder above those.

@@ -12,7 +12,7 @@ from omh_mmseg.structures.labels import IGNORED_LABEL
 CLASSES = ('roads and cars', 'buildings and clutter', 'trees and vegetation')
 PALETTE = [[255, 255, 255], [0, 0, 255], [0, 255, 0]]
 
-# The six classes of ISPRS: their colours, and the class among the three (METHODS.md 5.5, B.3).
+# The six classes of ISPRS: their colours, and the class among the three (docs/methods/data.md 5.5, B.3).
 COLOUR_TO_6 = {
     (255, 255, 255): 0,  # roads and other impervious surfaces
     (0, 0, 255): 1,  # buildings
@@ -54,7 +54,7 @@ LAYOUTS = {
 
 @DATASETS.register_module()
 class Potsdam3(LayoutSegDataset):
-    """ISPRS Potsdam with the three classes of unsupervised segmentation (METHODS.md 5.5, B.3).
+    """ISPRS Potsdam with the three classes of unsupervised segmentation (docs/methods/data.md 5.5, B.3).
 
     Two layouts on disk::
 

@@ -1,4 +1,4 @@
-"""Evaluation protocols by name: what the literature's scores were taken with (METHODS.md 6.2)."""
+"""Evaluation protocols by name: what the literature's scores were taken with (docs/methods/evaluation.md 6.2)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Protocol:
         side: Shorter side of the network's input in pixels; None keeps the config's own resize.
         crop: Whether the centre square alone is predicted and scored.
         flip: Average the codes of the image and its mirror image.
-        crf: Refine with the dense CRF, at the constants of METHODS.md 6.5.
+        crf: Refine with the dense CRF, at the constants of docs/methods/evaluation.md 6.5.
         label_size: ``'resized'``: labels are resized like the image (nearest) and scored there; ``'original'``:
             predictions are upsampled to the labels.
         interpolation: Of the image's resize, with ``side``.

@@ -1,4 +1,4 @@
-"""Matching of clusters to classes and the scores that follow (METHODS.md 6.6).
+"""Matching of clusters to classes and the scores that follow (docs/methods/evaluation.md 6.6).
 
 Count matrices have predicted clusters as rows and true classes as columns, are accumulated over a whole data set and
 hold every pixel that has a label. A pixel that is predicted as a cluster without a class is a miss for its true class;
@@ -145,7 +145,7 @@ def without_extra_clusters(counts: np.ndarray) -> np.ndarray:
     """Drop the pixels of clusters numbered ``num_classes`` and beyond, as the published metric does.
 
     An over-clustering model looks better for it: pixels that it puts into an extra cluster count neither as found nor
-    as missed (METHODS.md 6.6). Use it for comparison with published numbers only.
+    as missed (docs/methods/evaluation.md 6.6). Use it for comparison with published numbers only.
 
     Args:
         counts: (num_predicted, num_classes).
@@ -170,9 +170,9 @@ def scores_from_confusion(
         counts: (num_predicted, num_classes), rows predicted, columns true.
         assignment: (num_predicted,) class of each cluster, ``UNMATCHED`` for none; several clusters may have one
             class. Default: number k is class k.
-        absent: Rule for a class without ground truth. ``'zero_if_predicted'``, that of METHODS.md 6.6: it counts as 0
-            where a cluster with this class predicts anything, and not at all otherwise. ``'leave_out'``: it never
-            counts.
+        absent: Rule for a class without ground truth. ``'zero_if_predicted'``, that of docs/methods/evaluation.md 6.6:
+            it counts as 0 where a cluster with this class predicts anything, and not at all otherwise. ``'leave_out'``:
+            it never counts.
 
     Returns:
         The scores; means are NaN where nothing was counted.

@@ -91,7 +91,7 @@ class ViewsDataPreprocessor(SegDataPreProcessor):
         Returns:
             uint8 (3, H, W) in BGR.
 
-        Source: METHODS.md 6.5.
+        Source: docs/methods/evaluation.md 6.5.
         """
         if self._enable_normalize:
             # Rounded to the decimals of 0.485, ...: 57.12 / 255 is the neighbour of 0.224 in float32.

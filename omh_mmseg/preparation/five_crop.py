@@ -1,4 +1,4 @@
-"""Cut the five crops of every training image beforehand and store them (METHODS.md 5.7)."""
+"""Cut the five crops of every training image beforehand and store them (docs/methods/data.md 5.7)."""
 
 from __future__ import annotations
 

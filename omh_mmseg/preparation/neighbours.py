@@ -75,7 +75,8 @@ def prepare_neighbours(
         force: Replace an index that is there, whatever it was made from.
         if_missing: Leave an index that fits this config alone even with ``force``.
         progress: Draw progress bars on stderr.
-        train_mode_dropout: Channel dropout of the features; 0.1 makes an index as the reference does (METHODS.md 5.7).
+        train_mode_dropout: Channel dropout of the features; 0.1 makes an index as the reference does
+            (docs/methods/data.md 5.7).
         dropout_seed: Of that dropout.
         search: ``'matmul'`` or ``'faiss'``, both exact.
 

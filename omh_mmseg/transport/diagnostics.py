@@ -1,4 +1,4 @@
-"""What must be observable about a plan and about the use of clusters (OMH.md sections 4 and 6)."""
+"""What must be observable about a plan and about the use of clusters (docs/methods/omh.md 4 and 6)."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class PlanDiagnostics:
 def diagnose_plan(solved: TransportPlan) -> PlanDiagnostics:
     """Diagnostics of one plan with the coarser level in its rows.
 
-    The sparsity follows OMH.md 4: entries are compared with their row's marginal. The effective number of parents
-    conditions on the finer cluster, which is the one that has parents.
+    The sparsity follows docs/methods/omh.md 4: entries are compared with their row's marginal. The effective number of
+    parents conditions on the finer cluster, which is the one that has parents.
 
     Args:
         solved: A plan of shape (K_coarse, K_fine).

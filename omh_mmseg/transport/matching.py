@@ -1,4 +1,4 @@
-"""Transport of activations along a plan by max-pooling (OMH.md section 2, "Matching")."""
+"""Transport of activations along a plan by max-pooling (docs/methods/omh.md 2.4)."""
 
 from __future__ import annotations
 

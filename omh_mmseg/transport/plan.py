@@ -1,4 +1,4 @@
-"""Entropic transport plans between two sets of cluster centres (OMH.md section 2, "Hierarchy")."""
+"""Entropic transport plans between two sets of cluster centres (docs/methods/omh.md 2.3)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ def parent_shares(hierarchy: Hierarchy) -> list[np.ndarray]:
     """Give, per plan, how each finer cluster's mass is spread over the coarser ones.
 
     Returns:
-        (K_{l+1}, K_l) per plan, rows sum to 1: the row-conditioned plan of OMH.md 2 with the finer level as rows.
+        (K_{l+1}, K_l) per plan, rows sum to 1: the row-conditioned plan of docs/methods/omh.md 2.4 with the finer level
+        as rows.
     """
     shares = []
     for plan in hierarchy.plans:

@@ -27,9 +27,9 @@ from omh_mmseg.visualization.colours import distinct_colours
 class UnsupervisedSegVisualizer(SegLocalVisualizer):
     """``SegLocalVisualizer`` that brings the image to the prediction, and colours any number of clusters.
 
-    The protocols of METHODS.md 5.6 resize the shorter side and cut out the centre, and predict at that size, while
-    mmseg's visualisation hook reads the image from its file. Where the sizes differ, the image goes through the same
-    resize (``scale_factor`` of the data sample) and crop (``crop_bbox``, else the centre) before it is drawn on;
+    The protocols of docs/methods/data.md 5.6 resize the shorter side and cut out the centre, and predict at that size,
+    while mmseg's visualisation hook reads the image from its file. Where the sizes differ, the image goes through the
+    same resize (``scale_factor`` of the data sample) and crop (``crop_bbox``, else the centre) before it is drawn on;
     without ``scale_factor`` it is stretched to the size of the prediction. Cluster numbers beyond the class names are
     drawn as ``cluster <number>``, and a data set without names or palette with numbers and generated colours.
 

@@ -39,8 +39,8 @@ def draw_plan_matrices(
 ) -> Path:
     """Draw each plan as a matrix, finer clusters as rows, coarser ones as columns.
 
-    Rows are the plan conditioned on the finer cluster (OMH.md 2). Clusters are ordered by :func:`cluster_order`, so a
-    good hierarchy looks block-diagonal; strips along the axes show cluster colours.
+    Rows are the plan conditioned on the finer cluster (docs/methods/omh.md 2.4). Clusters are ordered by
+    :func:`cluster_order`, so a good hierarchy looks block-diagonal; strips along the axes show cluster colours.
 
     Args:
         path: PNG to write.

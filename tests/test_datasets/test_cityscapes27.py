@@ -18,7 +18,7 @@ PIPELINE = [
     dict(type='LoadOptionalAnnotations'),
     dict(type='PackSegInputs'),
 ]
-# METHODS.md B.2, typed from the page.
+# docs/methods/data.md B.2, typed from the page.
 EXPECTED = {
     7: 'road', 8: 'sidewalk', 9: 'parking', 10: 'rail track', 11: 'building', 12: 'wall', 13: 'fence', 14: 'guard rail',
     15: 'bridge', 16: 'tunnel', 17: 'pole', 18: 'polegroup', 19: 'traffic light', 20: 'traffic sign', 21: 'vegetation',

@@ -21,7 +21,8 @@ PIPELINE = [
     dict(type='LoadOptionalAnnotations'),
     dict(type='PackSegInputs'),
 ]
-# Raw values of each class as METHODS.md B.1 groups them, written down independently of the table in order of values.
+# Raw values of each class as docs/methods/data.md B.1 groups them, written down independently of the table in order of
+# values.
 GROUPS = {
     'electronic': '71-76', 'appliance': '77-82', 'food-thing': '51-60', 'furniture-thing': '61-70', 'indoor': '83-90',
     'kitchen': '43-50', 'accessory': '25-32', 'animal': '15-24', 'outdoor': '9-14', 'person': '0', 'sports': '33-42',

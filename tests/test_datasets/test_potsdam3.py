@@ -24,7 +24,7 @@ PIPELINE = [
     dict(type='LoadOptionalAnnotations'),
     dict(type='PackSegInputs'),
 ]
-# METHODS.md 5.5: roads 0, buildings 1, low vegetation 2, trees 3, cars 4, clutter 5.
+# docs/methods/data.md 5.5: roads 0, buildings 1, low vegetation 2, trees 3, cars 4, clutter 5.
 SIX_TO_THREE = {0: 0, 4: 0, 1: 1, 5: 1, 2: 2, 3: 2}
 
 

@@ -51,7 +51,7 @@ def test_resize_and_crop_equal_pillow_at_any_size(height, width, size):
 
 
 def assert_like_pillow(height: int, width: int, size: int) -> None:
-    """Pillow alone: METHODS.md 5.6 gives the size and the offset."""
+    """Pillow alone: docs/methods/data.md 5.6 gives the size and the offset."""
     results = item(height, width)
     short, longer = min(height, width), max(height, width)
     other = size * longer // short

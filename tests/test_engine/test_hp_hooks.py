@@ -162,7 +162,7 @@ def train(tmp_path) -> Callable[..., tuple[Runner, Diary]]:
 
 
 def test_pools_are_filled_before_training_and_renewed_on_schedule(train):
-    """METHODS.md 3B.4: before steps 4 and 10, the fifth of each epoch of 24 / 4 = 6; R_ag never."""
+    """docs/methods/hp.md 3B.4: before steps 4 and 10, the fifth of each epoch of 24 / 4 = 6; R_ag never."""
     runner, diary = train('run')
     changed = [step for step in range(1, STEPS) if not torch.equal(diary.pools[step], diary.pools[step - 1])]
     assert changed == [4, 10]
@@ -263,7 +263,7 @@ def test_mixed_precision():
 
 @pytest.mark.parametrize('scaled', [False, True])
 def test_clips_the_norm_of_one_part_after_unscaling(scaled):
-    """METHODS.md 3B.10: neither the project head nor the probes are touched."""
+    """docs/methods/hp.md 3B.10: neither the project head nor the probes are touched."""
     torch.manual_seed(0)
     model = nn.ModuleDict(dict(decode_head=nn.Linear(3, 3), other=nn.Linear(3, 3)))
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)

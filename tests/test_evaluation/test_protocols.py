@@ -50,7 +50,8 @@ def item(tmp_path: Path) -> dict:
     return dict(img_path=str(tmp_path / 'a.png'), seg_map_path=str(tmp_path / 'label.png'), reduce_zero_label=False)
 
 
-# METHODS.md 6.2: side, flip averaging, CRF; 6.4: temperature; 5.6: nearest resize, centre square.
+# docs/methods/evaluation.md 6.2: side, flip averaging, CRF; 6.4: temperature; docs/methods/data.md 5.6: nearest resize,
+# centre square.
 TABLE = {'stego': (320, True, True), 'hp': (320, False, True), 'smooseg': (320, True, True)}
 
 
@@ -123,7 +124,7 @@ def test_windows_fit_the_patches():
     ],
 )
 def test_names(name, crf, flip, expected):
-    """METHODS.md 10.6: no CRF/no flip, CRF/no flip, CRF and flip are reported by name."""
+    """docs/methods/evaluation.md 10.6: no CRF/no flip, CRF/no flip, CRF and flip are reported by name."""
     found = resolve(name, crf, flip)
     assert (found.name, found.side, found.crf, found.flip) == expected
     assert resolve(found.name) == found

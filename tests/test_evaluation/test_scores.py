@@ -1,4 +1,4 @@
-"""Matching and scores against the reference's arrays, METHODS.md A.8 and hand-made cases."""
+"""Matching and scores against the reference's arrays, docs/methods/test_vectors.md A.8 and hand-made cases."""
 
 from __future__ import annotations
 

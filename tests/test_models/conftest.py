@@ -1,4 +1,4 @@
-"""Small models and the deterministic tensors of METHODS.md appendix A."""
+"""Small models and the deterministic tensors of docs/methods/test_vectors.md A."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def tiny_stego() -> Callable[..., torch.nn.Module]:
 
 @pytest.fixture
 def waves() -> Callable[..., Tensor]:
-    """``waves(shape, a, b)``: the generator Q of METHODS.md appendix A."""
+    """``waves(shape, a, b)``: the generator Q of docs/methods/test_vectors.md A."""
 
     def generate(shape: tuple[int, ...], a: float, b: float) -> Tensor:
         count = np.arange(np.prod(shape), dtype=np.int64)

@@ -113,7 +113,7 @@ def bytes_of_the_hosts(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def test_bytes_of_a_normalised_image_are_those_of_the_hosts():
-    """METHODS.md 6.5: taken back from the normalisation and truncated, every value of every channel."""
+    """docs/methods/evaluation.md 6.5: taken back from the normalisation and truncated, every value of every channel."""
     rgb = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256).contiguous()
     preprocessor = build()
     result = preprocessor.to_bgr_bytes(preprocessor(dict(inputs=[rgb.flip(0)]))['inputs'][0])

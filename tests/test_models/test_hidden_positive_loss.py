@@ -1,4 +1,6 @@
-"""HP's losses: golden arrays, METHODS.md A.7, a form that holds all maps at once, finite differences, edges."""
+"""HP's losses: golden arrays, docs/methods/test_vectors.md A.7, a form that holds all maps at once, finite differences,
+edges.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ def all_maps_at_once(
     z: Tensor, z_mix: Tensor, f: Tensor, s: Tensor, pool_f: Tensor, pool_s: Tensor, positions: int, tau: float,
     lam: float, kept: Tensor | None = None, reweighting: bool = True,
 ) -> Tensor:  # fmt: skip
-    """METHODS.md 3B.5 to 3B.7 on N x N maps and by automatic differentiation."""
+    """docs/methods/hp.md 3B.5 to 3B.7 on N x N maps and by automatic differentiation."""
     size = len(z)
     others = ~torch.eye(size, dtype=torch.bool)
 
@@ -108,7 +110,7 @@ def test_golden(golden, rho, lam, reweighting, rows):
 
 @pytest.fixture
 def vectors(waves):
-    """The arguments of METHODS.md A.7 with the pools of so many rows."""
+    """The arguments of docs/methods/test_vectors.md A.7 with the pools of so many rows."""
 
     def make(agnostic: int, specific: int) -> list[Tensor]:
         shapes = [(108, 8), (108, 8), (108, 12), (108, 8), (agnostic, 12), (specific, 8)]
@@ -156,7 +158,7 @@ def test_a7_selective_pools(vectors, lam, fp16_masks, loss, on_z, on_z_mix, with
     assert float(result.kept) == 0.5
     assert float(result.agnostic_positives) == pytest.approx(0.7778, abs=1e-4)
     assert float(result.specific_positives) == pytest.approx(2.9630 if lam else 0, abs=1e-4)
-    # METHODS.md 8, item 13: the reference's value, and a gradient where it has NaN.
+    # docs/methods/hp.md 8.13: the reference's value, and a gradient where it has NaN.
     nothing = torch.zeros(36, 108, dtype=torch.bool)
     bare = hidden_positive_contrast(*arguments, 36, 0.6, lam, nothing, fp16_masks=fp16_masks)
     if without is not None:
@@ -223,7 +225,7 @@ def test_positives_are_strict_and_from_either_side(pool, kept):
 
 
 def test_an_image_without_anchors_contributes_nothing():
-    """METHODS.md 8, item 13: the reference makes the step NaN."""
+    """docs/methods/hp.md 8.13: the reference makes the step NaN."""
     z, z_mix, f, s, _, pool_s = inputs(images=2)
     f[6:] = torch.eye(4, dtype=f.dtype)[torch.tensor([0, 1, 2, 3, 0, 1])] * -1
     f[:6] = F.normalize(torch.rand(6, 4, dtype=f.dtype) + 1, dim=1)

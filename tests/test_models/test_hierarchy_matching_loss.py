@@ -15,7 +15,7 @@ def example(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Ten
 
 
 def by_loops(coarse: torch.Tensor, fine: torch.Tensor, plan: torch.Tensor, direction: str, conditioning: str) -> float:
-    """OMH.md section 2, entry by entry."""
+    """docs/methods/omh.md 2.4, entry by entry."""
     if direction == 'both':
         return sum(by_loops(coarse, fine, plan, one, conditioning) for one in ('fine_to_coarse', 'coarse_to_fine')) / 2
     table = plan.tolist() if direction == 'coarse_to_fine' else plan.t().tolist()

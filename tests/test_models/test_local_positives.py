@@ -1,4 +1,4 @@
-"""HP's local hidden positives: the reference's arrays, METHODS.md A.10, and the masks written out."""
+"""HP's local hidden positives: the reference's arrays, docs/methods/test_vectors.md A.10, and the masks written out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from omh_mmseg.models.losses.local_positives import grid_neighbours
 
 
 def written_out(code: Tensor, affinity: Tensor, scale: float = 28.0) -> Tensor:
-    """METHODS.md 3B.6 with all pairs of positions."""
+    """docs/methods/hp.md 3B.6 with all pairs of positions."""
     batch, channels, height, width = code.shape
     size = height * width
     lower, upper = (torch.quantile(affinity, q, dim=2, keepdim=True) for q in (0.1, 0.9))
@@ -60,7 +60,7 @@ def test_weights_are_those_of_the_neighbours_in_reading_order():
 
 
 def test_attention_is_nearly_even_after_the_clipping():
-    """METHODS.md 3B.6: what remains is about 28 / 784."""
+    """docs/methods/hp.md 3B.6: what remains is about 28 / 784."""
     attention = torch.softmax(torch.randn(1, 784, 784), 2)
     weights = neighbour_weights(attention, (28, 28))
     kept = weights[weights > 0]
@@ -93,7 +93,7 @@ def test_errors():
 
 
 def test_a_weight_that_equals_the_mean_stays():
-    """METHODS.md 3B.6 removes what is below the mean: of an even row, nothing."""
+    """docs/methods/hp.md 3B.6 removes what is below the mean: of an even row, nothing."""
     weights = neighbour_weights(torch.zeros(1, 16, 16), (4, 4), scale=16.0)
     _, exists = grid_neighbours((4, 4))
     assert torch.equal(weights[0].flatten(1).t(), exists.float())

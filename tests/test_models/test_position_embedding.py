@@ -25,7 +25,8 @@ def cubic(distance: np.ndarray) -> np.ndarray:
 
 
 def resize_matrix(native: int, wanted: int) -> np.ndarray:
-    """Weights (wanted, native) of one axis by METHODS.md 1.5: positions scaled by (n + 0.1) / n_native."""
+    """Weights (wanted, native) of one axis by docs/methods/features.md 1.5: positions scaled by (n + 0.1) / n_native.
+    """
     matrix = np.zeros((wanted, native))
     for row in range(wanted):
         source = (row + 0.5) * native / (wanted + 0.1) - 0.5
@@ -63,7 +64,7 @@ def test_forty_tokens_from_twenty_eight_differ_from_a_resize_by_size():
     patches = embedding[:, 1:].reshape(1, 28, 28, 4).permute(0, 3, 1, 2)
     by_size = torch.nn.functional.interpolate(patches, (40, 40), mode='bicubic').flatten(2).transpose(1, 2)
     relative = (found[:, 1:] - by_size).norm() / by_size.norm()
-    assert 0.06 < relative < 0.12  # METHODS.md 1.5: 9 % on white noise
+    assert 0.06 < relative < 0.12  # docs/methods/features.md 1.5: 9 % on white noise
 
 
 def test_half_precision_is_resized_in_float32():

@@ -47,7 +47,7 @@ def test_log_probabilities_equal_the_reference(golden):
 
 
 def test_cluster_probe_equals_the_vectors(waves):
-    """METHODS.md A.3."""
+    """docs/methods/test_vectors.md A.3."""
     code, centres = waves((4, 6, 28, 28), 0.61, 0.2), waves((5, 6), 0.9, 0.7)
     probe = probe_with(centres)
     loss = probe.loss(code)['loss_cluster_probe']
@@ -62,7 +62,7 @@ def test_cluster_probe_equals_the_vectors(waves):
 
 
 def test_linear_probe_equals_the_vector(waves):
-    """METHODS.md A.4."""
+    """docs/methods/test_vectors.md A.4."""
     probe = LinearProbe(6, 27)
     with torch.no_grad():
         probe.classifier.weight.copy_(waves((27, 6), 0.41, 0.2)[:, :, None, None])
@@ -74,7 +74,7 @@ def test_linear_probe_equals_the_vector(waves):
 
 
 def test_initial_weights():
-    """METHODS.md 2.4: centres i.i.d. standard normal; the classifier as torch makes it (2.1)."""
+    """docs/methods/features.md 2.4: centres i.i.d. standard normal; the classifier as torch makes it (2.1)."""
     cluster, linear = ClusterProbe(100, 90), LinearProbe(100, 90)
     cluster.init_weights(), linear.init_weights()
     centres = cluster.centres.detach()
@@ -87,7 +87,7 @@ def test_initial_weights():
 
 
 def test_the_cluster_loss_needs_no_upsampling_and_the_linear_one_upsamples_logits():
-    """METHODS.md 3A.5: the first is a mean over the code's grid, the second over the pixels of the label."""
+    """docs/methods/stego.md 3A.5: the first is a mean over the code's grid, the second over the pixels of the label."""
     code, cluster, linear = torch.randn(2, 6, 4, 5), ClusterProbe(6, 3), LinearProbe(6, 3)
     labels = torch.randint(0, 3, (2, 13, 18))
     nearest = F.cosine_similarity(code[:, None], cluster.centres[None, :, :, None, None], dim=2).max(1).values

@@ -63,7 +63,9 @@ def test_each_use_draws_its_own_mask():
 
 
 def test_initial_weights_are_the_frameworks_default():
-    """METHODS.md 2.1: Kaiming-uniform with a = sqrt 5, that is uniform in +-1 / sqrt(fan in), biases likewise."""
+    """docs/methods/features.md 2.1: Kaiming-uniform with a = sqrt 5, that is uniform in +-1 / sqrt(fan in), biases
+    likewise.
+    """
     head = ProjectionHead(400, 50)
     head.init_weights()
     for layer in (head.linear, head.nonlinear[0], head.nonlinear[2]):

@@ -18,7 +18,7 @@ def moved(head: PrototypeHead) -> PrototypeHead:
 
 
 def test_start():
-    """METHODS.md 2.6: Xavier-normal, rows of length 1, the teacher a copy."""
+    """docs/methods/smooseg.md 2.6: Xavier-normal, rows of length 1, the teacher a copy."""
     head = PrototypeHead(64, 27)
     torch.testing.assert_close(head.student.norm(dim=1), torch.ones(27))
     assert torch.equal(head.student, head.centres) and head.student.data_ptr() != head.centres.data_ptr()
@@ -53,7 +53,7 @@ def test_data_term_moves_the_student_alone():
 
 
 def test_data_term_has_no_temperature():
-    """METHODS.md 8, item 19: its least value."""
+    """docs/methods/smooseg.md 8.19: its least value."""
     head, code = PrototypeHead(2, 2, temperature=0.01), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])[:, :, None, None]
     with torch.no_grad():
         head.student.copy_(code[:, :, 0, 0]), head.centres.copy_(code[:, :, 0, 0])

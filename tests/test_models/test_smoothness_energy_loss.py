@@ -11,14 +11,14 @@ from omh_mmseg.models.decode_heads import PrototypeHead
 from omh_mmseg.models.losses import SmoothnessEnergyLoss
 from omh_mmseg.registry import MODELS
 
-# Classes and shifts that the golden arrays were made with (METHODS.md 4.5).
+# Classes and shifts that the golden arrays were made with (docs/methods/smooseg.md 4.5).
 ROWS = dict(coco=(27, -0.02, 0.48), cityscapes=(27, -0.02, 0.5), potsdam=(3, 0.1, 0.5))
 
 
 def straightforward(
     features: Tensor, assignments: Tensor, permutation: Tensor, shifts: tuple[float, float], pointwise: bool
 ) -> list[Tensor]:
-    """METHODS.md 3C.3 with all pairs of positions on five explicit axes."""
+    """docs/methods/smooseg.md 3C.3 with all pairs of positions on five explicit axes."""
     f, y = F.normalize(features.detach(), dim=1, eps=1e-10), F.normalize(assignments, dim=1, eps=1e-10)
     energies = []
     for (other_f, other_y), shift in zip(((f, y), (f[permutation], y[permutation])), shifts):
@@ -81,7 +81,7 @@ def test_equals_the_reference(golden, row):
 
 @pytest.fixture
 def vectors(waves):
-    """METHODS.md A.6: features, code, prototypes and the permutation."""
+    """docs/methods/test_vectors.md A.6: features, code, prototypes and the permutation."""
     f, c = waves((4, 16, 28, 28), 0.37, 0.0)[:, :, :10, :10], waves((4, 6, 28, 28), 0.61, 0.2)[:, :, :10, :10]
     head = PrototypeHead(6, 5)
     with torch.no_grad():
@@ -184,7 +184,7 @@ def test_pairings_are_drawn_anew_and_by_the_super_permutation():
         torch.manual_seed(0)
         drawn.append(loss(features, assignments))
     again = loss(features, assignments)
-    # METHODS.md A.5.
+    # docs/methods/test_vectors.md A.5.
     told = loss(features, assignments, torch.tensor([4, 0, 7, 4, 2, 6, 1, 6]))
     assert drawn[0] == drawn[1] == told
     assert again['loss_across'] != told['loss_across'] and again['loss_within'] == told['loss_within']

@@ -22,7 +22,7 @@ OPTIONS = [
     for zero_clamp in (True, False)
     for stabilize in (True, False)
 ]
-# METHODS.md A.2: self, knn, rand.
+# docs/methods/test_vectors.md A.2: self, knn, rand.
 VECTORS = {
     (True, True, False): (0.0210873, 0.0206392, 0.0773076),
     (True, True, True): (0.0224299, 0.0204974, 0.0767775),
@@ -169,7 +169,7 @@ def test_the_negatives_are_the_mean_over_the_pairings():
 
 
 def test_centring_is_over_the_second_image_and_keeps_the_batch_mean():
-    """Against METHODS.md 3A.3 written with five explicit axes."""
+    """Against docs/methods/stego.md 3A.3 written with five explicit axes."""
     f1, f2, c1, c2 = (torch.randn(2, channels, 3, 3, dtype=torch.float64) for channels in (6, 6, 4, 4))
     cosines = torch.einsum('nchw,ncij->nhwij', F.normalize(f1, dim=1), F.normalize(f2, dim=1))
     centred = cosines - cosines.mean((3, 4), keepdim=True)

@@ -1,4 +1,4 @@
-"""HP derived anew from METHODS.md, in one straight line of plain torch and none of the package's functions.
+"""HP derived anew from docs/methods, in one straight line of plain torch and none of the package's functions.
 
 The examiner of the HP host. Maps of all pairs of patches are held at once and differentiated automatically; moving
 average, pools, clipping and AdamW are written out. Frozen features, attention, the images of the second view and every
@@ -18,7 +18,7 @@ Vectors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of METHODS.md 4.4 that one experiment sets."""
+    """The numbers of docs/methods/hp.md 4.4 that one experiment sets."""
 
     num_classes: int
     tau: float
@@ -65,7 +65,7 @@ def rows(maps: Tensor) -> Tensor:
 
 
 def branches(head: Vectors, first: Tensor, second: Tensor) -> Tensor:
-    """METHODS.md 2.1 on the two dropped inputs."""
+    """docs/methods/features.md 2.1 on the two dropped inputs."""
     hidden = conv1x1(second, head['hidden.weight'], head['hidden.bias']).clamp(min=0)
     return conv1x1(first, head['linear.weight'], head['linear.bias']) + conv1x1(
         hidden, head['out.weight'], head['out.bias']
@@ -73,7 +73,8 @@ def branches(head: Vectors, first: Tensor, second: Tensor) -> Tensor:
 
 
 def local_weights(attention: Tensor, height: int, width: int) -> Tensor:
-    """METHODS.md 3B.6: ``(B, n, n)`` attention of patches to the weights, divided by the number of neighbours."""
+    """docs/methods/hp.md 3B.6: ``(B, n, n)`` attention of patches to the weights, divided by the number of neighbours.
+    """
     ordered = attention.sort(dim=2).values
     size = height * width
 
@@ -92,7 +93,7 @@ def local_weights(attention: Tensor, height: int, width: int) -> Tensor:
 
 
 def alike(vectors: Tensor, pool: Tensor) -> Tensor:
-    """METHODS.md 3B.5: whether a pair is positive, ``(N, N)``."""
+    """docs/methods/hp.md 3B.5: whether a pair is positive, ``(N, N)``."""
     threshold = (vectors @ pool.T).amax(1)
     cosine = vectors @ vectors.T
     pairs = (cosine > threshold[:, None]) | (cosine > threshold[None, :])
@@ -103,7 +104,7 @@ def alike(vectors: Tensor, pool: Tensor) -> Tensor:
 def contrast(
     view: Tensor, agnostic: Tensor, specific: Tensor, lam: float, uniform: Tensor, settings: Settings
 ) -> Tensor:
-    """METHODS.md 3B.5 to 3B.7 for one of z and z_mix."""
+    """docs/methods/hp.md 3B.5 to 3B.7 for one of z and z_mix."""
     patches, size = uniform.shape
     logits = view @ view.T / settings.tau
     inside = agnostic | (uniform.repeat(size // patches, 1) < settings.rho)
@@ -150,7 +151,7 @@ class StraightLineHP:
         self.average = {name: value.clone() for name, value in self.head.items()}
 
     def agnostic_rows(self, feat: Tensor, mask: Tensor, patches: Tensor) -> Tensor:
-        """METHODS.md 3B.4: one patch of each image's dropped features, normalised."""
+        """docs/methods/hp.md 3B.4: one patch of each image's dropped features, normalised."""
         return unit((feat * spread(mask)).flatten(2)[torch.arange(len(feat)), :, patches], 1e-12)
 
     def specific_rows(self, feat: Tensor, masks: tuple[Tensor, Tensor, Tensor], patches: Tensor) -> Tensor:
@@ -162,14 +163,14 @@ class StraightLineHP:
         return branches(self.average, feat * first, feat * second) * out
 
     def renews(self) -> bool:
-        """METHODS.md 3B.4: whether the task-specific pool is rebuilt before the next step."""
+        """docs/methods/hp.md 3B.4: whether the task-specific pool is rebuilt before the next step."""
         i = self.steps % self.settings.epoch
         return i != 0 and i % self.settings.renew_interval == 0
 
     def train_step(
         self, feat: Tensor, feat_aug: Tensor | None, attention: Tensor, labels: Tensor, draws: Draws
     ) -> dict[str, float]:
-        """One batch (METHODS.md 3B.2 to 3B.10).
+        """One batch (docs/methods/hp.md 3B.2 to 3B.10).
 
         Args:
             feat: Frozen features of the images, ``(B, C, h, w)``.

@@ -1,4 +1,4 @@
-"""SmooSeg derived anew from METHODS.md, in one straight line of plain torch and none of the package's functions.
+"""SmooSeg derived anew from docs/methods, in one straight line of plain torch and none of the package's functions.
 
 The examiner of the SmooSeg host. The energy is summed over all pairs of positions on five axes, as its formula has it.
 Frozen features and every random draw come from outside.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of METHODS.md 4.5 that one experiment sets; temperature and momentum are those of 3C."""
+    """The numbers of docs/methods/smooseg.md 4.5 that one experiment sets; temperature and momentum are those of 3C."""
 
     b_within: float
     b_across: float
@@ -31,7 +31,7 @@ class StraightLineSmooSeg:
     Attributes:
         settings: Numbers of the experiment.
         head: ``linear.weight``, ``linear.bias``, ``hidden.weight``, ``hidden.bias``, ``out.weight``, ``out.bias``
-            (METHODS.md 2.1).
+            (docs/methods/features.md 2.1).
         student: Ps, ``(K, D)``.
         teacher: Pt, ``(K, D)``.
     """
@@ -44,7 +44,7 @@ class StraightLineSmooSeg:
     memory: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def code(self, linear_input: Tensor, nonlinear_input: Tensor) -> Tensor:
-        """METHODS.md 2.1 with SiLU: the sum of the two branches."""
+        """docs/methods/features.md 2.1 with SiLU: the sum of the two branches."""
         head = self.head
         hidden = conv1x1(nonlinear_input, head['hidden.weight'], head['hidden.bias'])
         hidden = hidden / (1 + torch.exp(-hidden))
@@ -52,7 +52,7 @@ class StraightLineSmooSeg:
         return code + conv1x1(hidden, head['out.weight'], head['out.bias'])
 
     def term(self, f: Tensor, other_f: Tensor, y: Tensor, other_y: Tensor, shift: float) -> Tensor:
-        """METHODS.md 3C.3: the mean of ``(W - b) delta`` over all pairs of positions of paired images."""
+        """docs/methods/smooseg.md 3C.3: the mean of ``(W - b) delta`` over all pairs of positions of paired images."""
         with torch.no_grad():
             closeness = torch.einsum('nchw,ncij->nhwij', unit(f, 1e-10), unit(other_f, 1e-10))
             if self.settings.pointwise:
@@ -63,7 +63,7 @@ class StraightLineSmooSeg:
         return ((closeness - shift) * delta).mean()
 
     def train_step(self, feat: Tensor, masks: list[Tensor], permutation: Tensor) -> dict[str, float]:
-        """One batch: forward, teacher update, one backward of the sum, one Adam step (METHODS.md 3C).
+        """One batch: forward, teacher update, one backward of the sum, one Adam step (docs/methods/smooseg.md 3C).
 
         Args:
             feat: Frozen features, ``(B, C, h, w)``.
@@ -110,5 +110,7 @@ class StraightLineSmooSeg:
 
     @torch.no_grad()
     def predict(self, feat: Tensor, size: tuple[int, int]) -> Tensor:
-        """METHODS.md 6.1, 3C.7: the upsampled code, compared with the teacher. Cluster map ``(B, H, W)``."""
+        """docs/methods/evaluation.md 6.1, docs/methods/smooseg.md 3C.7: the upsampled code, compared with the teacher.
+        Cluster map ``(B, H, W)``.
+        """
         return cluster_scores(upsample(self.code(feat, feat), size), self.teacher).argmax(1)

@@ -1,4 +1,4 @@
-"""STEGO derived anew from METHODS.md, in one straight line of plain torch and none of the package's functions.
+"""STEGO derived anew from docs/methods, in one straight line of plain torch and none of the package's functions.
 
 The examiner of the STEGO host. Even sampling, resizing, normalisation, cross-entropy and Adam are written out, so that
 an error shared with a library call cannot hide. Frozen features and every random draw come from outside: two
@@ -18,7 +18,7 @@ Masks = tuple[Tensor, Tensor, Tensor]  # each (B, C) of 0 or 1 / (1 - p): linear
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of METHODS.md 4.1 to 4.3 that one experiment sets."""
+    """The numbers of docs/methods/stego.md 4.1 to 4.3 that one experiment sets."""
 
     num_classes: int
     w_self: float
@@ -52,7 +52,7 @@ class Draws:
 
 
 def unit(vectors: Tensor, eps: float) -> Tensor:
-    """``n2`` of METHODS.md 0 along axis 1."""
+    """``n2`` of docs/methods/features.md 0 along axis 1."""
     length = vectors.pow(2).sum(1, keepdim=True).sqrt()
     return vectors / length.clamp(min=eps)
 
@@ -84,7 +84,8 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def sample(maps: Tensor, coords: Tensor) -> Tensor:
-    """METHODS.md 3A.2: bilinear look-up of ``(B, C, H, W)`` at ``(B, S, S, 2)``, corners aligned, border padding.
+    """docs/methods/stego.md 3A.2: bilinear look-up of ``(B, C, H, W)`` at ``(B, S, S, 2)``, corners aligned, border
+    padding.
 
     The two S axes are swapped. Returns ``(B, C, S, S)``.
     """
@@ -106,14 +107,15 @@ def sample(maps: Tensor, coords: Tensor) -> Tensor:
 
 
 def without_fixed_points(permutation: Tensor) -> Tensor:
-    """METHODS.md 3A.4: a fixed point i becomes i + 1, then everything modulo B."""
+    """docs/methods/stego.md 3A.4: a fixed point i becomes i + 1, then everything modulo B."""
     size = len(permutation)
     moved = [value + 1 if value == place else value for place, value in enumerate(permutation.tolist())]
     return torch.tensor([value % size for value in moved])
 
 
 def correspondence(f1: Tensor, f2: Tensor, c1: Tensor, c2: Tensor, shift: float, settings: Settings) -> Tensor:
-    """``h`` of METHODS.md 3A.3 on sampled features and codes ``(B, channels, S, S)``; the mean of its map."""
+    """``h`` of docs/methods/stego.md 3A.3 on sampled features and codes ``(B, channels, S, S)``; the mean of its map.
+    """
     with torch.no_grad():
         similarity = torch.einsum('nchw,ncij->nhwij', unit(f1, 1e-10), unit(f2, 1e-10))
         if settings.pointwise:
@@ -139,7 +141,7 @@ class StraightLineStego:
     Attributes:
         settings: Numbers of the experiment.
         head: ``linear.weight``, ``linear.bias``, ``hidden.weight``, ``hidden.bias``, ``out.weight``, ``out.bias``:
-            branch L and the two layers of branch N (METHODS.md 2.1). Without the last four only L exists.
+            branch L and the two layers of branch N (docs/methods/features.md 2.1). Without the last four only L exists.
         linear_probe: ``weight`` and ``bias``.
         cluster_probe: ``centres`` ``(K, D)``.
     """
@@ -152,7 +154,7 @@ class StraightLineStego:
     memory: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def code(self, linear_input: Tensor, nonlinear_input: Tensor) -> Tensor:
-        """METHODS.md 2.1: the sum of the two branches."""
+        """docs/methods/features.md 2.1: the sum of the two branches."""
         head = self.head
         code = conv1x1(linear_input, head['linear.weight'], head['linear.bias'])
         if 'hidden.weight' in head:
@@ -161,7 +163,7 @@ class StraightLineStego:
         return code
 
     def correlation(self, f: Tensor, f_pos: Tensor, c: Tensor, c_pos: Tensor, draws: Draws) -> dict[str, Tensor]:
-        """METHODS.md 3A.4: the weighted terms by name."""
+        """docs/methods/stego.md 3A.4: the weighted terms by name."""
         settings = self.settings
         fs, cs = sample(f, draws.coords1), sample(c, draws.coords1)
         f_pos_s, c_pos_s = sample(f_pos, draws.coords2), sample(c_pos, draws.coords2)
@@ -177,7 +179,9 @@ class StraightLineStego:
         }
 
     def linear_loss(self, code: Tensor, labels: Tensor) -> Tensor:
-        """METHODS.md 3A.5: logits upsampled to the labels ``(B, H, W)``, mean over pixels with 0 <= label < K."""
+        """docs/methods/stego.md 3A.5: logits upsampled to the labels ``(B, H, W)``, mean over pixels with 0 <= label <
+        K.
+        """
         logits = conv1x1(code.detach(), self.linear_probe['weight'], self.linear_probe['bias'])
         logits = upsample(logits, tuple(labels.shape[-2:]))
         log_prob = logits - torch.logsumexp(logits, dim=1, keepdim=True)
@@ -185,12 +189,12 @@ class StraightLineStego:
         return -log_prob.permute(0, 2, 3, 1)[known].gather(1, labels[known][:, None]).mean()
 
     def cluster_loss(self, code: Tensor) -> Tensor:
-        """METHODS.md 3A.5, alpha None: minus the mean cosine with the nearest centre."""
+        """docs/methods/stego.md 3A.5, alpha None: minus the mean cosine with the nearest centre."""
         scores = cluster_scores(code.detach(), self.cluster_probe['centres'])
         return -scores.max(dim=1).values.mean()
 
     def train_step(self, feat: Tensor, feat_pos: Tensor, labels: Tensor, draws: Draws) -> dict[str, float]:
-        """One batch: forward, one backward of the sum, three Adam steps (METHODS.md 3A.6).
+        """One batch: forward, one backward of the sum, three Adam steps (docs/methods/stego.md 3A.6).
 
         Args:
             feat: Frozen features of the anchors, ``(B, C, h, w)``.
@@ -233,7 +237,7 @@ class StraightLineStego:
 
     @torch.no_grad()
     def scores(self, feat: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """METHODS.md 6.1: the code is upsampled to ``size``, then probed; the class is the arg-max.
+        """docs/methods/evaluation.md 6.1: the code is upsampled to ``size``, then probed; the class is the arg-max.
 
         Returns:
             Logits of the linear probe and cosines of the cluster probe, each ``(B, K, H, W)``.
@@ -244,7 +248,7 @@ class StraightLineStego:
 
 
 def normalised(images: Tensor) -> Tensor:
-    """METHODS.md 1.7 for 8-bit images ``(B, 3, H, W)`` that are stored blue first, as mmcv reads them."""
+    """docs/methods/features.md 1.7 for 8-bit images ``(B, 3, H, W)`` that are stored blue first, as mmcv reads them."""
     rgb = images.flip(1).double() / 255
     mean = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64)[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64)[:, None, None]

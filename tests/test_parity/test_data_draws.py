@@ -1,4 +1,6 @@
-"""What the data pipeline of the configs draws: every item once per pass, neighbours uniformly (METHODS.md 5.7, 8.7)."""
+"""What the data pipeline of the configs draws: every item once per pass, neighbours uniformly
+(docs/methods/data.md 5.7, 8.7).
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,8 @@ def test_ranks_depend_neither_on_the_item_nor_on_the_one_before(ranks):
 
 
 def test_workers_draw_apart_and_anew_in_every_pass(pairs):
-    """In the reference workers may share a random state that repeats every epoch (METHODS.md 8, item 7); not here."""
+    """In the reference workers may share a random state that repeats every epoch (docs/methods/data.md 8.7); not here.
+    """
     passes, batch = 12, 3
     settings = Config.fromfile(str(CONFIGS / 'stego_vit-s8_coco.py')).train_dataloader.to_dict()
     settings |= dict(dataset=pairs, batch_size=batch, num_workers=2)

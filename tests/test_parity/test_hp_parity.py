@@ -35,8 +35,8 @@ VIT = dict(
     patch_size=PATCH,
     out_type='featmap',
 )
-# METHODS.md 4.4, Cityscapes, but for the schedule, the pool and the clipping, which must act within twenty steps of
-# epochs of 34 // 4 = 8.
+# docs/methods/hp.md 4.4, Cityscapes, but for the schedule, the pool and the clipping, which must act within twenty
+# steps of epochs of 34 // 4 = 8.
 CITYSCAPES = Settings(CLASSES, 0.6, 0.05, 0.02, 0.999, 4, STEPS, 14, 3, IMAGES // BATCH, 10.0)
 CASES = dict(
     config=CITYSCAPES,

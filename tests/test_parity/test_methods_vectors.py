@@ -1,4 +1,6 @@
-"""The examiner examined: the straight-line derivation against METHODS.md appendix A and the reference's arrays."""
+"""The examiner examined: the straight-line derivation against docs/methods/test_vectors.md A and the reference's
+arrays.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from straight_line_stego import (
 )
 from torch import Tensor
 
-# METHODS.md A.2: pointwise, zero_clamp, stabilize -> self, knn, rand.
+# docs/methods/test_vectors.md A.2: pointwise, zero_clamp, stabilize -> self, knn, rand.
 TERMS = {
     (True, True, False): (0.0210873, 0.0206392, 0.0773076),
     (True, True, True): (0.0224299, 0.0204974, 0.0767775),

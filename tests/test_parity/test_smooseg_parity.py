@@ -40,7 +40,7 @@ class Case:
     changes: dict[str, object] = field(default_factory=dict)
 
 
-# METHODS.md 4.5. The last case departs from the published numbers in everything that the config sets.
+# docs/methods/smooseg.md 4.5. The last case departs from the published numbers in everything that the config sets.
 CASES = dict(
     coco=Case('smooseg_vit-s8_coco', Settings(-0.02, 0.48)),
     potsdam=Case('smooseg_vit-b8_potsdam', Settings(0.1, 0.5)),

@@ -29,8 +29,8 @@ VIT = dict(
     patch_size=PATCH,
     out_type='featmap',
 )
-# METHODS.md 4.2, rows "Cocostuff27 vit small 1/31/22" (that of the config), "Cityscapes 10/3" and "Cocostuff27 10/3
-# vit_base".
+# docs/methods/stego.md 4.2, rows "Cocostuff27 vit small 1/31/22" (that of the config), "Cityscapes 10/3" and
+# "Cocostuff27 10/3 vit_base".
 COCO_SMALL = Settings(CLASSES, 0.67, 0.25, 0.63, 0.08, 0.02, 0.66)
 CITYSCAPES = Settings(CLASSES, 1, 0.577453483136995, 0.9058762625226623, 0.45828472207, 0.1754346515479633,
                       0.31361241889448443, pointwise=False)  # fmt: skip
@@ -79,7 +79,7 @@ class Recorder:
     ratios: list[float] = field(default_factory=list)
 
     def draws(self, dropout_ratio: float, nonlinear: bool) -> Draws:
-        """The draws of one step under the names of METHODS.md; forgets them.
+        """The draws of one step under the names of docs/methods; forgets them.
 
         The package sends anchors and neighbours through the head together, anchors first, and draws the mask of the
         linear branch, of the non-linear branch where there is one, and of the features, in this order.
@@ -272,7 +272,7 @@ def test_the_weights_and_every_loss_move_in_twenty_steps(recorder):
 
 
 def test_one_optimiser_step_per_batch_and_a_frozen_backbone(recorder):
-    """METHODS.md 1.3, 3A.6 and 8, item 3."""
+    """docs/methods/features.md 1.3, docs/methods/stego.md 3A.6 and 8.3."""
     torch.manual_seed(0)
     before = copy.deepcopy(build(CASES['config'], torch.float64)[0].backbone.state_dict())
     torch.manual_seed(0)
@@ -289,7 +289,7 @@ def test_one_optimiser_step_per_batch_and_a_frozen_backbone(recorder):
 
 @pytest.mark.parametrize('size', [(HEIGHT, WIDTH), (61, 83), (30, 100)], ids=str)
 def test_predictions_of_the_trained_model(size, recorder):
-    """METHODS.md 6.1: the code is upsampled to the size of the label and each pixel is probed."""
+    """docs/methods/evaluation.md 6.1: the code is upsampled to the size of the label and each pixel is probed."""
     model, _, _, _ = train_both(CASES['config'], torch.float32, recorder)
     other, features = examiner(model, COCO_SMALL), bare_vit(model, torch.float32)
     images, _, _ = batch(torch.Generator().manual_seed(2), 3)
@@ -312,7 +312,7 @@ def test_predictions_of_the_trained_model(size, recorder):
 
 
 def test_the_parts_of_the_head_are_dropped_alike_but_apart(recorder):
-    """METHODS.md 1.6 and 2.2: p is 0.1, and each of the six uses of a step has a mask of its own."""
+    """docs/methods/features.md 1.6 and 2.2: p is 0.1, and each of the six uses of a step has a mask of its own."""
     model, optim_wrapper = build(CASES['config'], torch.float32)
     generator, shares = torch.Generator().manual_seed(1), []
     for _ in range(STEPS):

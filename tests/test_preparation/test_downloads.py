@@ -322,7 +322,7 @@ def test_potsdam_tile_errors(tmp_path):
 
 
 def test_labelled_tiles_of_iic():
-    """24 of the 38 tiles, 5,400 patches (METHODS.md 5.5); mmseg's converter trains on the same ones."""
+    """24 of the 38 tiles, 5,400 patches (docs/methods/data.md 5.5); mmseg's converter trains on the same ones."""
     assert len(LABELLED_TILES) == 24
     assert {'2_10', '6_7', '7_12'} <= LABELLED_TILES and not {'2_13', '5_7'} & LABELLED_TILES
 

@@ -20,7 +20,7 @@ from omh_mmseg.evaluation.protocols import known_protocols, resolve  # noqa: E40
 from omh_mmseg.utils.config import add_config_options, read_config  # noqa: E402
 from omh_mmseg.utils.files import replaced_when_complete  # noqa: E402
 
-# METHODS.md 10.6: no CRF and no flip, CRF alone, both.
+# docs/methods/evaluation.md 10.6: no CRF and no flip, CRF alone, both.
 DEFAULT = ['mmseg', 'stego-no-crf-no-flip', 'stego-no-crf', 'hp', 'stego']
 
 

@@ -1,6 +1,6 @@
 """The folder of five-crops that were cut beforehand: its layout, its manifest and its checks.
 
-The layout is STEGO's, so that a folder made by its own script serves as well (METHODS.md 5.1, 5.7)::
+The layout is STEGO's, so that a folder made by its own script serves as well (docs/methods/data.md 5.1, 5.7)::
 
     <folder>/img/<split>/<k>.jpg      crop k = 5 * image + j
     <folder>/label/<split>/<k>.png    class + 1, 0 is ignored

@@ -18,7 +18,7 @@ from omh_mmseg.utils.commands import suggested_command
 
 @DATASETS.register_module()
 class FiveCrop(DatasetWrapper):
-    """Each image five times: its four corners and its centre (METHODS.md 5.7).
+    """Each image five times: its four corners and its centre (docs/methods/data.md 5.7).
 
     Item ``5 * image + j`` is crop ``j`` of top-left, top-right, bottom-left, bottom-right, centre. The crop is cut from
     the full-resolution image by :class:`FiveCropPatch`, which must stand in the wrapped pipeline after the loading.

@@ -19,14 +19,15 @@ def pooled_features(
     train_mode_dropout: float = 0.0,
     seed: int = 0,
 ) -> Iterator[Tensor]:
-    """One direction per image: the global average of the feature map, L2-normalised (METHODS.md 5.7).
+    """One direction per image: the global average of the feature map, L2-normalised (docs/methods/data.md 5.7).
 
     Args:
         backbone: From images (B, 3, H, W) to features (B, C, h, w), in eval mode.
         batches: Normalised images (B, 3, H, W) on the backbone's device, or what is frozen of them.
         first_item: Number of the first image; an interrupted computation goes on from there.
         train_mode_dropout: Channel dropout of the features, as the reference's index has it with 0.1 because its
-            featurizer is left in train mode (METHODS.md 1.6, 5.7); 0 for none. See :func:`channel_masks`.
+            featurizer is left in train mode (docs/methods/features.md 1.6, docs/methods/data.md 5.7); 0 for none. See
+            :func:`channel_masks`.
         seed: Of the masks.
 
     Yields:

@@ -31,7 +31,7 @@ class Views(dict):
 
 @DATASETS.register_module()
 class NeighbourPairs(DatasetWrapper):
-    """Item i together with one of its nearest neighbours, drawn anew each time (METHODS.md 5.7).
+    """Item i together with one of its nearest neighbours, drawn anew each time (docs/methods/data.md 5.7).
 
     Item i is ``dict(inputs=Views(anchor, neighbour), data_samples)`` with the anchor's data sample; its metainfo
     ``neighbour_item`` is the number of the item that was drawn. The neighbour is ``index[i, r]``, r uniform in

@@ -9,7 +9,7 @@ from omh_mmseg.registry import TRANSFORMS
 
 
 def five_crop_boxes(height: int, width: int, ratio: float) -> list[tuple[int, int, int, int]]:
-    """The five boxes of an image (METHODS.md 5.7).
+    """The five boxes of an image (docs/methods/data.md 5.7).
 
     Args:
         height: Of the image, in pixels.

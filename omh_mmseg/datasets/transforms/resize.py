@@ -1,4 +1,4 @@
-"""Resizes and crops that equal Pillow's bit by bit (METHODS.md 5.6)."""
+"""Resizes and crops that equal Pillow's bit by bit (docs/methods/data.md 5.6)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
 class ResizeShortSide(_PillowResize):
     """Resize so that the shorter side has a given length, as Pillow and torchvision do it.
 
-    The longer side is ``int(size * long / short)``, truncated (METHODS.md 5.6): 640x427 becomes 479x320.
+    The longer side is ``int(size * long / short)``, truncated (docs/methods/data.md 5.6): 640x427 becomes 479x320.
 
     Args:
         size: Length of the shorter side in pixels.

@@ -18,7 +18,7 @@ from omh_mmseg.visualization import draw_hierarchy_tree, draw_plan_matrices
 
 @HOOKS.register_module()
 class HierarchyHook(Hook):
-    """Warns of the failure signatures of OMH.md 6, and draws and saves the hierarchy after training.
+    """Warns of the failure signatures of docs/methods/omh.md 6, and draws and saves the hierarchy after training.
 
     Does nothing for a model without an OMH head, so that one config serves host and host + OMH.
 

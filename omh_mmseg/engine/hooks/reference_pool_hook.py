@@ -32,8 +32,8 @@ class ReferencePoolHook(Hook):
     rank 0 on all of them.
 
     The task-specific pool is renewed before step i of an epoch where ``i mod renew_interval == 0`` and i is not 0, so
-    that an epoch begins with the pool of the one before it (METHODS.md 8, item 9). An epoch is as many steps as batches
-    of all ranks together fit into the train set.
+    that an epoch begins with the pool of the one before it (docs/methods/hp.md 8.9). An epoch is as many steps as
+    batches of all ranks together fit into the train set.
 
     It also sets the model's ``total_iterations``, where that is None, to the steps of the training, and counts them
     from 0 where a new run starts from the weights of another, so that the schedule of lambda starts anew.
@@ -48,7 +48,7 @@ class ReferencePoolHook(Hook):
         ValueError: If a number is below 1, or, before training, the train set has fewer images than a pool has rows.
         TypeError: Before training, if the model is not `HiddenPositives`.
 
-    Source: METHODS.md 3B.4.
+    Source: docs/methods/hp.md 3B.4.
     """
 
     priority = 'ABOVE_NORMAL'

@@ -30,7 +30,7 @@ class SubmoduleGradientClipHook(Hook):
         ValueError: If the norm is not above 0; before training, if the model has no such submodule with trainable
             parameters, or the optimiser is a fused one under a loss scaler, which would see scaled gradients.
 
-    Source: METHODS.md 3B.10; 8, item 16.
+    Source: docs/methods/hp.md 3B.10, 8.16.
     """
 
     # Before the hook that takes the figures of the step to the log.

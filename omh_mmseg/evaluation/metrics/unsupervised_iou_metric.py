@@ -42,7 +42,7 @@ CONFIDENCE = 0.95
 
 @METRICS.register_module()
 class UnsupervisedIoUMetric(BaseMetric):
-    """Scores of METHODS.md 6.6 for the cluster probe, the linear probe and OMH's coarsest level.
+    """Scores of docs/methods/evaluation.md 6.6 for the cluster probe, the linear probe and OMH's coarsest level.
 
     Each head owns one int64 count matrix (clusters x classes) over the whole data set. ``process`` adds to it, and
     ``evaluate`` sums the matrices of all heads over the ranks in a single reduction; no per-image result is kept. A

@@ -71,7 +71,7 @@ class FrozenBackbone(BaseModule):
             than ``img_size`` of its config: ``'dino'`` by DINO's rule, ``'size'`` or None by the backbone's own.
             With ``'dino'``, ``img_size`` must be the size of the pretraining.
         feature: What the feature map is: ``'tokens'`` the backbone's own output, ``'keys'`` the keys of its last block
-            ("feat" and "KK" of METHODS.md 1.2).
+            ("feat" and "KK" of docs/methods/features.md 1.2).
         input_fit: What becomes of images whose sides are no multiples of ``size_multiple``: ``'error'``, or
             ``'resize'`` them bilinearly to the nearest multiples. Nothing is padded here, and the features then belong
             to the whole image all the same.
@@ -99,7 +99,7 @@ class FrozenBackbone(BaseModule):
             ``out_indices``, or it lacks what ``position_interpolation`` or ``feature`` want of it.
         ModuleNotFoundError: For a model of timm without that library.
 
-    Source: METHODS.md 1.2, 1.3, 1.5.
+    Source: docs/methods/features.md 1.2, 1.3, 1.5.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class FrozenBackbone(BaseModule):
             ValueError: On another ``attention``, if the backbone does not have what is asked for, or on images of a
                 size that does not fit, see ``input_fit``.
 
-        Source: METHODS.md 1.2, 3B.6.
+        Source: docs/methods/features.md 1.2, docs/methods/hp.md 3B.6.
         """
         _check_choice('attention', attention, ATTENTIONS)
         images = self._fitted(images)

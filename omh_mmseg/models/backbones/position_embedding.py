@@ -1,4 +1,4 @@
-"""Positional embeddings at other sizes than the pretraining's, by DINO's rule (METHODS.md 1.5)."""
+"""Positional embeddings at other sizes than the pretraining's, by DINO's rule (docs/methods/features.md 1.5)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def dino_position_embedding(embedding: Tensor, native: tuple[int, int], grid: tu
     Raises:
         ValueError: If the embedding has fewer tokens than the native grid.
 
-    Source: METHODS.md 1.5.
+    Source: docs/methods/features.md 1.5.
     """
     if grid == native:
         return embedding

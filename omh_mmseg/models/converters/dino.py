@@ -18,7 +18,7 @@ from omh_mmseg.models.converters.foreign_pickle import read_foreign_checkpoint
 from omh_mmseg.utils.files import replaced_when_complete
 
 BLOCK_PARTS = ('ln1', 'attn.qkv', 'attn.proj', 'ln2', 'ffn.layers.0.0', 'ffn.layers.1')
-# METHODS.md 1.1: mmpretrain's name, depth and heads by embedding.
+# docs/methods/features.md 1.1: mmpretrain's name, depth and heads by embedding.
 ARCHITECTURES = {384: ('deit-small', 12, 6), 768: ('deit-base', 12, 12)}
 HEAD_DIMS = 64
 LISTED_KEYS = 4

@@ -1,4 +1,7 @@
-"""HP's published checkpoints as checkpoints of our `HiddenPositives` (METHODS.md 2, 2.5)."""
+"""HP's published checkpoints as checkpoints of our `HiddenPositives`.
+
+Source: docs/methods/features.md 2, docs/methods/hp.md 2.5.
+"""
 
 from __future__ import annotations
 

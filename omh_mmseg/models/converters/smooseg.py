@@ -1,4 +1,7 @@
-"""SmooSeg's published Lightning checkpoints as checkpoints of our `SmooSeg` (METHODS.md 2.1, 2.6)."""
+"""SmooSeg's published Lightning checkpoints as checkpoints of our `SmooSeg`.
+
+Source: docs/methods/features.md 2.1, docs/methods/smooseg.md 2.6.
+"""
 
 from __future__ import annotations
 

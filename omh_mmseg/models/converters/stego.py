@@ -1,4 +1,7 @@
-"""STEGO's published Lightning checkpoints as checkpoints of our `STEGO` (METHODS.md 2, 4.3)."""
+"""STEGO's published Lightning checkpoints as checkpoints of our `STEGO`.
+
+Source: docs/methods/features.md 2, docs/methods/stego.md 4.3.
+"""
 
 from __future__ import annotations
 

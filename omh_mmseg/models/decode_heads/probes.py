@@ -1,4 +1,4 @@
-"""The two evaluation probes; both see the detached code only (METHODS.md 2.4, 3A.5)."""
+"""The two evaluation probes; both see the detached code only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ClusterProbe(BaseModule):
     Raises:
         ValueError: If a size is below 1, or ``extra_clusters`` below 0.
 
-    Source: METHODS.md 2.4, 3A.5.
+    Source: docs/methods/features.md 2.4, docs/methods/stego.md 3A.5.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class LinearProbe(BaseModule):
     Raises:
         ValueError: If a size is below 1.
 
-    Source: METHODS.md 2.4, 3A.5.
+    Source: docs/methods/features.md 2.4, docs/methods/stego.md 3A.5.
     """
 
     def __init__(self, in_channels: int, num_classes: int, init_cfg: dict[str, Any] | None = None) -> None:

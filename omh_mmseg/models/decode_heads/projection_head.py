@@ -1,4 +1,4 @@
-"""Projection of frozen features to the code (METHODS.md 2)."""
+"""Projection of frozen features to the code (docs/methods/features.md 2)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ProjectionHead(BaseModule):
     Raises:
         ValueError: If a size is below 1 or the dropout ratio lies outside [0, 1).
 
-    Source: METHODS.md 1.6, 2.1, 2.2.
+    Source: docs/methods/features.md 1.6, 2.1, 2.2.
     """
 
     def __init__(
@@ -67,5 +67,5 @@ class ProjectionHead(BaseModule):
         return code
 
     def drop(self, features: Tensor) -> Tensor:
-        """Features with a mask of their own; these, not the clean ones, enter the hosts' losses (METHODS.md 2.2)."""
+        """Features with a mask of their own; these, not the clean ones, enter the hosts' losses."""
         return self.dropout(features)

@@ -1,4 +1,4 @@
-"""SmooSeg's predictor: student prototypes that learn and a teacher that follows them (METHODS.md 2.6, 3C)."""
+"""SmooSeg's predictor: student prototypes that learn and a teacher that follows them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PrototypeHead(BaseModule):
     Raises:
         ValueError: On values outside the ranges above, or in_channels below 1.
 
-    Source: METHODS.md 2.6, 3C.2, 3C.4, 3C.6.
+    Source: docs/methods/smooseg.md 2.6, 3C.2, 3C.4, 3C.6.
     """
 
     centres: Tensor

@@ -43,7 +43,7 @@ class ClusterLoss(nn.Module):
     Raises:
         ValueError: If alpha is not None and not above 0.
 
-    Source: METHODS.md 3A.5; OMH.md section 2.
+    Source: docs/methods/stego.md 3A.5; docs/methods/omh.md 2.2.
     """
 
     def __init__(self, alpha: float | None = None, loss_weight: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""HP's contrast of hidden positives, without a map of all pairs of patches (METHODS.md 3B.5 to 3B.7)."""
+"""HP's contrast of hidden positives, without a map of all pairs of patches (docs/methods/hp.md 3B.5 to 3B.7)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def pool_thresholds(vectors: Tensor, pool: Tensor, chunk_elements: int = 2**22) 
     Raises:
         ValueError: If the pool is empty or its rows have another length.
 
-    Source: METHODS.md 3B.5.
+    Source: docs/methods/hp.md 3B.5.
     """
     if pool.dim() != 2 or len(pool) == 0 or pool.shape[1] != vectors.shape[1]:
         raise ValueError(
@@ -78,7 +78,7 @@ def draw_random_negatives(
     Returns:
         Boolean (P, N), or None where all are kept and nothing is drawn.
 
-    Source: METHODS.md 3B.5.
+    Source: docs/methods/hp.md 3B.5.
     """
     if rho >= 1:
         return None
@@ -132,8 +132,8 @@ def hidden_positive_contrast(
         random_negatives: (P, N) as of `draw_random_negatives`; None keeps all patches as negatives.
         reweighting: Without it r_a is 1.
         fp16_masks: Legacy: round W and its sums to half precision, and on CUDA make similarities and thresholds in
-            half precision, too, as the reference does under its autocast (METHODS.md 3B.11). The value moves by about
-            5e-5, relatively. A sum that overflows is set to the largest half, 65504.
+            half precision, too, as the reference does under its autocast (docs/methods/hp.md 3B.11). The value moves by
+            about 5e-5, relatively. A sum that overflows is set to the largest half, 65504.
         chunk_elements: Elements of each working buffer (rows of an image) x N; by default 2**21 on a CPU and 2**26
             elsewhere, or those of 128 rows, if these are more: products of fewer rows are slow.
 
@@ -143,7 +143,7 @@ def hidden_positive_contrast(
     Raises:
         ValueError: If sizes do not fit, or temperature or weight are out of range.
 
-    Source: METHODS.md 3B.5 to 3B.7.
+    Source: docs/methods/hp.md 3B.5 to 3B.7.
     """
     total = len(projected)
     shapes = [tuple(item.shape) for item in (projected, mixed, features, ema_code)]

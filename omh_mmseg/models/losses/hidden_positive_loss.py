@@ -1,4 +1,4 @@
-"""HP's losses: contrast with hidden positives and photometric consistency (METHODS.md 3B.5 to 3B.8)."""
+"""HP's losses: contrast with hidden positives and photometric consistency (docs/methods/hp.md 3B.5 to 3B.8)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def consistency_distance(projected: Tensor, augmented: Tensor) -> Tensor:
     Returns:
         Scalar, in float32 or wider.
 
-    Source: METHODS.md 3B.8.
+    Source: docs/methods/hp.md 3B.8.
     """
     wide = wide_dtype(projected)
     return F.pairwise_distance(projected.to(wide), augmented.to(wide), eps=1e-6).mean()
@@ -41,8 +41,8 @@ class HiddenPositiveLoss(nn.Module):
     Raises:
         ValueError: If a number is out of its range.
 
-    Source: Seong et al., Leveraging Hidden Positives for Unsupervised Semantic Segmentation, CVPR 2023; METHODS.md
-    3B.5 to 3B.8.
+    Source: Seong et al., Leveraging Hidden Positives for Unsupervised Semantic Segmentation, CVPR 2023;
+    docs/methods/hp.md 3B.5 to 3B.8.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ class HierarchyMatchingLoss(nn.Module):
     Raises:
         ValueError: On unknown options.
 
-    Source: OMH.md section 2, after arXiv 2403.06546.
+    Source: docs/methods/omh.md 2.4, after arXiv 2403.06546.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""HP's local hidden positives: code mixed with that of its most related neighbours (METHODS.md 3B.6)."""
+"""HP's local hidden positives: code mixed with that of its most related neighbours (docs/methods/hp.md 3B.6)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def neighbour_weights(
     Raises:
         ValueError: If the affinity is not that of the grid.
 
-    Source: METHODS.md 3B.6.
+    Source: docs/methods/hp.md 3B.6.
     """
     height, width = grid
     size = height * width
@@ -85,7 +85,7 @@ def mix_neighbours(code: Tensor, weights: Tensor) -> Tensor:
     Raises:
         ValueError: If the weights are not those of the code's grid.
 
-    Source: METHODS.md 3B.6.
+    Source: docs/methods/hp.md 3B.6.
     """
     batch, _, height, width = code.shape
     if tuple(weights.shape) != (batch, len(OFFSETS), height, width):

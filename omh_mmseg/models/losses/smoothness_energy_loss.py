@@ -1,4 +1,4 @@
-"""SmooSeg's smoothness energy, without a tensor over pairs of positions (METHODS.md 3C.3)."""
+"""SmooSeg's smoothness energy, without a tensor over pairs of positions (docs/methods/smooseg.md 3C.3)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def smoothness_energy(first: ImageMoments, second: ImageMoments, shift: float, p
     Returns:
         Scalar.
 
-    Source: METHODS.md 3A.3, 3C.3.
+    Source: docs/methods/stego.md 3A.3, docs/methods/smooseg.md 3C.3.
     """
     mean_closeness = (first.feature * second.feature).sum(1).mean()
     likeness = (first.assignment * second.assignment).sum(1).mean()
@@ -99,7 +99,7 @@ class SmoothnessEnergyLoss(nn.Module):
         across_shift: b_2 ("neg_inter_shift").
         pointwise: Centre the closeness W over the positions of the second image; see `smoothness_energy`.
 
-    Source: METHODS.md 3C.3; shifts of the published runs in 4.5.
+    Source: docs/methods/smooseg.md 3C.3; shifts of the published runs in 4.5.
     """
 
     def __init__(self, within_shift: float, across_shift: float, pointwise: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""STEGO's feature correspondence distillation (METHODS.md 3A)."""
+"""STEGO's feature correspondence distillation (docs/methods/stego.md 3A)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def sample_positions(maps: Tensor, coordinates: Tensor) -> Tensor:
         coordinates: (B, S, S, 2) in [-1, 1], last axis (x, y); corners are pixel centres (align_corners).
 
     Returns:
-        (B, C, S, S). The two S axes are exchanged, as METHODS.md 3A.2 has it.
+        (B, C, S, S). The two S axes are exchanged, as docs/methods/stego.md 3A.2 has it.
     """
     return F.grid_sample(
         maps, coordinates.transpose(1, 2).to(maps.dtype), mode='bilinear', padding_mode='border', align_corners=True
@@ -28,7 +28,7 @@ def sample_positions(maps: Tensor, coordinates: Tensor) -> Tensor:
 
 
 def super_permutation(size: int, device: torch.device | str | None = None) -> Tensor:
-    """A random map without fixed points, as METHODS.md 3A.4 draws it; not always a bijection.
+    """A random map without fixed points, as docs/methods/stego.md 3A.4 draws it; not always a bijection.
 
     Args:
         size: B, at least 2.
@@ -74,7 +74,7 @@ def correlation_term(
     Returns:
         Scalar.
 
-    Source: METHODS.md 3A.3.
+    Source: docs/methods/stego.md 3A.3.
     """
     with torch.no_grad():
         feature_cosine = _pairwise_cosine(features_1, features_2)
@@ -120,7 +120,7 @@ class STEGOCorrelationLoss(nn.Module):
     Raises:
         ValueError: If a count is below 1.
 
-    Source: METHODS.md 3A.2 to 3A.4; weights and shifts of the published runs in 4.2 and 4.3.
+    Source: docs/methods/stego.md 3A.2 to 3A.4; weights and shifts of the published runs in 4.2 and 4.3.
     """
 
     def __init__(

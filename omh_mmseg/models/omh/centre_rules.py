@@ -1,4 +1,4 @@
-"""How the centres of OMH's levels learn (OMH.md section 2, "Training the centres")."""
+"""How the centres of OMH's levels learn (docs/methods/omh.md 2.6)."""
 
 from __future__ import annotations
 

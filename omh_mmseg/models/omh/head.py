@@ -1,4 +1,4 @@
-"""OMH: parallel clusterings of the code, related by optimal transport (OMH.md)."""
+"""OMH: parallel clusterings of the code, related by optimal transport (docs/methods/omh.md)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class OMHHead(BaseModule):
     Raises:
         ValueError: On values outside the ranges above, and for options that would reach nothing.
 
-    Source: OMH.md sections 2 and 4, after arXiv 2403.06546.
+    Source: docs/methods/omh.md 2 and 4, after arXiv 2403.06546.
     """
 
     def __init__(
@@ -126,8 +126,8 @@ class OMHHead(BaseModule):
 
         Returns:
             ``loss_omh_centre`` (`GradientCentres`), ``loss_omh_cluster`` and ``loss_omh_match`` (from step
-            ``reach.begin`` on), weights applied; and, without gradient, ``omh_*`` figures of OMH.md 4. A matching loss
-            that is not finite shows in its figure ``omh_match_*``, named after the level pair.
+            ``reach.begin`` on), weights applied; and, without gradient, ``omh_*`` figures of docs/methods/omh.md 4. A
+            matching loss that is not finite shows in its figure ``omh_match_*``, named after the level pair.
 
         Raises:
             FloatingPointError: If a plan is not finite, naming the level pair, or the codes that k-means starts from.

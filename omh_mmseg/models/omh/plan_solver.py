@@ -34,7 +34,7 @@ class PlanSolver(nn.Module):
     Raises:
         ValueError: On values outside the ranges above.
 
-    Source: OMH.md section 2.
+    Source: docs/methods/omh.md 2.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class PlanSolver(nn.Module):
                 calls without them.
 
         Returns:
-            The plans, where the centres are, and scalars ``omh_sparsity_12``, ... to watch (OMH.md section 4).
+            The plans, where the centres are, and scalars ``omh_sparsity_12``, ... to watch (docs/methods/omh.md 4).
 
         Raises:
             FloatingPointError: If a plan is not finite, naming the level pair.

@@ -22,7 +22,7 @@ def flip_averaged(encode: Callable[[Inputs], Tensor], images: Inputs) -> Tensor:
         encode: Images (B, 3, H, W) -> code (B, D, h, w).
         images: (B, 3, H, W), or what is frozen of them.
 
-    Source: METHODS.md 6.3.
+    Source: docs/methods/evaluation.md 6.3.
     """
     return (encode(images) + encode(images.flip(-1)).flip(-1)) / 2
 

@@ -17,7 +17,7 @@ AXES = dict(horizontal=(-1,), vertical=(-2,), diagonal=(-2, -1))
 
 @MODELS.register_module()
 class CodeAveragingTTA(BaseTTAModel):
-    """Average the codes of several views of an image and predict from the average (METHODS.md 6.3).
+    """Average the codes of several views of an image and predict from the average (docs/methods/evaluation.md 6.3).
 
     For pipelines with ``TestTimeAug`` whose views differ by flips (``RandomFlip`` of probability 0 or 1) and sizes.
     Each view's code is turned back and brought to the grid of the first view that is not flipped; labels and image are

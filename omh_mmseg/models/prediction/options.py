@@ -23,10 +23,10 @@ class PredictionOptions:
         mode: ``'whole'`` encodes the image at once, ``'slide'`` in overlapping windows whose codes are averaged.
         crop_size: Height and width of a window in pixels.
         stride: Distances of windows in pixels, down and to the right.
-        flip: Average the code with that of the mirrored image (METHODS.md 6.3).
+        flip: Average the code with that of the mirrored image (docs/methods/evaluation.md 6.3).
         crf: Keywords of `DenseCRF` to refine every prediction at the size of the network's input; None for no CRF.
         alpha: Inverse temperature of the cluster probabilities that the CRF starts from; 2 in the hosts' evaluation
-            (METHODS.md 6.4).
+            (docs/methods/evaluation.md 6.4).
     """
 
     output_size: str = 'original'

@@ -96,10 +96,11 @@ class Predictor:
     ) -> list[SegDataSample]:
         """Masks of every field from a code.
 
-        The result is that of upsampling the code and comparing each pixel with the centres (METHODS.md 6.1), reached
-        by upsampling the scores instead: dot products are linear in the code, and neither the interpolation nor the
-        arg-max sees the length of a pixel's code. A CRF does see it, and gets the log-probabilities of METHODS.md 6.4;
-        it runs at the size of the input, where the image is, and its result is upsampled.
+        The result is that of upsampling the code and comparing each pixel with the centres
+        (docs/methods/evaluation.md 6.1), reached by upsampling the scores instead: dot products are linear in the code,
+        and neither the interpolation nor the arg-max sees the length of a pixel's code. A CRF does see it, and gets the
+        log-probabilities of docs/methods/evaluation.md 6.4; it runs at the size of the input, where the image is, and
+        its result is upsampled.
 
         Args:
             model: Whose probes and levels the code is compared with.

@@ -40,8 +40,8 @@ class HostStep(NamedTuple):
 class UnsupervisedSegmentor(BaseSegmentor):
     """Base of the hosts; a host implements ``host_losses`` and, for what follows the losses, ``after_losses``.
 
-    The flow of a step (ARCHITECTURE.md): frozen backbone -> projection head -> code; the host's losses on features and
-    code; both probes on the detached code; OMH on the code itself. Predictions are the `Predictor`'s.
+    The flow of a step (docs/architecture.md): frozen backbone -> projection head -> code; the host's losses on features
+    and code; both probes on the detached code; OMH on the code itself. Predictions are the `Predictor`'s.
 
     Args:
         num_classes: K, the number of classes and of clusters of the probe and of OMH's level 1.

@@ -33,12 +33,12 @@ class HiddenPositives(UnsupervisedSegmentor):
     The reference pools that decide what counts as alike are buffers. `ReferencePoolHook` fills them before training,
     renews the task-specific one on schedule, and tells the length of the training.
 
-    Of the oddities of METHODS.md 8, items 9 to 11, 14 and 16 are reproduced: pools of train-mode features, the first
-    one of an untrained head (9); the moving average is updated before the optimiser's step (10); ``tau / 0.07`` scales
-    the loss (11); the view is jittered after the normalisation (14; ``photometric_view=dict(space='image')`` does it
-    before); decay of biases and clipping of the head alone are set in the config (16). Half-precision masks are an
-    option, ``hidden_positive_loss.fp16_masks`` (12). Not reproduced: NaN of images without anchors, which contribute 0
-    here (13), and the memory of 40 GB (15).
+    Of the oddities of docs/methods/hp.md 8.9 to 8.11, 8.14 and 8.16 are reproduced: pools of train-mode features, the
+    first one of an untrained head (9); the moving average is updated before the optimiser's step (10); ``tau / 0.07``
+    scales the loss (11); the view is jittered after the normalisation (14; ``photometric_view=dict(space='image')``
+    does it before); decay of biases and clipping of the head alone are set in the config (16). Half-precision masks are
+    an option, ``hidden_positive_loss.fp16_masks`` (12). Not reproduced: NaN of images without anchors, which contribute
+    0 here (13), and the memory of 40 GB (15).
 
     Args:
         hidden_positive_loss: Config of `HiddenPositiveLoss`.
@@ -57,8 +57,8 @@ class HiddenPositives(UnsupervisedSegmentor):
     Raises:
         ValueError: If a number or name is out of its range, or the backbone has no attention and it is asked for.
 
-    Source: Seong et al., Leveraging Hidden Positives for Unsupervised Semantic Segmentation, CVPR 2023; METHODS.md 2.5,
-    3B.
+    Source: Seong et al., Leveraging Hidden Positives for Unsupervised Semantic Segmentation, CVPR 2023;
+    docs/methods/hp.md 2.5, 3B.
     """
 
     agnostic_pool: Tensor
@@ -133,7 +133,7 @@ class HiddenPositives(UnsupervisedSegmentor):
             projected=self.project(code),
             mixed=self.project(mixed),
             augmented=self.project(augmented[0]) if augmented else None,
-            # METHODS.md 2.2: positives are searched in features with a channel dropout of their own.
+            # docs/methods/features.md 2.2: positives are searched in features with a channel dropout of their own.
             features=self.decode_head.drop(features),
             ema_code=ema_code,
             agnostic_pool=self.agnostic_pool,
@@ -144,7 +144,7 @@ class HiddenPositives(UnsupervisedSegmentor):
         return HostStep(losses, codes, code)
 
     def after_losses(self) -> None:
-        """The moving average follows the head as the optimiser left it in the step before (METHODS.md 8, item 10)."""
+        """The moving average follows the head as the optimiser left it in the step before (docs/methods/hp.md 8.10)."""
         self.ema_head.update_parameters(self.decode_head)
 
     def project(self, code: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ class HiddenPositives(UnsupervisedSegmentor):
         Returns:
             By name, unit rows (B, C) or (B, D) in float32 or wider.
 
-        Source: METHODS.md 3B.4.
+        Source: docs/methods/hp.md 3B.4.
         """
         features = self.extract_feat(self.single_view(inputs))
         vectors = {}

@@ -25,7 +25,8 @@ class SmooSeg(UnsupervisedSegmentor):
     Raises:
         ValueError: If prototypes are to be shared with an absent OMH head.
 
-    Source: Lan et al., SmooSeg: Smoothness Prior for Unsupervised Semantic Segmentation, NeurIPS 2023; METHODS.md 3C.
+    Source: Lan et al., SmooSeg: Smoothness Prior for Unsupervised Semantic Segmentation, NeurIPS 2023;
+    docs/methods/smooseg.md 3C.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class SmooSeg(UnsupervisedSegmentor):
         """
         features = self.extract_feat(self.single_view(inputs))
         code = self.decode_head(features)
-        # METHODS.md 2.2: the closeness comes from features with a channel dropout of their own.
+        # docs/methods/features.md 2.2: the closeness comes from features with a channel dropout of their own.
         dropped = self.decode_head.drop(features)
         losses = self.smoothness_loss(dropped, self.cluster_probe.assignments(code))
         return HostStep(losses, code, code)
@@ -58,7 +59,7 @@ class SmooSeg(UnsupervisedSegmentor):
     def after_losses(self) -> None:
         """The teacher, as the losses saw it, takes in the student as the optimiser left it in the step before.
 
-        Gradients of the losses do not depend on the change. Source: METHODS.md 3C.6.
+        Gradients of the losses do not depend on the change. Source: docs/methods/smooseg.md 3C.6.
         """
         self.cluster_probe.update_teacher()
         self._share_prototypes()

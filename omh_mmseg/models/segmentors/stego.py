@@ -18,7 +18,7 @@ class STEGO(UnsupervisedSegmentor):
         **kwargs: See `UnsupervisedSegmentor`.
 
     Source: Hamilton et al., Unsupervised Semantic Segmentation by Distilling Feature Correspondences, ICLR 2022;
-    METHODS.md 3A.
+    docs/methods/stego.md 3A.
     """
 
     def __init__(self, correlation_loss: dict[str, Any], **kwargs: Any) -> None:
@@ -40,7 +40,7 @@ class STEGO(UnsupervisedSegmentor):
         features = self.extract_feat(joined([inputs['anchor'], inputs['neighbour']]))
         both_codes = self.decode_head(features)
         code, neighbour_code = both_codes.chunk(2)
-        # METHODS.md 2.2: the correspondences come from features with a channel dropout of their own.
+        # docs/methods/features.md 2.2: the correspondences come from features with a channel dropout of their own.
         dropped, neighbour_dropped = self.decode_head.drop(features).chunk(2)
         losses = self.correlation_loss(dropped, code, neighbour_dropped, neighbour_code)
         return HostStep(losses, both_codes, code)

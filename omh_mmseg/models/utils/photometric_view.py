@@ -1,4 +1,4 @@
-"""A second view of images in another light, on the same pixels (METHODS.md 5.6)."""
+"""A second view of images in another light, on the same pixels (docs/methods/data.md 5.6)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PhotometricView(nn.Module):
     Raises:
         ValueError: On an unknown space or a number out of its range.
 
-    Source: METHODS.md 5.6; 8, item 14.
+    Source: docs/methods/data.md 5.6, docs/methods/hp.md 8.14.
     """
 
     def __init__(

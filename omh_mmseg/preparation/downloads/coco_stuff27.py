@@ -12,7 +12,7 @@ from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.text import first_few
 
 SPLITS = {'train2017': 118287, 'val2017': 5000}
-# METHODS.md 5.2; the first of each split is the one that the configs name.
+# docs/methods/data.md 5.2; the first of each split is the one that the configs name.
 LISTS = {
     'train2017': {'Coco164kFull_Stuff_Coarse.txt': 97702, 'Coco164kFull_Stuff_Coarse_7.txt': 49629},
     'val2017': {'Coco164kFull_Stuff_Coarse_7.txt': 2175, 'Coco164kFull_Stuff_Coarse.txt': 4172},

@@ -1,4 +1,4 @@
-"""The tiles of ISPRS Potsdam, cut into the patches of IIC (METHODS.md 5.5)."""
+"""The tiles of ISPRS Potsdam, cut into the patches of IIC (docs/methods/data.md 5.5)."""
 
 from __future__ import annotations
 

@@ -41,7 +41,9 @@ def dino_state() -> Callable[..., dict[str, Tensor]]:
 
 @pytest.fixture
 def dino_forward() -> Callable[[dict[str, Tensor], Tensor, int], tuple[Tensor, Tensor]]:
-    """``dino_forward(state, images, heads)``: normed tokens (B, C, h, w) and last keys (B, C, h, w), METHODS.md 1."""
+    """``dino_forward(state, images, heads)``: normed tokens (B, C, h, w) and last keys (B, C, h, w),
+    docs/methods/features.md 1.
+    """
 
     def run(state: dict[str, Tensor], images: Tensor, heads: int) -> tuple[Tensor, Tensor]:
         weight = state['patch_embed.proj.weight']

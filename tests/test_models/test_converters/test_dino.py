@@ -13,7 +13,7 @@ from omh_mmseg.models.converters import convert_dino, transformer_shape
 from omh_mmseg.registry import MODELS
 
 TOOL = Path(__file__).resolve().parents[3] / 'tools' / 'model_converters' / 'dino2mmpretrain.py'
-# METHODS.md 1.1: embedding, heads, patch, mmpretrain's name; depth 12 and 224 pixels throughout.
+# docs/methods/features.md 1.1: embedding, heads, patch, mmpretrain's name; depth 12 and 224 pixels throughout.
 PUBLISHED = {
     'vit-s8': (384, 6, 8, 'deit-small'),
     'vit-s16': (384, 6, 16, 'deit-small'),

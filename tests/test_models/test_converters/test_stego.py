@@ -100,7 +100,9 @@ def save(tmp_path, monkeypatch):
 
 
 def reference_predictions(state: dict[str, Tensor], tokens: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Clusters and classes (B, H, W) by METHODS.md 2.1 and 6.1, from tokens (B, C, h, w)."""
+    """Clusters and classes (B, H, W) by docs/methods/features.md 2.1 and docs/methods/evaluation.md 6.1, from tokens
+    (B, C, h, w).
+    """
 
     def conv(x: Tensor, name: str) -> Tensor:
         return F.conv2d(x, state[f'{name}.weight'], state[f'{name}.bias'])

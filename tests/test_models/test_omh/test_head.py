@@ -69,7 +69,7 @@ def test_explicit_level_sizes():
 def written_out(
     code: np.ndarray, centres: list[np.ndarray], head: OMHHead, direction: str, conditioning: str, assignment: str
 ) -> tuple[float, float]:
-    """Sum of the cluster losses and sum of the matching losses, as OMH.md section 2 has them."""
+    """Sum of the cluster losses and sum of the matching losses, as docs/methods/omh.md 2 has them."""
 
     def unit(vector: np.ndarray) -> np.ndarray:
         return vector / math.sqrt(sum(value * value for value in vector))

@@ -49,7 +49,7 @@ def assert_equal(one: SegDataSample, other: SegDataSample, share: float = 1.0) -
 
 
 def test_flip_averages_codes_before_anything_else(seeded):
-    """METHODS.md 6.3."""
+    """docs/methods/evaluation.md 6.3."""
     model, batch = seeded(flip=True), images(2)
     code = (model.encode(batch) + model.encode(batch.flip(3)).flip(3)) / 2
     torch.testing.assert_close(model.prediction_code(batch), code)
@@ -85,7 +85,7 @@ def test_windows_average_codes(seeded):
 
 
 def crf_by_hand(model: torch.nn.Module, batch: Tensor, size: tuple[int, int], crop: tuple[int, int]) -> dict:
-    """Upsample the code, then METHODS.md 6.4 and 6.5."""
+    """Upsample the code, then docs/methods/evaluation.md 6.4 and 6.5."""
     code = F.interpolate(model.encode(batch), size=size, mode='bilinear', align_corners=False)
     code = code[..., : crop[0], : crop[1]]
     cosines = dict(pred_sem_seg=model.cluster_probe.centres)

@@ -86,7 +86,9 @@ def test_probes_leave_the_code_alone(tiny_hp):
 
 
 def test_moving_average(tiny_hp):
-    """METHODS.md 3B.3: equal at first, then m theta' + (1 - m) theta at each training step, before the optimiser's."""
+    """docs/methods/hp.md 3B.3: equal at first, then m theta' + (1 - m) theta at each training step, before the
+    optimiser's.
+    """
     model = tiny_hp(ema_momentum=0.9)
     average, head = model.ema_head.module, model.decode_head
     assert all(torch.equal(one, other) for one, other in zip(average.parameters(), head.parameters()))
@@ -119,7 +121,7 @@ def test_the_average_starts_as_the_head_that_is_initialised_or_loaded(tiny_hp):
 
 
 def test_schedule_of_lambda(tiny_hp):
-    """METHODS.md 3B.5: 0 up to the warm-up, then linear; from the counted steps alone."""
+    """docs/methods/hp.md 3B.5: 0 up to the warm-up, then linear; from the counted steps alone."""
     model = tiny_hp(warmup=4, total_iterations=20)
     for step, expected in ((0, 0), (4, 0), (5, 1 / 16), (12, 0.5), (19, 15 / 16), (20, 1), (30, 1)):
         model.iteration.fill_(step)
@@ -196,7 +198,9 @@ def test_local_positives_from_features(tiny_hp):
 
 
 def test_pool_vectors(tiny_hp):
-    """METHODS.md 3B.4: in train mode dropped, unit rows; one patch of each image, drawn apart for the two pools."""
+    """docs/methods/hp.md 3B.4: in train mode dropped, unit rows; one patch of each image, drawn apart for the two
+    pools.
+    """
     model = tiny_hp()
     batch = images(40)
     vectors = model.pool_vectors(batch)

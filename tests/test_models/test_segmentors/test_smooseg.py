@@ -127,7 +127,7 @@ def test_gradients(tiny_smooseg):
     ('names', 'moved'), [(HOST_LOSSES, 'decode_head.'), (['loss_data'], 'cluster_probe.')], ids=['energy', 'data']
 )
 def test_each_term_moves_its_part(tiny_smooseg, names, moved):
-    """METHODS.md 3C.2: the energy moves the head alone, the data term the student alone."""
+    """docs/methods/smooseg.md 3C.2: the energy moves the head alone, the data term the student alone."""
     model = tiny_smooseg(omh_head=None)
     losses = model.loss(images(), samples())
     sum(losses[name] for name in names).backward()
@@ -136,7 +136,7 @@ def test_each_term_moves_its_part(tiny_smooseg, names, moved):
 
 
 def test_closeness_comes_from_features_with_a_mask_of_their_own(tiny_smooseg):
-    """METHODS.md 2.2."""
+    """docs/methods/features.md 2.2."""
     model, inputs, seen, masks = tiny_smooseg(), images(), [], []
     model.decode_head.dropout.p = 0.5
     model.decode_head.linear.register_forward_pre_hook(lambda _, args: masks.append(args[0] == 0))
@@ -151,7 +151,9 @@ def test_closeness_comes_from_features_with_a_mask_of_their_own(tiny_smooseg):
 
 
 def test_the_teacher_moves_after_the_losses_and_before_the_optimiser(tiny_smooseg):
-    """METHODS.md 3C.6: it takes in the student of the step before, and no loss of the step sees the change."""
+    """docs/methods/smooseg.md 3C.6: it takes in the student of the step before, and no loss of the step sees the
+    change.
+    """
     model = tiny_smooseg(omh_head=None)
     model.decode_head.dropout.p = 0.0
     model.cluster_probe.centres.copy_(F.normalize(torch.randn(4, 10), dim=1))

@@ -89,7 +89,7 @@ def test_probes_never_move_the_head(tiny_stego):
 
 
 def test_correspondences_come_from_features_with_a_mask_of_their_own(tiny_stego):
-    """METHODS.md 2.2."""
+    """docs/methods/features.md 2.2."""
     model, inputs, seen, masks = tiny_stego(), pairs(), [], []
     model.decode_head.dropout.p = 0.5
     model.decode_head.linear.register_forward_pre_hook(lambda _, args: masks.append(args[0] == 0))

@@ -21,7 +21,9 @@ def normalised(images: Tensor) -> Tensor:
 
 
 def test_reference_space_clamps():
-    """METHODS.md 5.6: after the jitter of normalised values the range is within [0, 1], with many zeros and ones."""
+    """docs/methods/data.md 5.6: after the jitter of normalised values the range is within [0, 1], with many zeros and
+    ones.
+    """
     images = normalised(pixels())
     view = PhotometricView(blur=0.0, grayscale=0.0, hue=0.0)(images)
     assert view.min() == 0 and view.max() == 1

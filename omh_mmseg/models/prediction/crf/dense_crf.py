@@ -1,4 +1,4 @@
-"""Fully connected CRF that moves the borders of a segmentation to those of the image (METHODS.md 6.5)."""
+"""Fully connected CRF that moves the borders of a segmentation to those of the image."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class DenseCRF:
         ValueError: An unknown backend, or a number out of range.
 
     Source: Kraehenbuehl and Koltun, Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, NIPS
-    2011; METHODS.md 6.5 for the constants.
+    2011; docs/methods/evaluation.md 6.5 for the constants.
     """
 
     def __init__(

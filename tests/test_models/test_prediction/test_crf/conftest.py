@@ -1,4 +1,4 @@
-"""The image and logits of METHODS.md A.9, and photographs where there are any."""
+"""The image and logits of docs/methods/test_vectors.md A.9, and photographs where there are any."""
 
 from __future__ import annotations
 

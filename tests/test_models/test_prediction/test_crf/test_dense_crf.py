@@ -16,7 +16,7 @@ BACKENDS = ['torch', pytest.param('pydensecrf', marks=needs_extra)]
 
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_numbers_of_the_reference(a9, backend):
-    """METHODS.md A.9."""
+    """docs/methods/test_vectors.md A.9."""
     image, log_probabilities = a9
     before = torch.bincount(log_probabilities.argmax(0).flatten()).tolist()
     assert before == [508, 599, 648, 657, 660]
