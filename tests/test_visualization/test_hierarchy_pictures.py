@@ -152,7 +152,7 @@ def test_parts_and_wholes(
 def test_level_scores(tmp_path: Path, drawn: Drawn, runs: int) -> None:
     figures = drawn(level_scores)
     figures_of_row = {key: 0.5 for key, _, _ in level_scores.PANELS}
-    figures_of_row |= {f'{key}_spread': 0.1 for key in figures_of_row}
+    figures_of_row |= {f'{key} spread': 0.1 for key in figures_of_row}
     rows = [
         {'head': head, 'clusters': size, 'labels': labels, 'classes': classes, 'runs': runs} | figures_of_row
         for head, size in (('probe', 27), ('level1', 27), ('level2', 54))
