@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmengine.runner.checkpoint import _load_checkpoint
 from torch import Tensor
 
 from omh_mmseg.analysis.level_counts import run_names
+from omh_mmseg.models.omh import PlanSolver
 from omh_mmseg.transport import diagnose_plan, hierarchy_plans
 from omh_mmseg.utils.tables import PathLike, list_files, markdown_table, summarise, with_spreads, write_csv
 from omh_mmseg.visualization.plan_curves import draw_plan_sweep, draw_plan_training
@@ -56,12 +58,13 @@ def training_figures(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def run_entropy_weight(run: str | os.PathLike[str]) -> float:
-    """Entropy weight of a run, from the config that it saved beside its figures; NaN where none says."""
+    """Entropy weight of a run, from the config that it saved beside its figures; NaN where none has an OMH head."""
     for file in sorted(Path(run).glob('*/vis_data/config.py'), reverse=True):
-        head = Config.fromfile(str(file)).get('model', {}).get('omh_head') or {}
-        for options in (head.get('plan') or {}, head):  # of this version, and of 0.1
-            if 'entropy_weight' in options:
-                return float(options['entropy_weight'])
+        head = Config.fromfile(str(file)).get('model', {}).get('omh_head')
+        if head:
+            # Version 0.1 had it in the head.
+            weight = {**head, **(head.get('plan') or {})}.get('entropy_weight')
+            return float(signature(PlanSolver).parameters['entropy_weight'].default if weight is None else weight)
     return float('nan')
 
 
