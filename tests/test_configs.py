@@ -18,7 +18,7 @@ from mmseg.structures import SegDataSample
 import omh_mmseg  # noqa: F401
 from omh_mmseg.engine import launch
 from omh_mmseg.registry import MODELS
-from omh_mmseg.utils.config import _known_keys
+from omh_mmseg.utils.config import known_keys
 from omh_mmseg.utils.dataset_configs import innermost_datasets
 from omh_mmseg.utils.shared_options import LOADERS, NOTE, SHARED_OPTIONS, outdated_parts, shared_parts
 
@@ -86,7 +86,7 @@ def test_parses(name):
 def test_every_variable_reaches_something(name):
     """The top level holds what mmengine and mmseg read, and shared options, all of which the note lists."""
     config = read(name)
-    theirs = _known_keys(Config())
+    theirs = known_keys(Config())
     assert set(config.keys()) - theirs <= {*SHARED_OPTIONS, NOTE, 'work_dir', 'export_grid', 'scenes', 'omh_head'}
     shared = [option for option in SHARED_OPTIONS if option in config]
     assert shared and set(config[NOTE]) == set(shared)

@@ -125,14 +125,15 @@ def split_dataset(config: Config, split: str) -> dict[str, Any]:
     return {**copy.deepcopy(dataset), 'pipeline': copy.deepcopy(tested['pipeline']), 'test_mode': True}
 
 
-def _known_keys(config: Config) -> set[str]:
+def known_keys(config: Config) -> set[str]:
+    """Top-level keys that a config has, or that mmengine and mmseg would read."""
     arguments = set(inspect.signature(Runner).parameters) - {'cfg'}
     return arguments | set(OPTIONAL_KEYS) | set(config.keys())
 
 
 def _check_key(config: Config, key: str) -> None:
     name = key.split('.')[0]
-    known = _known_keys(config)
+    known = known_keys(config)
     if name in known or (name in SHARED_OPTIONS and shared_parts(config, name)):
         return
     full = [path for path in _full_keys(config.to_dict()) if path.rpartition('.')[2] == name]
