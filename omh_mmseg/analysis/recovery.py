@@ -21,7 +21,7 @@ from omh_mmseg.analysis.level_counts import (
     run_names,
     with_centres,
 )
-from omh_mmseg.analysis.plans import checkpoint_centres
+from omh_mmseg.analysis.plans import DEFAULT_ENTROPY_WEIGHT, checkpoint_centres
 from omh_mmseg.analysis.trees import (
     LINKAGES,
     agglomerated_parents,
@@ -204,7 +204,8 @@ def _kmeans_variant(
 ) -> UnsupervisedSegmentor:
     codes = collect_codes(model, config, 'train', options.code_images, options.per_image, options.seed)
     centres = [fit_centres(codes, size, options.seed) for size in sizes]
-    return with_centres(model, centres, 0.05 if model.omh_head is None else model.omh_head.plan.entropy_weight)
+    weight = DEFAULT_ENTROPY_WEIGHT if model.omh_head is None else model.omh_head.plan.entropy_weight
+    return with_centres(model, centres, weight)
 
 
 def _finest_centres(model: UnsupervisedSegmentor) -> np.ndarray:
