@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import io
+import os
+import pickle
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from importlib import import_module, metadata
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple
+from unittest import mock
 
 INSTALL_ONEDL = 'pip install -r requirements/onedl.txt'
 INSTALL_OPENMMLAB = 'pip install -r requirements/openmmlab.txt'
@@ -46,11 +49,9 @@ FAMILIES: dict[str, tuple[Release, ...]] = {
         Release('mmpretrain', 'mmpretrain', '1.2.0', '1.3'),
     ),
 }
+TRUST = 'OMH_TRUST'
 STACK = ('mmengine', 'mmcv', 'mmseg', 'mmpretrain')
-STACK_ROOMS = (
-    'analysis', 'apis', 'datasets', 'engine', 'evaluation', 'feature_cache', 'models', 'preparation', 'registry',
-    'study', 'visualization',
-)  # fmt: skip
+FREE_ROOMS = ('compat', 'structures', 'transport', 'utils', 'version')
 
 
 class StackError(ImportError):
@@ -78,15 +79,15 @@ def stack_is_absent() -> bool:
 
 def installed_versions() -> dict[str, dict[str, str]]:
     """Versions of the installed mm distributions, by family and distribution."""
-    found: dict[str, dict[str, str]] = {}
+    versions: dict[str, dict[str, str]] = {}
     for family, releases in FAMILIES.items():
         for release in releases:
             try:
                 version = metadata.version(release.distribution)
             except metadata.PackageNotFoundError:
                 continue
-            found.setdefault(family, {})[release.distribution] = version
-    return found
+            versions.setdefault(family, {})[release.distribution] = version
+    return versions
 
 
 def check_stack() -> str | None:
@@ -105,6 +106,8 @@ def check_stack() -> str | None:
         present = [module for module in STACK if module not in missing]
         beside = f' ({", ".join(present)} present)' if present else ''
         raise StackError(f'{", ".join(missing)} cannot be imported{beside}')
+    from packaging.version import Version
+
     versions = installed_versions()
     if len(versions) > 1:
         names = [f'{name} {version}' for family in versions.values() for name, version in family.items()]
@@ -116,22 +119,16 @@ def check_stack() -> str | None:
     family = next(iter(versions), None)
     if family is not None:
         wrong = [
-            f'{release.distribution} {versions[family][release.distribution]} is installed where '
-            f'>={release.tested},<{release.below} is supported'
-            for release in FAMILIES[family]
-            if release.distribution in versions[family] and not is_supported(versions[family], release)
+            f'{one.distribution} {versions[family][one.distribution]} is installed where >={one.tested},<{one.below} '
+            'is supported'
+            for one in FAMILIES[family]
+            if one.distribution in versions[family]
+            and not Version(one.tested) <= Version(versions[family][one.distribution]) < Version(one.below)
         ]
         if wrong:
             raise StackError('; '.join(wrong))
     check_opencv()
     return family
-
-
-def is_supported(versions: dict[str, str], release: Release) -> bool:
-    """Whether the version of ``release`` in ``versions`` lies in its supported range."""
-    from packaging.version import Version
-
-    return Version(release.tested) <= Version(versions[release.distribution]) < Version(release.below)
 
 
 def check_opencv() -> None:
@@ -162,8 +159,8 @@ class AbsentStackFinder:
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> None:
-        """Raise :class:`StackError` for the rooms in ``STACK_ROOMS``; leave every other import to others."""
-        if name.startswith('omh_mmseg.') and name.split('.')[1] in STACK_ROOMS and stack_is_absent():
+        """Raise :class:`StackError` for rooms that are not in ``FREE_ROOMS``; leave every other import to others."""
+        if name.startswith('omh_mmseg.') and name.split('.')[1] not in FREE_ROOMS and stack_is_absent():
             raise StackError('none of them is installed')
 
 
@@ -250,6 +247,59 @@ def allow_checkpoint_classes() -> None:
             kind = type(np.dtype(code))
             allowed.append((kind, f'{kind.__module__}.{kind.__qualname__}'))
     torch.serialization.add_safe_globals(allowed)
+
+
+def is_trusted() -> bool:
+    """Whether the user lets checkpoints run code: ``OMH_TRUST=1``, which ``--trust`` of the commands sets."""
+    return os.environ.get(TRUST, '') not in ('', '0')
+
+
+@contextmanager
+def read_as_data(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Make every ``torch.load`` inside read tensors and plain values alone, unless the user trusts the files.
+
+    Raises:
+        ValueError: The file ``path`` holds anything else, or is no checkpoint.
+    """
+    if is_trusted():
+        yield
+        return
+    try:
+        with mock.patch.dict(os.environ, TORCH_FORCE_WEIGHTS_ONLY_LOAD='1'):
+            yield
+    except pickle.UnpicklingError as error:
+        reason = ' '.join(str(error).partition('WeightsUnpickler error:')[2].split())[:120]
+        raise ValueError(
+            f'{path} holds more than tensors and plain values, or is damaged ({reason}); it was not read, as it could '
+            f'run code. Use the checkpoint of a run, or, if you trust whoever made it, set {TRUST}=1 (--trust in the '
+            'commands of this library): it is then read as it is, and what it holds is run.'
+        ) from error
+    except (EOFError, RuntimeError, UnicodeDecodeError) as error:
+        reason = f'{type(error).__name__}: {" ".join(str(error).split())[:120]}'
+        raise ValueError(f'{path} is damaged or no checkpoint ({reason}). Copy or download it again.') from error
+
+
+@functools.cache
+def read_checkpoints_as_data() -> None:
+    """Let mmengine's loaders, and so its runner and mmseg's tools, read checkpoints by `read_as_data`.
+
+    Range: onedl-mmengine <= 0.10.12, which falls back to ``weights_only=False``, and every mmengine for checkpoints at
+    an address. Symptom: a checkpoint runs the code that it pickles.
+    """
+    from mmengine.runner import checkpoint as module
+
+    original = module.CheckpointLoader.load_checkpoint.__func__
+
+    def load_checkpoint(cls: Any, filename: str, *args: Any, **options: Any) -> Any:
+        with read_as_data(filename):
+            return original(cls, filename, *args, **options)
+
+    def load_once(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        return module.torch.load(file, map_location=map_location, weights_only=not is_trusted())
+
+    module.CheckpointLoader.load_checkpoint = classmethod(functools.wraps(original)(load_checkpoint))
+    if hasattr(module, '_safe_torch_load'):
+        module._safe_torch_load = load_once
 
 
 @contextmanager
@@ -346,4 +396,5 @@ def apply() -> None:
             import_module(module)
     alias_channel_conversion()
     allow_checkpoint_classes()
+    read_checkpoints_as_data()
     keep_drop_probability_plain()

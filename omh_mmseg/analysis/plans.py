@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from mmengine.runner.checkpoint import _load_checkpoint
 from torch import Tensor
 
 from omh_mmseg.analysis.level_counts import run_names
-from omh_mmseg.models.omh import PlanSolver
+from omh_mmseg.models.omh.plan_solver import PlanSolver
 from omh_mmseg.transport import diagnose_plan, hierarchy_plans
 from omh_mmseg.utils.tables import PathLike, list_files, markdown_table, summarise, with_spreads, write_csv
 from omh_mmseg.visualization.plan_curves import draw_plan_sweep, draw_plan_training
 
 PREFIX = 'omh_'
+DEFAULT_ENTROPY_WEIGHT: float = inspect.signature(PlanSolver).parameters['entropy_weight'].default
 _CENTRES = 'omh_head.centres.'
 _MARGINALS = ('omh_head.plan.marginal_', 'omh_head.marginal_')  # of this version, and of 0.1
 
@@ -58,13 +59,14 @@ def training_figures(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def run_entropy_weight(run: str | os.PathLike[str]) -> float:
-    """Entropy weight of a run, from the config that it saved beside its figures; NaN where none has an OMH head."""
+    """Entropy weight of a run, from the config that it saved beside its figures; NaN where none of them has OMH."""
     for file in sorted(Path(run).glob('*/vis_data/config.py'), reverse=True):
-        head = Config.fromfile(str(file)).get('model', {}).get('omh_head')
+        head = Config.fromfile(str(file)).get('model', {}).get('omh_head') or {}
+        for options in (head.get('plan') or {}, head):  # of this version, and of 0.1
+            if 'entropy_weight' in options:
+                return float(options['entropy_weight'])
         if head:
-            # Version 0.1 had it in the head.
-            weight = {**head, **(head.get('plan') or {})}.get('entropy_weight')
-            return float(signature(PlanSolver).parameters['entropy_weight'].default if weight is None else weight)
+            return DEFAULT_ENTROPY_WEIGHT
     return float('nan')
 
 

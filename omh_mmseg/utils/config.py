@@ -6,6 +6,7 @@ import argparse
 import copy
 import difflib
 import inspect
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
+from omh_mmseg.compat import TRUST
 from omh_mmseg.utils.dataset_configs import find_dataset, innermost_datasets
 from omh_mmseg.utils.shared_options import SHARED_OPTIONS, apply_shared_options, shared_parts
 
@@ -27,8 +29,21 @@ ALIKE = 0.85
 """Similarity from which a file's variable is taken for a misspelt shared option."""
 
 
+class Trust(argparse.Action):
+    """``--trust``: sets the environment's ``OMH_TRUST`` at once, which processes that are started later inherit."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, *_: Any) -> None:
+        """Set it."""
+        os.environ[TRUST] = '1'
+        setattr(namespace, self.dest, True)
+
+
 def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cfg-options``."""
+    """Add ``--cfg-options`` and ``--trust``."""
+    parser.add_argument(
+        '--trust', nargs=0, action=Trust, default=False,
+        help='read checkpoints as they are, and run the code that they may hold; for files whose makers you trust',
+    )  # fmt: skip
     parser.add_argument(
         '--cfg-options',
         nargs='+',

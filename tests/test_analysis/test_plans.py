@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from omh_mmseg.analysis.plans import (
+    DEFAULT_ENTROPY_WEIGHT,
     checkpoint_centres,
     figures_by_entropy_weight,
     run_entropy_weight,
@@ -49,10 +50,8 @@ def test_entropy_weight_is_that_of_the_saved_config(tmp_path: Path):
     assert run_entropy_weight(tmp_path) == 0.02
     log(tmp_path, 'b', [], 'model = dict(omh_head=None)\n')
     assert run_entropy_weight(tmp_path) == 0.02
-    log(tmp_path, 'c', [], "model = dict(omh_head=dict(type='OMHHead', entropy_weight=0.03))\n")  # version 0.1
-    assert run_entropy_weight(tmp_path) == 0.03
-    log(tmp_path, 'd', [], "model = dict(omh_head=dict(type='OMHHead'))\n")
-    assert run_entropy_weight(tmp_path) == 0.05
+    log(tmp_path, 'c', [], "model = dict(omh_head=dict(type='OMHHead'))\n")
+    assert run_entropy_weight(tmp_path) == DEFAULT_ENTROPY_WEIGHT == 0.05
 
 
 def test_centres_of_a_checkpoint_in_the_order_of_levels(tmp_path: Path):

@@ -12,6 +12,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from omh_mmseg.compat import is_trusted, read_as_data
 from omh_mmseg.evaluation import UnsupervisedIoUMetric
 from omh_mmseg.models.prediction import ClusterAssignment
 from omh_mmseg.registry import HOOKS
@@ -84,7 +85,8 @@ def store_assignment(
         target: File to write; default: ``path``, replaced as a whole.
         dataset_meta: Names and colours of the classes, which replace those of the checkpoint.
     """
-    checkpoint = torch.load(path, map_location='cpu', weights_only=False, mmap=True)
+    with read_as_data(path):
+        checkpoint = torch.load(path, map_location='cpu', weights_only=not is_trusted())
     if dataset_meta is not None and 'state_dict' in checkpoint:
         checkpoint['meta'] = {**checkpoint.get('meta', {}), 'dataset_meta': dict(dataset_meta)}
     _write_checkpoint(checkpoint, assignment, path if target is None else target)
@@ -102,7 +104,8 @@ def _put_into_checkpoint(runner: Runner) -> None:
             f'{tool_path("analysis_tools/fit_assignment.py")}'
         )
         return
-    checkpoint = torch.load(noted, map_location='cpu', weights_only=False, mmap=True)
+    with read_as_data(noted):
+        checkpoint = torch.load(noted, map_location='cpu', weights_only=not is_trusted())
     if checkpoint.get('meta', {}).get('iter') == runner.iter:
         _write_checkpoint(checkpoint, assignment, noted)
 
