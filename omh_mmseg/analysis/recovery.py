@@ -36,14 +36,7 @@ from omh_mmseg.models.utils.k_means import fit_centres
 from omh_mmseg.structures.granularity import Granularity, granularity_of_levels
 from omh_mmseg.utils.config import split_dataset
 from omh_mmseg.utils.files import write_text
-from omh_mmseg.utils.tables import (
-    PathLike,
-    list_files,
-    markdown_table,
-    summarise,
-    with_spreads,
-    write_csv,
-)
+from omh_mmseg.utils.tables import PathLike, list_files, markdown_table, summarise, with_spreads, write_csv
 from omh_mmseg.visualization.recovery import CHANCE, draw_recovery
 
 LEARNED, KMEANS = 'learned', 'k-means'
@@ -226,8 +219,7 @@ def _score_methods(
         scores = recovery_scores(counts, parents, levels)
         rows.append(dict(parents=name, used=scores.used, finest=sizes[-1]) | scores.figures())
     dealt = [
-        scores.figures()
-        for scores in chance_scores(counted.counts, plan, levels, options.permutations, options.seed)
+        scores.figures() for scores in chance_scores(counted.counts, plan, levels, options.permutations, options.seed)
     ]
     if dealt:
         for figure in ('agreement', 'merged_agreement'):

@@ -90,8 +90,7 @@ def compare_runs(
         children = [len(level) for level in parents]
         if children != sizes[1:]:
             raise ValueError(
-                f'parents of {children} clusters in the {name} run do not fit its levels of '
-                f'{sizes} clusters'
+                f'parents of {children} clusters in the {name} run do not fit its levels of {sizes} clusters'
             )
     levels = [_match(number, counts) for number, counts in enumerate(joint, start=1)]
     generator = np.random.default_rng(seed)

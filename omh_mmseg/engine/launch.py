@@ -141,9 +141,7 @@ def use_test_time_augmentation(config: Config) -> None:
     config.model = config.tta_model
 
 
-def draw_predictions(
-    config: Config, show: bool = False, show_dir: str | None = None, wait_time: float = 2.0
-) -> None:
+def draw_predictions(config: Config, show: bool = False, show_dir: str | None = None, wait_time: float = 2.0) -> None:
     """Have the config's visualisation hook draw.
 
     Args:

@@ -28,9 +28,7 @@ _LEGEND_LINE, _ROW, _LETTER, _LINE = 0.155, 0.36, 0.082, 40
 _NOTE_HEIGHT, _DODGE = 0.18, 0.012
 
 
-def draw_figures(
-    rows: Sequence[Mapping[str, Any]], schedule: Schedule, work_dir: str | os.PathLike[str]
-) -> list[Path]:
+def draw_figures(rows: Sequence[Mapping[str, Any]], schedule: Schedule, work_dir: str | os.PathLike[str]) -> list[Path]:
     """Draw the figures that a schedule asks for, those that have a value; see `draw_figure`."""
     drawn = [draw_figure(Path(work_dir) / figure['file'], figure, rows, schedule) for figure in schedule.figures]
     return [path for path in drawn if path is not None]

@@ -148,9 +148,7 @@ def sweep_table(rows: Sequence[Mapping[str, Any]], schedule: Schedule) -> str:
     return '\n\n'.join(parts) + '\n'
 
 
-def write_tables(
-    rows: Sequence[Mapping[str, Any]], schedule: Schedule, work_dir: str | os.PathLike[str]
-) -> list[Path]:
+def write_tables(rows: Sequence[Mapping[str, Any]], schedule: Schedule, work_dir: str | os.PathLike[str]) -> list[Path]:
     """Write ``runs.csv``, one row per run, ``table.csv``, that of `sweep_summary`, and ``table.md``."""
     folder = Path(work_dir)
     runs = [dict.fromkeys(IDENTITY) | _flat(row) for row in rows]

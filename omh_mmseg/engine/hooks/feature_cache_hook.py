@@ -47,11 +47,7 @@ class FeatureCacheHook(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(
-        self,
-        folder: str | None = None,
-        dtype: str = 'float32',
-        splits: Sequence[str] = SPLITS,
-        verify: bool = True,
+        self, folder: str | None = None, dtype: str = 'float32', splits: Sequence[str] = SPLITS, verify: bool = True
     ) -> None:
         if not set(splits) <= set(SPLITS):
             raise ValueError(f'splits of the feature cache must be among {SPLITS}; got {tuple(splits)}.')
