@@ -188,10 +188,10 @@ def count_levels(
                     for table, clusters in zip([total.probe, *total.counts], [probe, *levels]):
                         table += confusion_matrix(clusters, labels[known].flatten(), *table.shape)
                 for table, (coarse, fine) in zip(total.overlaps, pairwise(levels)):
-                    table += _meetings(coarse, fine, table)
+                    table += confusion_matrix(coarse, fine, len(table), table.shape[1], ignore_index=-1)
             for (first, second), tables in joint.items():
                 for table, one, other in zip(tables, chosen[first][1:], chosen[second][1:]):
-                    table += _meetings(one, other, table)
+                    table += confusion_matrix(one, other, len(table), table.shape[1], ignore_index=-1)
     return CountedLevels(result, joint)
 
 
@@ -245,12 +245,6 @@ def with_centres(
     variant.omh_head = head.to(next(model.cluster_probe.parameters()).device).eval()
     variant.use_test_cfg({**model.test_cfg, 'levels': None})
     return variant
-
-
-def _meetings(first: Tensor, second: Tensor, like: np.ndarray) -> np.ndarray:
-    """Pixels of each pair of clusters, of the shape of ``like``."""
-    rows, columns = like.shape
-    return confusion_matrix(first, second, rows, columns, ignore_index=-1)
 
 
 def _loader(dataset: Any, config: Config) -> DataLoader:

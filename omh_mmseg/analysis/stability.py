@@ -6,7 +6,7 @@ Centres of two runs live in different codes, so that clusters are compared by th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 
@@ -181,11 +181,7 @@ def analyse_stability(
                 dict(pair, level=level.level, cluster=cluster, partner=int(partner))
                 for cluster, partner in enumerate(level.partner) if partner != UNMATCHED
             ]  # fmt: skip
-        parents += [
-            dict(pair, levels='-'.join(map(str, one.levels)), agreement=one.agreement, chance=one.chance,
-                 p_value=one.p_value, compared=one.compared)
-            for one in pairs
-        ]  # fmt: skip
+        parents += [pair | asdict(one) | dict(levels='-'.join(map(str, one.levels))) for one in pairs]
     figures: tuple[str, ...] = ('overlap', 'nmi', 'ari', 'used_first', 'used_second', 'matched')
     tables = [with_spreads(summarise(clusters, ('level',), figures), figures, 2)]
     paths = [write_csv(out / 'clusters.csv', clusters)]
