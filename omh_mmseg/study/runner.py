@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -135,36 +135,31 @@ def run_sweep(
         return sweep.rows()
 
 
+@dataclass
 class _Sweep:
     """The state of a sweep: what is known of each run, by name and seed."""
 
-    def __init__(
-        self,
-        schedule: Schedule,
-        work_dir: Path,
-        shared: Path | None,
-        options: Mapping[str, Any],
-        resources: Resources,
-        any_source: bool,
-    ) -> None:
-        self.schedule = schedule
-        self.work_dir = work_dir
-        self.shared = shared
-        self.resources = resources
-        self.results: dict[tuple[str, int], dict[str, Any]] = {}
-        self.pending: dict[tuple[str, int], ProcessRun] = {}
-        self.identities: dict[tuple[str, int], dict[str, Any]] = {}
-        self.pairs: dict[tuple[str, int], str] = {}
+    schedule: Schedule
+    work_dir: Path
+    shared: Path | None
+    options: Mapping[str, Any]
+    resources: Resources
+    any_source: bool
+    results: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    pending: dict[tuple[str, int], ProcessRun] = field(default_factory=dict)
+    identities: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    pairs: dict[tuple[str, int], str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
         self.commit, self.source = source_commit(), source_key()
         files: dict[str, Config] = {}
+        threads, schedule = self.resources.threads_each(), self.schedule
         # Seeds are the outer loop, so that a sweep that is cut off has compared everything at least once.
         for seed in schedule.seeds:
             for run in schedule.runs:
-                folder = str(work_dir / run.slug / f'seed{seed}')
-                job = SweepJob(
-                    run, seed, folder, options, schedule.protocols, resources.threads_each(), schedule.timed_images
-                )
-                self._look_up(job, files, any_source)
+                folder = str(self.work_dir / run.slug / f'seed{seed}')
+                job = SweepJob(run, seed, folder, self.options, schedule.protocols, threads, schedule.timed_images)
+                self._look_up(job, files)
 
     def rows(self) -> list[dict[str, Any]]:
         """Of all runs that finished or failed, in the order of the schedule."""
@@ -215,7 +210,7 @@ class _Sweep:
                     self._record(which, run.result(process))
                     bar.advance(task)
 
-    def _look_up(self, job: SweepJob, files: dict[str, Config], any_source: bool) -> None:
+    def _look_up(self, job: SweepJob, files: dict[str, Config]) -> None:
         which = (job.run.name, job.seed)
         identity = dict(
             name=job.run.name, seed=job.seed, config=job.run.config, curve=job.run.curve, x=job.run.x,
@@ -231,12 +226,10 @@ class _Sweep:
         except Exception as error:  # a config that cannot be made is a row like any other failure
             self._record(which, identity | dict(commit=self.commit, error=error_line(error)), write=False)
             return
-        if any_source:
+        if self.any_source:
             key = _stored_key(Path(job.folder), key)
-        run = ProcessRun(
-            identity | dict(folder=job.folder, commit=self.commit, threads=job.threads), Path(job.folder), key,
-            train_and_score, job,
-        )  # fmt: skip
+        known = identity | dict(folder=job.folder, commit=self.commit, threads=job.threads)
+        run = ProcessRun(known, Path(job.folder), key, train_and_score, job)
         self.identities[which] = identity
         kept = run.finished()
         if kept is None:
