@@ -120,12 +120,9 @@ def _draw_footer(figure: Figure, entries: list[tuple[str, str]], per_line: int, 
 
 
 def _checked_columns(
-    images: Sequence[np.ndarray] | None,
-    levels: Sequence[Sequence[np.ndarray]],
-    palettes: Sequence[np.ndarray],
-    truth: Sequence[np.ndarray] | None,
-    truth_palette: np.ndarray | Sequence | None,
-) -> tuple[list[Sequence[np.ndarray]], list[np.ndarray]]:
+    images: Sequence[np.ndarray] | None, levels: Sequence[Sequence[np.ndarray]], palettes: Sequence[np.ndarray],
+    truth: Sequence[np.ndarray] | None, truth_palette: np.ndarray | Sequence | None,
+) -> tuple[list[Sequence[np.ndarray]], list[np.ndarray]]:  # fmt: skip
     """Put the truth before the levels and check all sizes."""
     count = (len(levels[0]) if levels else 0) if images is None else len(images)
     if count == 0 or len(levels) == 0:
