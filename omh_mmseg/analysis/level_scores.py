@@ -42,10 +42,10 @@ def level_scores(counts: Mapping[str, np.ndarray], granularities: Sequence[Granu
     """
     rows = []
     for head, table in counts.items():
-        for one in granularities:
-            merged = one.merge(table)
+        for granularity in granularities:
+            merged = granularity.merge(table)
             clusters, classes = merged.shape
-            row: dict[str, Any] = dict(head=head, clusters=clusters, labels=one.name, classes=classes)
+            row: dict[str, Any] = dict(head=head, clusters=clusters, labels=granularity.name, classes=classes)
             row |= dict.fromkeys(FIGURES, float('nan'))
             if clusters == classes:
                 scores = scores_from_confusion(merged, hungarian_assignment(merged), 'leave_out')

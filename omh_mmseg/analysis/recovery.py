@@ -147,7 +147,7 @@ def levels_as_labels(
     Raises:
         ValueError: A single granularity, unknown names, not one per level, or one that is coarser than that before.
     """
-    known = {one.name: number for number, one in enumerate(granularities)}
+    known = {granularity.name: number for number, granularity in enumerate(granularities)}
     if len(known) < 2:
         raise ValueError(
             f'labels of one granularity ({", ".join(known)}) hold no tree; group the classes with --groups FILE.json'
@@ -169,9 +169,9 @@ def figure_titles(levels: Sequence[Granularity], granularities: Sequence[Granula
         merged_agreement='parents right, merged',
     )  # fmt: skip
     titles |= {f'ari_{number}': f'ARI of the leaves, level {number}' for number in range(1, len(levels))}
-    for number, one in enumerate(levels, start=1):
-        if f'purity of the tree, {one.name}' not in titles.values():
-            titles[f'purity_{number}'] = f'purity of the tree, {one.name}'
+    for number, level in enumerate(levels, start=1):
+        if f'purity of the tree, {level.name}' not in titles.values():
+            titles[f'purity_{number}'] = f'purity of the tree, {level.name}'
     return titles
 
 
@@ -217,9 +217,9 @@ def _score_methods(
     random = [scores.figures() for scores in random_trees]
     if random:
         for figure in ('agreement', 'merged_agreement'):
-            at_least = sum(one[figure] >= rows[0][figure] - 1e-12 for one in random)
+            at_least = sum(tree[figure] >= rows[0][figure] - 1e-12 for tree in random)
             rows[0][f'p_{figure}'] = (1 + at_least) / (1 + len(random))
-        means = {figure: float(np.nanmean([one[figure] for one in random])) for figure in random[0]}
+        means = {figure: float(np.nanmean([tree[figure] for tree in random])) for figure in random[0]}
         rows.append(dict(parents=CHANCE, used=rows[0]['used'], finest=sizes[-1]) | means)
     return rows
 
@@ -257,7 +257,7 @@ def analyse_recovery(
     means = with_spreads(summary, ['used', *titles], 3)
     shown = [{titles.get(key, key): value for key, value in row.items()} for row in means]
     differences = gains(rows, list(titles))
-    meanings = [f'level {number}: {one.name}' for number, one in enumerate(levels, start=1)]
+    meanings = [f'level {number}: {level.name}' for number, level in enumerate(levels, start=1)]
     text = f'Levels stand for {", ".join(meanings)}.\n\n{markdown_table(shown)}'
     out = Path(out)
     paths = [write_csv(out / 'recovery.csv', rows), write_text(out / 'recovery.md', f'{text}\n')]

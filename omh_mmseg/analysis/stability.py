@@ -123,8 +123,8 @@ def _against_chance(
     if not len(expected):
         return ParentStability(levels, float('nan'), float('nan'), float('nan'), 0)
     agreement = float((expected == actual).mean())
-    dealt = generator.permuted(np.tile(actual, (permutations, 1)), axis=1)
-    at_least = ((dealt == expected).mean(axis=1) >= agreement - 1e-12).sum()
+    permuted = generator.permuted(np.tile(actual, (permutations, 1)), axis=1)
+    at_least = ((permuted == expected).mean(axis=1) >= agreement - 1e-12).sum()
     return ParentStability(
         levels=levels,
         agreement=agreement,
@@ -181,7 +181,7 @@ def analyse_stability(
                 dict(pair, level=level.level, cluster=cluster, partner=int(partner))
                 for cluster, partner in enumerate(level.partner) if partner != UNMATCHED
             ]  # fmt: skip
-        parents += [pair | asdict(one) | dict(levels='-'.join(map(str, one.levels))) for one in pairs]
+        parents += [pair | asdict(scores) | dict(levels='-'.join(map(str, scores.levels))) for scores in pairs]
     figures: tuple[str, ...] = ('overlap', 'nmi', 'ari', 'used_first', 'used_second', 'matched')
     tables = [with_spreads(summarise(clusters, ('level',), figures), figures, 2)]
     paths = [write_csv(out / 'clusters.csv', clusters)]
