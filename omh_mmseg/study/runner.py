@@ -1,4 +1,4 @@
-"""Many trainings with one table: every run in a process of its own, several at a time, continued after any end."""
+"""Many trainings with one table: each in a separate process, several at a time, continued after any interruption."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Resources:
     """What the runs of a sweep may use.
 
     Attributes:
-        devices: ``'cpu'`` or ``'cuda:0'``, ...; runs are dealt out in turn.
+        devices: ``'cpu'`` or ``'cuda:0'``, ...; runs are distributed over them in turn.
         jobs: Runs at a time; None for one per device.
         threads: Of torch in each run; None for those of ``OMP_NUM_THREADS`` or, without it, the processor's cores
             shared among the runs.
@@ -54,9 +54,8 @@ class Resources:
             match = _DEVICE.fullmatch(device)
             if match is None:
                 raise ValueError(f"devices are 'cpu' or 'cuda:0', 'cuda:1', ...; got {device!r}")
-            there = torch.cuda.device_count() if match[1] else 0
-            if match[1] and int(match[1]) >= there:
-                raise ValueError(f'there is no device {device}: torch sees {there} GPUs here')
+            if match[1] and int(match[1]) >= (gpus := torch.cuda.device_count()):
+                raise ValueError(f'there is no device {device}: torch sees {gpus} GPUs here')
         counts = [len(self.devices), *(count for count in (self.jobs, self.threads) if count is not None)]
         if min(counts) < 1:
             raise ValueError(f'devices, jobs and threads must be at least 1; got {self}')

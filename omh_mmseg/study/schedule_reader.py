@@ -141,7 +141,7 @@ def _settings(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """As Python reads it, or else as text."""
+    """The value of a Python literal; any other text as it is."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

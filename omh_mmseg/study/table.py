@@ -134,7 +134,7 @@ def sweep_table(rows: Sequence[Mapping[str, Any]], schedule: Schedule) -> str:
             if reference in schedule.references_of(name)
         }
         body = [
-            {'': name, **{_head(metric): str(one or '-') for metric, one in zip(metrics, compared)}}
+            {'': name, **{_head(metric): str(cell or '-') for metric, cell in zip(metrics, compared)}}
             for name, compared in differences.items()
             if any(compared)
         ]
