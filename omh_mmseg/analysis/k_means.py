@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,22 +18,25 @@ from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 
 @torch.no_grad()
 def collect_features(
-    model: UnsupervisedSegmentor, loader: DataLoader, per_image: int, generator: torch.Generator
-) -> np.ndarray:
+    model: UnsupervisedSegmentor, loader: DataLoader, per_image: int, generator: torch.Generator,
+    extract: Callable[[Tensor], Tensor] | None = None, title: str = 'features',
+) -> np.ndarray:  # fmt: skip
     """Unit features at random positions of every image of a loader.
 
     Args:
-        model: Its data preprocessor and frozen backbone are used.
+        model: Its data preprocessor is used.
         loader: Yields single-view batches.
         per_image: Positions drawn from each image.
         generator: Draws them.
+        extract: From preprocessed images to features (N, C, H, W); None for those of the frozen backbone.
+        title: Of the progress bar.
 
     Returns:
         Shape (images x per_image, C), float32.
     """
     collected = []
-    for batch in track(loader, 'features'):
-        features = model.extract_feat(model.data_preprocessor(batch, False)['inputs'])
+    for batch in track(loader, title):
+        features = (extract or model.extract_feat)(model.data_preprocessor(batch, False)['inputs'])
         for item in F.normalize(features.flatten(2), dim=1):
             chosen = torch.randperm(item.shape[1], generator=generator)[:per_image]
             collected.append(item[:, chosen].t().cpu().numpy())

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
@@ -21,6 +20,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from omh_mmseg.analysis.k_means import collect_features
 from omh_mmseg.apis import init_model
 from omh_mmseg.datasets.granularity import finest_labels
 from omh_mmseg.evaluation.scores import confusion_matrix
@@ -182,20 +182,19 @@ def count_levels(
         for image, sample in enumerate(samples):
             labels = sample.gt_sem_seg.data[0].to(maps[0][image][0].device) if 'gt_sem_seg' in sample else None
             known = slice(None) if labels is None else labels != IGNORED_LABEL
-            chosen = [[one[known].flatten() for one in model_maps[image]] for model_maps in maps]
+            chosen = [[clusters[known].flatten() for clusters in model_maps[image]] for model_maps in maps]
             for total, (probe, *levels) in zip(result, chosen):
                 if labels is not None:
                     for table, clusters in zip([total.probe, *total.counts], [probe, *levels]):
                         table += confusion_matrix(clusters, labels[known].flatten(), *table.shape)
                 for table, (coarse, fine) in zip(total.overlaps, pairwise(levels)):
-                    table += _meetings(coarse, fine, table)
+                    table += confusion_matrix(coarse, fine, len(table), table.shape[1], ignore_index=-1)
             for (first, second), tables in joint.items():
-                for table, one, other in zip(tables, chosen[first][1:], chosen[second][1:]):
-                    table += _meetings(one, other, table)
+                for table, clusters, others in zip(tables, chosen[first][1:], chosen[second][1:]):
+                    table += confusion_matrix(clusters, others, len(table), table.shape[1], ignore_index=-1)
     return CountedLevels(result, joint)
 
 
-@torch.no_grad()
 def collect_codes(
     model: UnsupervisedSegmentor, config: Config, split: str = 'train', images: int = 1000, per_image: int = 100,
     seed: int = 0,
@@ -216,13 +215,8 @@ def collect_codes(
     generator = torch.Generator().manual_seed(seed)
     dataset = DATASETS.build(split_dataset(config, split))
     chosen = torch.randperm(len(dataset), generator=generator)[:images].tolist()
-    collected = []
-    for batch in track(_loader(Subset(dataset, chosen), config), 'codes'):
-        code = model.prediction_code(model.data_preprocessor(batch, False)['inputs'])
-        for item in F.normalize(code.flatten(2), dim=1).cpu():
-            positions = torch.randperm(item.shape[1], generator=generator)[:per_image]
-            collected.append(item[:, positions].t().numpy())
-    return np.concatenate(collected)
+    loader = _loader(Subset(dataset, chosen), config)
+    return collect_features(model, loader, per_image, generator, model.prediction_code, 'codes')
 
 
 def with_centres(
@@ -245,12 +239,6 @@ def with_centres(
     variant.omh_head = head.to(next(model.cluster_probe.parameters()).device).eval()
     variant.use_test_cfg({**model.test_cfg, 'levels': None})
     return variant
-
-
-def _meetings(first: Tensor, second: Tensor, like: np.ndarray) -> np.ndarray:
-    """Pixels of each pair of clusters, of the shape of ``like``."""
-    rows, columns = like.shape
-    return confusion_matrix(first, second, rows, columns, ignore_index=-1)
 
 
 def _loader(dataset: Any, config: Config) -> DataLoader:

@@ -18,15 +18,8 @@ from omh_mmseg.evaluation.scores import (
     scores_from_confusion,
 )
 from omh_mmseg.structures.granularity import Granularity
-from omh_mmseg.utils.tables import (
-    PathLike,
-    list_files,
-    markdown_table,
-    summarise,
-    with_spreads,
-    write_csv,
-    write_markdown,
-)
+from omh_mmseg.utils.files import write_text
+from omh_mmseg.utils.tables import PathLike, list_files, markdown_table, summarise, with_spreads, write_csv
 from omh_mmseg.visualization.level_scores import draw_level_scores
 
 FIGURES = ('mIoU', 'aAcc', 'majority_mIoU', 'majority_aAcc', 'NMI', 'ARI')
@@ -49,11 +42,11 @@ def level_scores(counts: Mapping[str, np.ndarray], granularities: Sequence[Granu
     """
     rows = []
     for head, table in counts.items():
-        for one in granularities:
-            merged = one.merge(table)
+        for granularity in granularities:
+            merged = granularity.merge(table)
             clusters, classes = merged.shape
-            row: dict[str, Any] = dict(head=head, clusters=clusters, labels=one.name, classes=classes)
-            row.update(dict.fromkeys(FIGURES, float('nan')))
+            row: dict[str, Any] = dict(head=head, clusters=clusters, labels=granularity.name, classes=classes)
+            row |= dict.fromkeys(FIGURES, float('nan'))
             if clusters == classes:
                 scores = scores_from_confusion(merged, hungarian_assignment(merged), 'leave_out')
                 row.update(mIoU=scores.mean_iou, aAcc=scores.pixel_accuracy)
@@ -96,10 +89,7 @@ def analyse_scores(
         for row in level_scores(model.heads, granularities)
     ]
     summary, out = summarise(rows, ('head', 'clusters', 'labels', 'classes'), FIGURES), Path(out)
-    shown = with_spreads(summary, FIGURES, 2)
-    paths = [
-        write_csv(out / 'scores.csv', rows),
-        write_markdown(out / 'level_scores.md', shown),
-        draw_level_scores(out / 'level_scores.png', summary),
-    ]
-    return f'{markdown_table(shown)}\n\n{list_files(paths)}'
+    text = markdown_table(with_spreads(summary, FIGURES, 2))
+    paths = [write_csv(out / 'scores.csv', rows), write_text(out / 'level_scores.md', f'{text}\n')]
+    paths.append(draw_level_scores(out / 'level_scores.png', summary))
+    return f'{text}\n\n{list_files(paths)}'

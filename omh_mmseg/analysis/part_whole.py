@@ -10,6 +10,7 @@ import numpy as np
 from mmengine.config import Config
 
 from omh_mmseg.analysis.level_counts import count_levels, labelled_loader, load_levels
+from omh_mmseg.structures.granularity import Granularity
 from omh_mmseg.transport import Hierarchy
 from omh_mmseg.utils.files import write_text
 from omh_mmseg.utils.tables import PathLike, list_files, markdown_table, write_csv
@@ -40,25 +41,23 @@ def cluster_rows(hierarchy: Hierarchy, counts: Sequence[np.ndarray], classes: Se
         raise ValueError(f'counts of shapes {shapes} do not fit levels and classes {expected}')
     parents = [level.numpy() for level in hierarchy.parents]
     masses = [level.numpy() for level in hierarchy.parent_mass]
-    names = [[_majority(row, classes) for row in level] for level in counts]
-    rows = []
+    names = [[classes[row.argmax()] if row.any() else None for row in level] for level in counts]
+    rows: list[dict[str, Any]] = []
     for level, table in enumerate(counts):
         for cluster, row in enumerate(table):
             pixels, order = int(row.sum()), np.argsort(-row, kind='stable')
-            known = pixels > 0
-            second = known and len(classes) > 1 and row[order[1]] > 0
-            entry: dict[str, Any] = dict(level=level + 1, cluster=cluster, pixels=pixels)
-            entry['share'] = pixels / table.sum() if table.any() else float('nan')
-            entry['class'] = names[level][cluster]
-            entry['purity'] = float(row[order[0]] / pixels) if known else float('nan')
-            entry['second'] = classes[order[1]] if second else None
-            entry['second_share'] = float(row[order[1]] / pixels) if second else float('nan')
+            second = len(classes) > 1 and row[order[1]] > 0
             parent = int(parents[level - 1][cluster]) if level else None
-            entry['parent'] = parent
-            entry['parent_mass'] = float(masses[level - 1][cluster]) if level else float('nan')
-            entry['parent_class'] = None if parent is None else names[level - 1][parent]
-            entry['chain'] = _chain(parents, names, level, cluster)
-            rows.append(entry)
+            rows.append({
+                'level': level + 1, 'cluster': cluster, 'pixels': pixels,
+                'share': pixels / table.sum() if table.any() else float('nan'),
+                'class': names[level][cluster], 'purity': float(row[order[0]] / pixels) if pixels else float('nan'),
+                'second': classes[order[1]] if second else None,
+                'second_share': float(row[order[1]] / pixels) if second else float('nan'),
+                'parent': parent, 'parent_mass': float(masses[level - 1][cluster]) if level else float('nan'),
+                'parent_class': None if parent is None else names[level - 1][parent],
+                'chain': _chain(parents, names, level, cluster),
+            })  # fmt: skip
     return rows
 
 
@@ -75,23 +74,17 @@ def class_rows(counts: np.ndarray, classes: Sequence[str], least: float = 0.02) 
         and ``majority`` (whether most of the cluster's pixels have this class).
     """
     counts = np.asarray(counts)
-    totals, sizes = counts.sum(axis=0), counts.sum(axis=1)
-    majority = counts.argmax(axis=1)
-    rows = []
+    totals, sizes, majority = counts.sum(axis=0), counts.sum(axis=1), counts.argmax(axis=1)
+    rows: list[dict[str, Any]] = []
     for label, name in enumerate(classes):
         for cluster in np.argsort(-counts[:, label], kind='stable'):
             pixels = counts[cluster, label]
             if pixels == 0 or pixels < least * totals[label]:
                 break
-            rows.append(
-                {
-                    'class': name,
-                    'cluster': int(cluster),
-                    'share_of_class': float(pixels / totals[label]),
-                    'purity': float(pixels / sizes[cluster]),
-                    'majority': bool(majority[cluster] == label),
-                }
-            )
+            rows.append({
+                'class': name, 'cluster': int(cluster), 'share_of_class': float(pixels / totals[label]),
+                'purity': float(pixels / sizes[cluster]), 'majority': bool(majority[cluster] == label),
+            })  # fmt: skip
     return rows
 
 
@@ -110,38 +103,26 @@ def class_summary(counts: np.ndarray, classes: Sequence[str], shown: int = 5) ->
     counts = np.asarray(counts)
     majority = np.where(counts.any(axis=1), counts.argmax(axis=1), -1)
     parts = class_rows(counts, classes)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for label, name in enumerate(classes):
-        standing = counts[majority == label]
-        total = counts[:, label].sum()
-        listed = [
-            f'{row["cluster"]}{"*" if row["majority"] else ""} {row["share_of_class"]:.0%}'
-            for row in parts
-            if row['class'] == name
-        ]
-        rows.append(
-            {
-                'class': name,
-                'clusters': len(standing),
-                'covered': float(standing[:, label].sum() / total) if total else float('nan'),
-                'purity': float(standing[:, label].sum() / standing.sum()) if standing.any() else float('nan'),
-                'largest parts': ', '.join(listed[:shown]),
-            }
-        )
+        of_class = counts[majority == label]
+        covered, total = of_class[:, label].sum(), counts[:, label].sum()
+        largest = [row for row in parts if row['class'] == name][:shown]
+        texts = [f'{row["cluster"]}{"*" * row["majority"]} {row["share_of_class"]:.0%}' for row in largest]
+        rows.append({
+            'class': name, 'clusters': len(of_class), 'covered': float(covered / total) if total else float('nan'),
+            'purity': float(covered / of_class.sum()) if of_class.any() else float('nan'),
+            'largest parts': ', '.join(texts),
+        })  # fmt: skip
     return rows
 
 
-def _majority(row: np.ndarray, classes: Sequence[str]) -> str | None:
-    return classes[int(row.argmax())] if row.any() else None
-
-
 def _chain(parents: Sequence[np.ndarray], names: Sequence[Sequence[str | None]], level: int, cluster: int) -> str:
-    steps = []
-    while True:
-        steps.append(f'{cluster} {names[level][cluster] or "(unused)"}')
-        if level == 0:
-            return ' < '.join(steps)
-        level, cluster = level - 1, int(parents[level - 1][cluster])
+    steps = [f'{cluster} {names[level][cluster] or "(unused)"}']
+    for coarser in reversed(range(level)):
+        cluster = int(parents[coarser][cluster])
+        steps.append(f'{cluster} {names[coarser][cluster] or "(unused)"}')
+    return ' < '.join(steps)
 
 
 def analyse_parts(
@@ -173,10 +154,10 @@ def analyse_parts(
         ValueError: An unknown granularity, or a model without levels.
     """
     loader, granularities = labelled_loader(config, split, images, groups)
-    known = {one.name: one for one in granularities}
+    known: dict[str | None, Granularity] = {one.name: one for one in granularities}
     if labels is not None and labels not in known:
         raise ValueError(f'--labels must be one of {list(known)}; got {labels!r}')
-    chosen = known[labels] if labels is not None else granularities[-1]
+    chosen = known.get(labels, granularities[-1])
     model = load_levels(config, checkpoint, device)
     (counted,) = count_levels([[model]], loader, len(chosen.table)).models
     counts = [chosen.merge(table) for table in counted.counts]

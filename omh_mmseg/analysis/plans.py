@@ -163,9 +163,7 @@ def analyse_plans(
     weights = {name: run_entropy_weight(run) for name, run in zip(names, runs)}
     ends: list[dict[str, Any]] = []
     if logged:
-        rows = [
-            dict(run=name, entropy_weight=weights[name]) | row for name, steps in logged.items() for row in steps
-        ]
+        rows = [dict(run=name, entropy_weight=weights[name]) | row for name, steps in logged.items() for row in steps]
         paths = [write_csv(out / 'training.csv', rows), draw_plan_training(out / 'training.png', logged)]
         ends = [row for name in logged for row in _last_figures(name, weights[name], logged[name][-1])]
         texts += ['at the end of the training', markdown_table(ends, 3), list_files(paths), '']

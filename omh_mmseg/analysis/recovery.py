@@ -36,14 +36,7 @@ from omh_mmseg.models.utils.k_means import fit_centres
 from omh_mmseg.structures.granularity import Granularity, granularity_of_levels
 from omh_mmseg.utils.config import split_dataset
 from omh_mmseg.utils.files import write_text
-from omh_mmseg.utils.tables import (
-    PathLike,
-    list_files,
-    markdown_table,
-    summarise,
-    with_spreads,
-    write_csv,
-)
+from omh_mmseg.utils.tables import PathLike, list_files, markdown_table, summarise, with_spreads, write_csv
 from omh_mmseg.visualization.recovery import CHANCE, draw_recovery
 
 LEARNED, KMEANS = 'learned', 'k-means'
@@ -134,8 +127,10 @@ def recover(
         variants = [model] * has_head + [_kmeans_variant(model, config, level_sizes, options)]
         counted = count_levels([variants], loader, len(granularities[-1].table)).models
         for clusters, variant, level_counts in zip([LEARNED] * has_head + [KMEANS], variants, counted):
-            for entry in _score_methods(level_counts, _finest_centres(variant), levels, options):
-                rows.append(dict(model=model_name, run=run, clusters=clusters) | entry)
+            assert variant.omh_head is not None
+            finest = variant.omh_head.centres[-1].detach().cpu().numpy()
+            methods = _score_methods(level_counts, finest, levels, options)
+            rows += [dict(model=model_name, run=run, clusters=clusters) | method for method in methods]
     return rows
 
 
@@ -152,7 +147,7 @@ def levels_as_labels(
     Raises:
         ValueError: A single granularity, unknown names, not one per level, or one that is coarser than that before.
     """
-    known = {one.name: number for number, one in enumerate(granularities)}
+    known = {granularity.name: number for number, granularity in enumerate(granularities)}
     if len(known) < 2:
         raise ValueError(
             f'labels of one granularity ({", ".join(known)}) hold no tree; group the classes with --groups FILE.json'
@@ -174,11 +169,9 @@ def figure_titles(levels: Sequence[Granularity], granularities: Sequence[Granula
         merged_agreement='parents right, merged',
     )  # fmt: skip
     titles |= {f'ari_{number}': f'ARI of the leaves, level {number}' for number in range(1, len(levels))}
-    seen: set[str] = set()
-    for number, one in enumerate(levels, start=1):
-        if one.name not in seen:
-            titles[f'purity_{number}'] = f'purity of the tree, {one.name}'
-        seen.add(one.name)
+    for number, level in enumerate(levels, start=1):
+        if f'purity of the tree, {level.name}' not in titles.values():
+            titles[f'purity_{number}'] = f'purity of the tree, {level.name}'
     return titles
 
 
@@ -208,11 +201,6 @@ def _kmeans_variant(
     return with_centres(model, centres, weight)
 
 
-def _finest_centres(model: UnsupervisedSegmentor) -> np.ndarray:
-    assert model.omh_head is not None
-    return model.omh_head.centres[-1].detach().cpu().numpy()
-
-
 def _score_methods(
     counted: LevelCounts, finest: np.ndarray, levels: Sequence[Granularity], options: RecoveryOptions
 ) -> list[dict[str, Any]]:
@@ -226,15 +214,13 @@ def _score_methods(
     for name, (counts, parents) in trees.items():
         scores = recovery_scores(counts, parents, levels)
         rows.append(dict(parents=name, used=scores.used, finest=sizes[-1]) | scores.figures())
-    dealt = [
-        scores.figures()
-        for scores in chance_scores(counted.counts, plan, levels, options.permutations, options.seed)
-    ]
-    if dealt:
+    random_trees = chance_scores(counted.counts, plan, levels, options.permutations, options.seed)
+    random = [scores.figures() for scores in random_trees]
+    if random:
         for figure in ('agreement', 'merged_agreement'):
-            at_least = sum(one[figure] >= rows[0][figure] - 1e-12 for one in dealt)
-            rows[0][f'p_{figure}'] = (1 + at_least) / (1 + len(dealt))
-        means = {figure: float(np.nanmean([one[figure] for one in dealt])) for figure in dealt[0]}
+            at_least = sum(tree[figure] >= rows[0][figure] - 1e-12 for tree in random)
+            rows[0][f'p_{figure}'] = (1 + at_least) / (1 + len(random))
+        means = {figure: float(np.nanmean([tree[figure] for tree in random])) for figure in random[0]}
         rows.append(dict(parents=CHANCE, used=rows[0]['used'], finest=sizes[-1]) | means)
     return rows
 
@@ -269,12 +255,10 @@ def analyse_recovery(
         rows += recover(control[0], control[1], options, device, 'control', sizes)
     titles = figure_titles(levels, granularities)
     summary = summarise(rows, METHOD if control is not None else METHOD[1:], ['used', *titles])
-    shown = [
-        {titles.get(key, key): value for key, value in row.items()}
-        for row in with_spreads(summary, ['used', *titles], 3)
-    ]
+    means = with_spreads(summary, ['used', *titles], 3)
+    shown = [{titles.get(key, key): value for key, value in row.items()} for row in means]
     differences = gains(rows, list(titles))
-    meanings = [f'level {number}: {one.name}' for number, one in enumerate(levels, start=1)]
+    meanings = [f'level {number}: {level.name}' for number, level in enumerate(levels, start=1)]
     text = f'Levels stand for {", ".join(meanings)}.\n\n{markdown_table(shown)}'
     out = Path(out)
     paths = [write_csv(out / 'recovery.csv', rows), write_text(out / 'recovery.md', f'{text}\n')]

@@ -6,7 +6,7 @@ Centres of two runs live in different codes, so that clusters are compared by th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 
@@ -90,8 +90,7 @@ def compare_runs(
         children = [len(level) for level in parents]
         if children != sizes[1:]:
             raise ValueError(
-                f'parents of {children} clusters in the {name} run do not fit its levels of '
-                f'{sizes} clusters'
+                f'parents of {children} clusters in the {name} run do not fit its levels of {sizes} clusters'
             )
     levels = [_match(number, counts) for number, counts in enumerate(joint, start=1)]
     generator = np.random.default_rng(seed)
@@ -124,8 +123,8 @@ def _against_chance(
     if not len(expected):
         return ParentStability(levels, float('nan'), float('nan'), float('nan'), 0)
     agreement = float((expected == actual).mean())
-    dealt = generator.permuted(np.tile(actual, (permutations, 1)), axis=1)
-    at_least = ((dealt == expected).mean(axis=1) >= agreement - 1e-12).sum()
+    permuted = generator.permuted(np.tile(actual, (permutations, 1)), axis=1)
+    at_least = ((permuted == expected).mean(axis=1) >= agreement - 1e-12).sum()
     return ParentStability(
         levels=levels,
         agreement=agreement,
@@ -182,11 +181,7 @@ def analyse_stability(
                 dict(pair, level=level.level, cluster=cluster, partner=int(partner))
                 for cluster, partner in enumerate(level.partner) if partner != UNMATCHED
             ]  # fmt: skip
-        parents += [
-            dict(pair, levels='-'.join(map(str, one.levels)), agreement=one.agreement, chance=one.chance,
-                 p_value=one.p_value, compared=one.compared)
-            for one in pairs
-        ]  # fmt: skip
+        parents += [pair | asdict(scores) | dict(levels='-'.join(map(str, scores.levels))) for scores in pairs]
     figures: tuple[str, ...] = ('overlap', 'nmi', 'ari', 'used_first', 'used_second', 'matched')
     tables = [with_spreads(summarise(clusters, ('level',), figures), figures, 2)]
     paths = [write_csv(out / 'clusters.csv', clusters)]

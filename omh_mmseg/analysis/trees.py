@@ -170,7 +170,7 @@ def recovery_scores(
         pixel_agreement=pooled_agreement(pairs, pixels),
         pair_agreement=tuple(pair.agreement for pair in pairs),
         ari=tuple(ari),
-        purity=tuple(dendrogram_purity(one.merge(finest), parents) for one in granularities),
+        purity=tuple(dendrogram_purity(level.merge(finest), parents) for level in granularities),
         used=int(used.sum()),
     )
 

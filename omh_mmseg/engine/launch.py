@@ -37,7 +37,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 def load_config(
     path: str, work_dir: str | None = None, launcher: str = 'none', options: Mapping[str, Any] | None = None
 ) -> Config:
-    """Read a config file and settle its work directory.
+    """Read a config file and set its work directory.
 
     Args:
         path: The config file.
@@ -141,9 +141,7 @@ def use_test_time_augmentation(config: Config) -> None:
     config.model = config.tta_model
 
 
-def draw_predictions(
-    config: Config, show: bool = False, show_dir: str | None = None, wait_time: float = 2.0
-) -> None:
+def draw_predictions(config: Config, show: bool = False, show_dir: str | None = None, wait_time: float = 2.0) -> None:
     """Have the config's visualisation hook draw.
 
     Args:
@@ -200,7 +198,7 @@ def last_checkpoint(work_dir: str) -> str | None:
 
 @contextmanager
 def interruptible(work_dir: str) -> Iterator[None]:
-    """On Ctrl-C, end with status 130 and say where the newest checkpoint is and how to go on from it."""
+    """On Ctrl-C, end with status 130 and log where the newest checkpoint is and how to go on from it."""
     try:
         yield
     except KeyboardInterrupt:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from omh_mmseg.study.schedule import EACH_RUNS_REFERENCE, Schedule
 from omh_mmseg.study.table import by_seed, reference_values
 from omh_mmseg.utils.tables import mean_and_spread
-from omh_mmseg.visualization.figures import NOTE_COLOUR, TEXT_COLOUR, TEXT_SIZE, TITLE_SIZE, new_figure, save_figure
+from omh_mmseg.visualization.figures import TEXT_COLOUR, TEXT_SIZE, TITLE_SIZE, add_note, new_figure, save_figure
 from omh_mmseg.visualization.panels import add_panel, plain
 
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
@@ -27,9 +28,7 @@ _LEGEND_LINE, _ROW, _LETTER, _LINE = 0.155, 0.36, 0.082, 40
 _NOTE_HEIGHT, _DODGE = 0.18, 0.012
 
 
-def draw_figures(
-    rows: Sequence[Mapping[str, Any]], schedule: Schedule, work_dir: str | os.PathLike[str]
-) -> list[Path]:
+def draw_figures(rows: Sequence[Mapping[str, Any]], schedule: Schedule, work_dir: str | os.PathLike[str]) -> list[Path]:
     """Draw the figures that a schedule asks for, those that have a value; see `draw_figure`."""
     drawn = [draw_figure(Path(work_dir) / figure['file'], figure, rows, schedule) for figure in schedule.figures]
     return [path for path in drawn if path is not None]
@@ -61,16 +60,18 @@ def draw_figure(
 def _draw_curves(
     path: str | os.PathLike[str], figure: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> Path | None:
-    curves = figure.get('curves') or _curves(rows)
-    panels = [panel for panel in figure['panels'] if _has_values(panel, curves, rows)]
+    curves = figure.get('curves') or list(dict.fromkeys(row['curve'] for row in rows if row.get('x') is not None))
+    panels = [
+        {'references': figure.get('references', ()), **panel}
+        for panel in figure['panels']
+        if any(_points(rows, curve, metric) for curve in curves for metric in panel['metrics'])
+    ]
     if not panels:
         return None
-    panels = [{'references': figure.get('references', ()), **panel} for panel in panels]
     legend = _LEGEND_LINE * max(len(_panel_keys(panel, curves, rows)) for panel in panels) + 0.05
-    width = len(panels) * (_LEFT + _PANEL[0] + _RIGHT)
     above = _ABOVE if figure.get('title') else 0.1
     height = _NOTE_HEIGHT + _BELOW + _PANEL[1] + legend + above
-    drawing = new_figure(width, height)
+    drawing = new_figure(len(panels) * (_LEFT + _PANEL[0] + _RIGHT), height)
     for place, panel in enumerate(panels):
         left = place * (_LEFT + _PANEL[0] + _RIGHT) + _LEFT
         axes = add_panel(drawing, left, _NOTE_HEIGHT + _BELOW, *_PANEL)
@@ -87,10 +88,7 @@ def _draw_curves(
             axes.tick_params(axis='x', rotation=45)
         axes.legend(fontsize=TEXT_SIZE - 1, frameon=False, loc='lower left', bbox_to_anchor=(0, 1), borderpad=0.1,
                     labelspacing=0.25)  # fmt: skip
-    if figure.get('title'):
-        drawing.text(0.1 / width, 1 - 0.08 / height, figure['title'], fontsize=TITLE_SIZE, color=TEXT_COLOUR, va='top')
-    _note(drawing, 'Means over seeds; bars and bands are sample standard deviations.', width, height)
-    return save_figure(drawing, path)
+    return _finish(path, drawing, figure, 'Means over seeds; bars and bands are sample standard deviations.')
 
 
 def _draw_panel(
@@ -136,8 +134,7 @@ def _draw_effects(
     left = 0.25 + _LETTER * min(max(map(len, names)), _LINE)
     panel = max(_ROW * max(lines / 2, 1) * len(names), 0.8)
     above = (_ABOVE if figure.get('title') else 0.1) + 0.3
-    width, height = left + 5.2 + _RIGHT, _NOTE_HEIGHT + _BELOW + panel + above
-    drawing = new_figure(width, height)
+    drawing = new_figure(left + 5.2 + _RIGHT, _NOTE_HEIGHT + _BELOW + panel + above)
     axes = add_panel(drawing, left, _NOTE_HEIGHT + _BELOW, 5.2, panel)
     kinds = ' and '.join(dict.fromkeys(metric.rpartition('/')[2] for metric in metrics))
     subtrahend = 'its reference' if reference == EACH_RUNS_REFERENCE else reference
@@ -145,32 +142,33 @@ def _draw_effects(
     for index, metric in enumerate(metrics):
         shift = 0.55 * ((index + 0.5) / len(metrics) - 0.5)
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-        drawn = False
-        for row, name in enumerate(names):
-            values = effects[name, metric]
-            if not values:
-                continue
+        drawn = [(row, effects[name, metric]) for row, name in enumerate(names) if effects[name, metric]]
+        for row, values in drawn:
             mean, spread = mean_and_spread(values)
             axes.plot(values, [row + shift] * len(values), marker, color=colour, markersize=3, alpha=0.35)
             axes.errorbar(mean, row + shift, xerr=spread, color=colour, marker=marker, markersize=5, capsize=2.5,
-                          linestyle='none', label=None if drawn else _label(metric))  # fmt: skip
-            drawn = True
+                          linestyle='none', label=_label(metric) if row == drawn[0][0] else None)  # fmt: skip
     if reference:
         axes.axvline(0, color=REFERENCE_COLOUR, linewidth=1)
     axes.set_yticks(range(len(names)), labels, fontsize=TEXT_SIZE, color=TEXT_COLOUR)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis='y', length=0)
     axes.legend(fontsize=TEXT_SIZE - 1, ncols=3, frameon=False, loc='lower left', bbox_to_anchor=(0, 1))
-    if figure.get('title'):
-        drawing.text(0.1 / width, 1 - 0.08 / height, figure['title'], fontsize=TITLE_SIZE, color=TEXT_COLOUR, va='top')
     subtracted = ', minus the reference with the same seed' if reference else ''
-    _note(drawing, f'Pale: a seed{subtracted}. Bars: mean and standard deviation over seeds.', width, height)
+    note = f'Pale: a seed{subtracted}. Bars: mean and standard deviation over seeds.'
+    return _finish(path, drawing, figure, note)
+
+
+def _finish(path: str | os.PathLike[str], drawing: Figure, figure: Mapping[str, Any], note: str) -> Path:
+    """Add the title that a schedule wants and a note, and save."""
+    if figure.get('title'):
+        width, height = drawing.get_size_inches()
+        drawing.text(0.1 / width, 1 - 0.08 / height, figure['title'], fontsize=TITLE_SIZE, color=TEXT_COLOUR, va='top')
+    add_note(drawing, note, left=0.1, bottom=0.08)
     return save_figure(drawing, path)
 
 
-def _effects(
-    rows: Sequence[Mapping[str, Any]], name: str, reference: str | None, metric: str
-) -> list[float]:
+def _effects(rows: Sequence[Mapping[str, Any]], name: str, reference: str | None, metric: str) -> list[float]:
     values = by_seed(rows, name, metric)
     if not reference:
         return list(values.values())
@@ -187,14 +185,6 @@ def _points(rows: Sequence[Mapping[str, Any]], curve: str, metric: str) -> dict[
         if values:
             points.setdefault(place, []).extend(values)
     return points
-
-
-def _curves(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(row['curve'] for row in rows if row.get('x') is not None))
-
-
-def _has_values(panel: Mapping[str, Any], curves: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bool:
-    return any(_points(rows, curve, metric) for curve in curves for metric in panel['metrics'])
 
 
 def _reference_lines(
@@ -228,7 +218,3 @@ def _label(metric: str) -> str:
     label = re.sub(r'^used_(\d)$', r'level \1', label)
     label = re.sub(r'_(\d)(\d)$', r', levels \1 and \2', label)
     return re.sub(r'level(\d)/', r'level \1 ', label).replace('/', ' ').replace('_', ' ')
-
-
-def _note(drawing: Any, text: str, width: float, height: float) -> None:
-    drawing.text(0.1 / width, 0.08 / height, text, fontsize=TEXT_SIZE - 1, color=NOTE_COLOUR, va='bottom')

@@ -68,7 +68,7 @@ def run_demo(
     loader, granularities = labelled_loader(config)
     check_levels(runner.model, granularities)
     (counted,) = count_levels([[runner.model]], loader, len(granularities[-1].table)).models
-    counts = [one.merge(table) for one, table in zip(granularities, counted.counts)]
+    counts = [granularity.merge(table) for granularity, table in zip(granularities, counted.counts)]
     summary['hierarchy'] = compare_with_truth(counted.hierarchy, counted.counts, granularities)
     shown = segment_first(runner.model, loader.dataset, granularities[0])
     summary['pictures'] = [str(path) for path in _draw(work_dir, counted.hierarchy, counts, shown, granularities)]
@@ -81,15 +81,15 @@ def run_demo(
 def demo_protocols(config: Config) -> list[str]:
     """The protocols of the literature at the size of the scenes."""
     (side,) = (step['size'] for step in config.test_pipeline if step['type'] == 'ResizeShortSide')
-    named = ('stego', 'stego', 'stego', 'hp', 'smooseg', 'stego')
+    names = ('stego', 'stego', 'stego', 'hp', 'smooseg', 'stego')
     options = ('-no-crf-no-flip', '-no-crf', '-no-flip', '', '', '')
-    return ['mmseg', *(f'{name}-{side}{option}' for name, option in zip(named, options))]
+    return ['mmseg', *(f'{name}-{side}{option}' for name, option in zip(names, options))]
 
 
 def check_levels(model: UnsupervisedSegmentor, granularities: Sequence[Granularity]) -> None:
     """Raise ValueError if a model has no OMH head with one level per granularity of the labels."""
     if model.omh_head is None or len(model.omh_head.level_sizes) != len(granularities):
-        names = ', '.join(one.name for one in granularities)
+        names = ', '.join(granularity.name for granularity in granularities)
         raise ValueError(f'The demo needs model.omh_head with {len(granularities)} levels, one for each of {names}')
 
 
@@ -143,12 +143,8 @@ def report(summary: dict[str, Any]) -> str:
     ):
         scores = summary[run][head]
         lines.append(f'{title:38}{scores["mIoU"]:8.1f}{scores["aAcc"]:10.1f}')
-    hierarchy = summary['hierarchy']
-    lines.append('')
-    lines.append(
-        f'plan parents that agree with the true hierarchy: {hierarchy["parent_agreement"]:.0%} '
-        f'(by chance {hierarchy["chance"]:.0%})'
-    )
+    agreement, chance = (summary['hierarchy'][key] for key in ('parent_agreement', 'chance'))
+    lines += ['', f'plan parents that agree with the true hierarchy: {agreement:.0%} (by chance {chance:.0%})']
     lines += [f'picture: {path}' for path in summary['pictures']]
     lines += ['', 'host + OMH by each protocol (percent)', protocol_table(summary['protocols']), '']
     lines.append(f'seed {summary["seed"]}, {summary["seconds"]:.0f} seconds')
@@ -165,12 +161,9 @@ def _scores(runner: Runner) -> dict[str, dict[str, float]]:
 
 
 def _draw(
-    work_dir: Path,
-    hierarchy: Hierarchy,
-    counts: Sequence[np.ndarray],
-    shown: Sequence[dict[str, np.ndarray]],
+    work_dir: Path, hierarchy: Hierarchy, counts: Sequence[np.ndarray], shown: Sequence[dict[str, np.ndarray]],
     granularities: Sequence[Granularity],
-) -> list[Path]:
+) -> list[Path]:  # fmt: skip
     colours = np.asarray(HIERARCHY.palettes['group'])
     assignment = hungarian_assignment(counts[0])
     palettes = cluster_palettes(hierarchy, colours, assignment)
@@ -192,7 +185,8 @@ def _draw(
     )
     draw_plan_matrices(plans, hierarchy, palettes)
     names = [
-        [one.classes[row.argmax()] if row.any() else None for row in level] for one, level in zip(granularities, counts)
+        [granularity.classes[row.argmax()] if row.any() else None for row in level]
+        for granularity, level in zip(granularities, counts)
     ]
     draw_hierarchy_tree(tree, hierarchy, palettes, [level.sum(1) for level in counts], names)
     return [grid, plans, tree]

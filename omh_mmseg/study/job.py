@@ -194,10 +194,9 @@ def _figures(runner: Runner) -> dict[str, float]:
 
 
 def _milliseconds_per_step(runner: Runner) -> float | None:
-    times = runner.message_hub.log_scalars.get('train/time')
-    if times is None or not len(times.data[0]):
-        return None
-    return round(1e3 * float(sorted(times.data[0])[len(times.data[0]) // 2]), 2)
+    log = runner.message_hub.log_scalars
+    times = log['train/time'].data[0].tolist() if 'train/time' in log else []
+    return round(1e3 * statistics.median_high(times), 2) if times else None
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Runs in processes of their own: kept when finished, continued when cut off, told apart by their settings."""
+"""Each run in a separate process: kept when finished, continued when cut off, identified by its settings."""
 
 from __future__ import annotations
 
@@ -30,15 +30,14 @@ except ImportError:  # no Unix
 
 RESULT, CONSOLE, NOTE, LOCK = 'result.json', 'console.log', 'settings.sha256', '.lock'
 ERROR_LINES = 3
-_NO_CHANCE = 3
 
 
 @dataclass(frozen=True)
 class ProcessRun:
-    """A piece of work that a process of its own carries out in a folder of its own.
+    """A piece of work that a separate process carries out in a folder that no other run uses.
 
     Attributes:
-        identity: What the result says about the run whether it fails or not.
+        identity: Entries of the result whether the run fails or not.
         folder: Of the run; gets ``result.json``, ``console.log`` and what the work itself writes.
         key: Tells runs of other settings apart; see `settings_key`.
         work: Function of a module that is given ``argument`` and returns a dict of plain data.
@@ -126,7 +125,7 @@ def process_context(preload: str, reuse_imports: bool = True) -> Any:
 
 @contextmanager
 def environment(**changes: str) -> Iterator[None]:
-    """Set environment variables, for processes started meanwhile."""
+    """Set environment variables for the processes that are started inside the context."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:
@@ -205,13 +204,13 @@ def _work(run: ProcessRun) -> None:
 
 
 def _end_with_the_parent() -> None:
-    """Nobody would collect the result: a parent that was killed takes this process along."""
+    """End this process when its parent is killed, as nobody would collect the result."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
 
     def watch() -> None:
         parent.join()
-        os._exit(_NO_CHANCE)
+        os._exit(3)
 
     threading.Thread(target=watch, name='end with the parent', daemon=True).start()

@@ -1,4 +1,4 @@
-"""Many trainings with one table: every run in a process of its own, several at a time, continued after any end."""
+"""Many trainings with one table: each in a separate process, several at a time, continued after any interruption."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -29,6 +29,8 @@ from omh_mmseg.study.table import write_tables
 
 PREPARATION = '.preparation'
 SETTINGS_LETTERS = 16
+RunId = tuple[str, int]
+"""Name and seed."""
 _DEVICE = re.compile(r'cpu|cuda:(\d+)')
 
 
@@ -37,7 +39,7 @@ class Resources:
     """What the runs of a sweep may use.
 
     Attributes:
-        devices: ``'cpu'`` or ``'cuda:0'``, ...; runs are dealt out in turn.
+        devices: ``'cpu'`` or ``'cuda:0'``, ...; runs are distributed over them in turn.
         jobs: Runs at a time; None for one per device.
         threads: Of torch in each run; None for those of ``OMP_NUM_THREADS`` or, without it, the processor's cores
             shared among the runs.
@@ -54,9 +56,8 @@ class Resources:
             match = _DEVICE.fullmatch(device)
             if match is None:
                 raise ValueError(f"devices are 'cpu' or 'cuda:0', 'cuda:1', ...; got {device!r}")
-            there = torch.cuda.device_count() if match[1] else 0
-            if match[1] and int(match[1]) >= there:
-                raise ValueError(f'there is no device {device}: torch sees {there} GPUs here')
+            if match[1] and int(match[1]) >= (gpus := torch.cuda.device_count()):
+                raise ValueError(f'there is no device {device}: torch sees {gpus} GPUs here')
         counts = [len(self.devices), *(count for count in (self.jobs, self.threads) if count is not None)]
         if min(counts) < 1:
             raise ValueError(f'devices, jobs and threads must be at least 1; got {self}')
@@ -135,41 +136,36 @@ def run_sweep(
         return sweep.rows()
 
 
+@dataclass
 class _Sweep:
     """The state of a sweep: what is known of each run, by name and seed."""
 
-    def __init__(
-        self,
-        schedule: Schedule,
-        work_dir: Path,
-        shared: Path | None,
-        options: Mapping[str, Any],
-        resources: Resources,
-        any_source: bool,
-    ) -> None:
-        self.schedule = schedule
-        self.work_dir = work_dir
-        self.shared = shared
-        self.resources = resources
-        self.results: dict[tuple[str, int], dict[str, Any]] = {}
-        self.pending: dict[tuple[str, int], ProcessRun] = {}
-        self.identities: dict[tuple[str, int], dict[str, Any]] = {}
-        self.pairs: dict[tuple[str, int], str] = {}
+    schedule: Schedule
+    work_dir: Path
+    shared: Path | None
+    options: Mapping[str, Any]
+    resources: Resources
+    any_source: bool
+    results: dict[RunId, dict[str, Any]] = field(default_factory=dict)
+    pending: dict[RunId, ProcessRun] = field(default_factory=dict)
+    identities: dict[RunId, dict[str, Any]] = field(default_factory=dict)
+    pairs: dict[RunId, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
         self.commit, self.source = source_commit(), source_key()
         files: dict[str, Config] = {}
+        threads, schedule = self.resources.threads_each(), self.schedule
         # Seeds are the outer loop, so that a sweep that is cut off has compared everything at least once.
         for seed in schedule.seeds:
             for run in schedule.runs:
-                folder = str(work_dir / run.slug / f'seed{seed}')
-                job = SweepJob(
-                    run, seed, folder, options, schedule.protocols, resources.threads_each(), schedule.timed_images
-                )
-                self._look_up(job, files, any_source)
+                folder = str(self.work_dir / run.slug / f'seed{seed}')
+                job = SweepJob(run, seed, folder, self.options, schedule.protocols, threads, schedule.timed_images)
+                self._look_up(job, files)
 
     def rows(self) -> list[dict[str, Any]]:
         """Of all runs that finished or failed, in the order of the schedule."""
         order = [(run.name, seed) for run in self.schedule.runs for seed in self.schedule.seeds]
-        return [self.results[which] for which in order if which in self.results]
+        return [self.results[run_id] for run_id in order if run_id in self.results]
 
     def write(self, figures: bool = False) -> None:
         """Renew the files."""
@@ -179,44 +175,44 @@ class _Sweep:
 
     def carry_out(self, names: set[str], progress: bool) -> None:
         """Make the indices, then the pending runs of these names."""
-        todo = {which: run for which, run in self.pending.items() if which[0] in names}
+        todo = {run_id: run for run_id, run in self.pending.items() if run_id[0] in names}
         if not todo:
             return
         columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, disable=not progress) as bar, self._processes() as start:
             task = bar.add_task('neighbour indices', total=len(todo))
-            for which, error in self._prepare(todo, start).items():
-                self._record(which, dict(todo.pop(which).identity) | dict(error=error))
+            for run_id, error in self._prepare(todo, start).items():
+                self._record(run_id, dict(todo.pop(run_id).identity) | dict(error=error))
                 bar.advance(task)
             waiting = list(todo.items())
             free = self.resources.slots()
-            running: dict[int, tuple[tuple[str, int], ProcessRun, str, BaseProcess]] = {}
+            running: dict[int, tuple[RunId, ProcessRun, str, BaseProcess]] = {}
             while waiting or running:
                 while free:
                     busy = {run.folder for _, run, *_ in running.values()}
                     place = next((i for i, (_, run) in enumerate(waiting) if run.folder not in busy), None)
                     if place is None:
                         break
-                    which, run = waiting.pop(place)
-                    kept = run.finished()  # by a run of the same settings and another name
-                    if kept is not None:
-                        self._record(which, kept)
+                    run_id, run = waiting.pop(place)
+                    stored = run.finished()  # by a run of the same settings and another name
+                    if stored is not None:
+                        self._record(run_id, stored)
                         bar.advance(task)
                         continue
                     device = free.pop(0)
                     process = start(run, device)
-                    running[process.sentinel] = (which, run, device, process)
+                    running[process.sentinel] = (run_id, run, device, process)
                 description = ', '.join(f'{name}, seed {seed}' for (name, seed), *_ in running.values())
                 bar.update(task, description=description)
                 for sentinel in wait(list(running)) if running else ():
-                    which, run, device, process = running.pop(cast(int, sentinel))
+                    run_id, run, device, process = running.pop(cast(int, sentinel))
                     process.join()
                     free.append(device)
-                    self._record(which, run.result(process))
+                    self._record(run_id, run.result(process))
                     bar.advance(task)
 
-    def _look_up(self, job: SweepJob, files: dict[str, Config], any_source: bool) -> None:
-        which = (job.run.name, job.seed)
+    def _look_up(self, job: SweepJob, files: dict[str, Config]) -> None:
+        run_id = (job.run.name, job.seed)
         identity = dict(
             name=job.run.name, seed=job.seed, config=job.run.config, curve=job.run.curve, x=job.run.x,
             overrides=json.dumps({**job.options, **job.run.options}, default=str),
@@ -229,50 +225,48 @@ class _Sweep:
                 job = replace(job, folder=str(self.shared / key[:SETTINGS_LETTERS]))
             pairs = pairs_settings(config)
         except Exception as error:  # a config that cannot be made is a row like any other failure
-            self._record(which, identity | dict(commit=self.commit, error=error_line(error)), write=False)
+            self._record(run_id, identity | dict(commit=self.commit, error=error_line(error)), write=False)
             return
-        if any_source:
+        if self.any_source:
             key = _stored_key(Path(job.folder), key)
-        run = ProcessRun(
-            identity | dict(folder=job.folder, commit=self.commit, threads=job.threads), Path(job.folder), key,
-            train_and_score, job,
-        )  # fmt: skip
-        self.identities[which] = identity
-        kept = run.finished()
-        if kept is None:
-            self.pending[which] = run
+        known = identity | dict(folder=job.folder, commit=self.commit, threads=job.threads)
+        run = ProcessRun(known, Path(job.folder), key, train_and_score, job)
+        self.identities[run_id] = identity
+        stored = run.finished()
+        if stored is None:
+            self.pending[run_id] = run
         else:
-            self._record(which, kept, write=False)
+            self._record(run_id, stored, write=False)
         if pairs is not None:
-            self.pairs[which] = settings_key(pairs)
+            self.pairs[run_id] = settings_key(pairs)
 
-    def _record(self, which: tuple[str, int], row: dict[str, Any], write: bool = True) -> None:
+    def _record(self, run_id: RunId, row: dict[str, Any], write: bool = True) -> None:
         # What was made for another schedule, or an earlier version of this one, had other names.
-        row = {**row, **self.identities.get(which, {})}
-        self.results[which] = row | dict(status='failed' if row.get('error') else 'finished')
+        row = {**row, **self.identities.get(run_id, {})}
+        self.results[run_id] = row | dict(status='failed' if row.get('error') else 'finished')
         if not write:
             return
         self.write()
         end = row.get('error') or f'finished, {row["seconds"]:g} s of training'
-        MMLogger.get_current_instance().info(f'{which[0]}, seed {which[1]}: {end}')
+        MMLogger.get_current_instance().info(f'{run_id[0]}, seed {run_id[1]}: {end}')
 
     def _prepare(
-        self, todo: Mapping[tuple[str, int], ProcessRun], start: Callable[[ProcessRun, str], BaseProcess]
-    ) -> dict[tuple[str, int], str]:
+        self, todo: Mapping[RunId, ProcessRun], start: Callable[[ProcessRun, str], BaseProcess]
+    ) -> dict[RunId, str]:
         """Make the indices that the runs need, one after the other; what failed, by the runs that it stops."""
-        failed: dict[tuple[str, int], str] = {}
-        for key in dict.fromkeys(self.pairs[which] for which in todo if which in self.pairs):
-            needing = [which for which in todo if self.pairs.get(which) == key]
+        failed: dict[RunId, str] = {}
+        for key in dict.fromkeys(self.pairs[run_id] for run_id in todo if run_id in self.pairs):
+            needing = [run_id for run_id in todo if self.pairs.get(run_id) == key]
             folder = self.work_dir / PREPARATION / key[:12]
             run = ProcessRun({}, folder, key, make_neighbours, todo[needing[0]].argument)
-            kept = run.finished()
-            if kept is not None and Path(kept['path']).is_file():
+            stored = run.finished()
+            if stored is not None and Path(stored['path']).is_file():
                 continue
             process = start(run, self.resources.devices[0])
             process.join()
             error = run.result(process).get('error')
             if error:
-                failed |= {which: f'neighbour index: {error}' for which in needing}
+                failed |= {run_id: f'neighbour index: {error}' for run_id in needing}
         return failed
 
     @contextmanager

@@ -119,10 +119,10 @@ def _check_figure(figure: Mapping[str, Any], curves: set[str], names: Sequence[s
     check_keys(f'figure {figure.get("file")!r}', figure, sorted(FIGURE_KEYS[kind]))
     if not str(figure.get('file', '')).endswith('.png'):
         raise ValueError(f'a figure needs file, a name that ends in .png; got {figure.get("file")!r}')
-    wanted = [('curve', name, curves) for name in figure.get('curves', ())]
+    named = [('curve', name, curves) for name in figure.get('curves', ())]
     references = [*figure.get('references', ()), *filter(None, [figure.get('reference')])]
-    wanted += [('reference', name, set(names)) for name in references]
-    for what, name, known in wanted:
+    named += [('reference', name, set(names)) for name in references]
+    for what, name, known in named:
         if name not in known and (what, name) != ('reference', EACH_RUNS_REFERENCE):
             raise ValueError(f'figure {figure["file"]!r} has the {what} {name!r}; there are {", ".join(sorted(known))}')
     required = 'panels' if kind == 'curves' else 'metrics'

@@ -19,6 +19,7 @@ from omh_mmseg.utils.config import check_config
 
 BLOCKS = 'configs/_base_/models/backbones'
 RANDOM = 'random'
+LIST_KEYS = ('seeds', 'references', 'protocols', 'columns', 'figures')
 FILE_KEYS = (
     'title', 'config', 'options', 'placeholders', 'seeds', 'references', 'protocols', 'columns', 'runs', 'figures',
     'timed_images',
@@ -64,17 +65,9 @@ def read_schedule(path: str, placeholders: Mapping[str, Any] | None = None) -> S
         if not entry.get('name') or not config:
             raise ValueError(f"{path}: a run needs a name and a config file, its own or the schedule's; got {entry!r}")
         runs += _varied(_run_of(entry, str(config), path), entry.get('vary') or {})
-    return Schedule(
-        tuple(runs),
-        tuple(content.get('seeds') or (0, 1, 2)),
-        content.get('title') or Path(path).stem,
-        dict(content.get('options') or {}),
-        tuple(content.get('references') or ()),
-        tuple(content.get('protocols') or ()),
-        tuple(content.get('columns') or ()),
-        tuple(content.get('figures') or ()),
-        int(content.get('timed_images') or 0),
-    )
+    fields: dict[str, Any] = {key: tuple(content[key]) for key in LIST_KEYS if content.get(key)}
+    fields |= dict(title=content.get('title') or Path(path).stem, timed_images=int(content.get('timed_images') or 0))
+    return Schedule(tuple(runs), options=dict(content.get('options') or {}), **fields)
 
 
 def parse_run(text: str) -> SweepRun:
@@ -130,11 +123,10 @@ def parse_placeholders(words: Sequence[str]) -> dict[str, str]:
     Raises:
         ValueError: A word has no ``=``.
     """
-    pairs = [word.partition('=') for word in words]
-    for name, equals, _ in pairs:
-        if not equals:
-            raise ValueError(f'--set takes NAME=VALUE; got {name!r}')
-    return {name: value for name, _, value in pairs}
+    for word in words:
+        if '=' not in word:
+            raise ValueError(f'--set takes NAME=VALUE; got {word!r}')
+    return {name: value for name, _, value in (word.partition('=') for word in words)}
 
 
 def _split(text: str) -> tuple[str, str, list[str]]:
@@ -149,7 +141,7 @@ def _settings(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """As Python reads it, or else as text."""
+    """The value of a Python literal; any other text as it is."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -10,9 +10,9 @@ from omh_mmseg.version import __version__
 
 PACKAGE = Path(__file__).resolve().parents[1]
 WITHOUT_EFFECT = ('analysis', 'apis', 'assets', 'visualization')
-"""Rooms that act on no training and no score."""
+"""Rooms that change no training and no score."""
 WITH_EFFECT = dict(engine=('hooks', 'optim_wrapper_constructor'), study=('backbones', 'job'))
-"""What does so of rooms that are commands for the rest."""
+"""The modules that do change them, of rooms whose other modules are commands."""
 
 
 def source_commit() -> str:

@@ -134,7 +134,7 @@ def sweep_table(rows: Sequence[Mapping[str, Any]], schedule: Schedule) -> str:
             if reference in schedule.references_of(name)
         }
         body = [
-            {'': name, **{_head(metric): str(one or '-') for metric, one in zip(metrics, compared)}}
+            {'': name, **{_head(metric): str(cell or '-') for metric, cell in zip(metrics, compared)}}
             for name, compared in differences.items()
             if any(compared)
         ]
@@ -148,9 +148,7 @@ def sweep_table(rows: Sequence[Mapping[str, Any]], schedule: Schedule) -> str:
     return '\n\n'.join(parts) + '\n'
 
 
-def write_tables(
-    rows: Sequence[Mapping[str, Any]], schedule: Schedule, work_dir: str | os.PathLike[str]
-) -> list[Path]:
+def write_tables(rows: Sequence[Mapping[str, Any]], schedule: Schedule, work_dir: str | os.PathLike[str]) -> list[Path]:
     """Write ``runs.csv``, one row per run, ``table.csv``, that of `sweep_summary`, and ``table.md``."""
     folder = Path(work_dir)
     runs = [dict.fromkeys(IDENTITY) | _flat(row) for row in rows]

@@ -1,4 +1,4 @@
-"""Where to compute when nobody says."""
+"""The device to compute on where the user names none."""
 
 from __future__ import annotations
 

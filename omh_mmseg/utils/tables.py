@@ -56,11 +56,6 @@ def markdown_table(rows: Sequence[Row], digits: int = 2) -> str:
     return cells.to_markdown(index=False, disable_numparse=True, colalign=sides)
 
 
-def write_markdown(path: PathLike, rows: Sequence[Row], digits: int = 2) -> Path:
-    """Write `markdown_table` to a file."""
-    return write_text(path, f'{markdown_table(rows, digits)}\n')
-
-
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     """Mean and sample standard deviation (0 for a single value), over the values that are not NaN."""
     series = pd.Series(values, dtype=float)
@@ -107,7 +102,7 @@ def mean_cell(mean: float, spread: float, runs: int, digits: int, mark: str = '+
 
 
 def list_files(paths: Sequence[Path]) -> str:
-    """What a command says of the files it made."""
+    """The line in which a command names the files that it made."""
     return f'written: {", ".join(map(str, paths))}'
 
 

@@ -8,12 +8,6 @@ from omh_mmseg.visualization.segmentation import draw_segmentation_grid
 from omh_mmseg.visualization.tree import draw_hierarchy_tree
 
 __all__ = [
-    'UnsupervisedSegVisualizer',
-    'cluster_palettes',
-    'distinct_colours',
-    'draw_confusion_matrix',
-    'draw_hierarchy_tree',
-    'draw_plan_matrices',
-    'draw_segmentation_grid',
-    'match_colours',
-]
+    'UnsupervisedSegVisualizer', 'cluster_palettes', 'distinct_colours', 'draw_confusion_matrix',
+    'draw_hierarchy_tree', 'draw_plan_matrices', 'draw_segmentation_grid', 'match_colours',
+]  # fmt: skip

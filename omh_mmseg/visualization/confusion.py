@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from omh_mmseg.structures.assignment import UNMATCHED
-from omh_mmseg.visualization.figures import NOTE_COLOUR, TEXT_COLOUR, TEXT_SIZE, TITLE_SIZE, new_figure, save_figure
+from omh_mmseg.visualization.figures import TEXT_COLOUR, TEXT_SIZE, TITLE_SIZE, add_note, new_figure, save_figure
+from omh_mmseg.visualization.panels import add_colour_bar, add_panel, thin_frame
 
 _TOP, _BOTTOM, _RIGHT, _BAR = 0.45, 0.95, 1.0, 0.15  # inches
 _LARGEST_CELL, _SMALLEST_CELL, _PANEL = 0.32, 0.1, 6.0
@@ -52,11 +53,8 @@ def draw_confusion_matrix(
     cell = float(np.clip(_PANEL / max(shares.shape), _SMALLEST_CELL, _LARGEST_CELL))
     panel_width, panel_height = max(cell * len(order), 1.5), max(cell * len(classes), 1.5)
     left = 0.3 + _LETTER * max(map(len, classes))
-    width = max(left + panel_width + _RIGHT, _NOTE_WIDTH)
-    height = panel_height + _TOP + _BOTTOM
-    figure = new_figure(width, height)
-    bottom = _BOTTOM / height
-    axes = figure.add_axes((left / width, bottom, panel_width / width, panel_height / height))
+    figure = new_figure(max(left + panel_width + _RIGHT, _NOTE_WIDTH), panel_height + _TOP + _BOTTOM)
+    axes = add_panel(figure, left, _BOTTOM, panel_width, panel_height)
     image = axes.imshow(shares, cmap='Blues', vmin=0, vmax=1, aspect='auto')
     for column, label in enumerate(assignment[order]):
         if label != UNMATCHED:
@@ -70,12 +68,7 @@ def draw_confusion_matrix(
     axes.set(xlim=(-0.5, len(order) - 0.5), ylim=(len(classes) - 0.5, -0.5))
     axes.set_xlabel('cluster', fontsize=TEXT_SIZE, color=TEXT_COLOUR, labelpad=2)
     axes.set_title(title, fontsize=TITLE_SIZE, color=TEXT_COLOUR, loc='left')
-    for spine in axes.spines.values():
-        spine.set(linewidth=0.5, color='#999999')
-    bar = figure.add_axes(((left + panel_width + 0.2) / width, bottom, _BAR / width, panel_height / height))
-    colour_bar = figure.colorbar(image, cax=bar)
-    colour_bar.set_label('share of the class', fontsize=TEXT_SIZE, color=TEXT_COLOUR)
-    colour_bar.ax.tick_params(labelsize=TEXT_SIZE - 1)
-    colour_bar.outline.set_linewidth(0.5)
-    figure.text(0.15 / width, 0.1 / height, _NOTE, fontsize=TEXT_SIZE, color=NOTE_COLOUR, va='bottom')
+    thin_frame(axes)
+    add_colour_bar(figure, image, left + panel_width + 0.2, _BOTTOM, _BAR, panel_height, 'share of the class')
+    add_note(figure, _NOTE, bottom=0.1, size=TEXT_SIZE)
     return save_figure(figure, path)

@@ -24,6 +24,15 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def add_note(
+    figure: Figure, text: str, left: float = 0.15, bottom: float = 0.12, size: float = TEXT_SIZE - 1,
+    colour: str = NOTE_COLOUR,
+) -> None:  # fmt: skip
+    """Write a text at a distance in inches from the lower left corner of a figure."""
+    width, height = figure.get_size_inches()
+    figure.text(left / width, bottom / height, text, fontsize=size, color=colour, va='bottom')
+
+
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Write a figure as PNG under a temporary name, then move it to ``path``; parent folders are made.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from omh_mmseg.visualization.figures import NOTE_COLOUR, TEXT_COLOUR, TEXT_SIZE, new_figure, save_figure
+from omh_mmseg.visualization.figures import TEXT_COLOUR, TEXT_SIZE, add_note, new_figure, save_figure
 from omh_mmseg.visualization.panels import LETTER, add_panel, matrix
 
 # Figure, title, whether it is in percent.
@@ -53,20 +53,16 @@ def draw_level_scores(path: str | os.PathLike[str], rows: Sequence[Mapping[str, 
     cell = (max(0.62, LETTER * max(len(name) for name, _ in labels) + 0.15), 0.46)
     panel = (cell[0] * len(columns), cell[1] * len(heads))
     left = 0.95
-    width = max(left + len(PANELS) * (panel[0] + _GAP), 7.4)
-    height = 0.5 + panel[1] + 1.05
-    figure = new_figure(width, height)
+    figure = new_figure(max(left + len(PANELS) * (panel[0] + _GAP), 7.4), 0.5 + panel[1] + 1.05)
     for place, (key, title, percent) in enumerate(PANELS):
         values = np.array([[float(by_place[head, label][key]) for label, _ in labels] for head, _ in heads])
-        texts = [
-            [_text(by_place[head, label], key, percent, spread) for label, _ in labels] for head, _ in heads
-        ]
+        texts = [[_text(by_place[head, label], key, percent, spread) for label, _ in labels] for head, _ in heads]
         axes = add_panel(figure, left + place * (panel[0] + _GAP), 1.05, *panel)
         best = float(np.nanmax(values)) if not np.isnan(values).all() else 1.0
         matrix(axes, values, texts, names if place == 0 else [], columns, (0, max(best, 1e-6) * 1.15),
                TEXT_SIZE - 1.5)  # fmt: skip
         axes.set_title(title, fontsize=TEXT_SIZE + 0.5, color=TEXT_COLOUR, loc='left')
-    figure.text(0.15 / width, 0.12 / height, _NOTE, fontsize=TEXT_SIZE - 1, color=NOTE_COLOUR, va='bottom')
+    add_note(figure, _NOTE)
     return save_figure(figure, path)
 
 

@@ -77,11 +77,8 @@ class UnsupervisedSegVisualizer(SegLocalVisualizer):
         classes, palette = meta.get('classes') or (), meta.get('palette') or []
         self.dataset_meta: dict[str, Any] = {**meta, 'classes': classes, 'palette': palette}
         if data_sample is not None:
-            drawn = [
-                field
-                for field, wanted in (('pred_sem_seg', draw_pred), ('gt_sem_seg', draw_gt))
-                if wanted and field in data_sample
-            ]
+            fields = dict(pred_sem_seg=draw_pred, gt_sem_seg=draw_gt)
+            drawn = [field for field, draw in fields.items() if draw and field in data_sample]
             if 'pred_sem_seg' in drawn:
                 data_sample = _in_classes(data_sample)
             if drawn:

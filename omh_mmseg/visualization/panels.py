@@ -24,14 +24,29 @@ def add_panel(figure: Figure, left: float, bottom: float, width: float, height: 
     return figure.add_axes((left / total_width, bottom / total_height, width / total_width, height / total_height))
 
 
+def add_colour_bar(
+    figure: Figure, image: AxesImage, left: float, bottom: float, width: float, height: float, label: str
+) -> None:
+    """Scale of a matrix's shades, at a place of a figure given in inches."""
+    bar = figure.colorbar(image, cax=add_panel(figure, left, bottom, width, height))
+    bar.set_label(label, fontsize=TEXT_SIZE, color=TEXT_COLOUR)
+    bar.ax.tick_params(labelsize=TEXT_SIZE - 1)
+    bar.outline.set_linewidth(0.5)
+
+
+def thin_frame(axes: Axes) -> None:
+    """Draw the frame in thin grey lines."""
+    for spine in axes.spines.values():
+        spine.set(linewidth=0.5, color='#999999')
+
+
 def plain(axes: Axes, title: str = '', x_label: str = '', y_label: str = '', grid: Grid | None = None) -> Axes:
     """Thin grey frame, small ticks, title at the left, and grid lines of one or both axes."""
     axes.set_title(title, fontsize=TITLE_SIZE - 1, color=TEXT_COLOUR, loc='left')
     axes.set_xlabel(x_label, fontsize=TEXT_SIZE, color=TEXT_COLOUR)
     axes.set_ylabel(y_label, fontsize=TEXT_SIZE, color=TEXT_COLOUR)
     axes.tick_params(labelsize=TEXT_SIZE - 1, length=2, colors=TEXT_COLOUR)
-    for spine in axes.spines.values():
-        spine.set(linewidth=0.5, color='#999999')
+    thin_frame(axes)
     if grid is not None:
         axes.grid(axis=grid, linewidth=0.4, color='#dddddd')
         axes.set_axisbelow(True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from omh_mmseg.visualization.figures import NOTE_COLOUR, TEXT_COLOUR, TEXT_SIZE, TITLE_SIZE, new_figure, save_figure
+from omh_mmseg.visualization.figures import TEXT_COLOUR, TEXT_SIZE, TITLE_SIZE, add_note, new_figure, save_figure
 from omh_mmseg.visualization.layout import cluster_order
 from omh_mmseg.visualization.panels import LETTER, add_panel, plain
 from omh_mmseg.visualization.plans import checked_palettes
@@ -65,9 +65,7 @@ def draw_part_whole(
     depth = len(ancestors)
     left = 0.55 + depth * (_STRIP + 0.03)
     bottom = 0.55 + LETTER * max(map(len, classes))
-    width = max(left + panel[0] + 0.25 + _BARS + 0.25, 6.6)
-    height = bottom + panel[1] + 0.5
-    figure = new_figure(width, height)
+    figure = new_figure(max(left + panel[0] + 0.25 + _BARS + 0.25, 6.6), bottom + panel[1] + 0.5)
     axes = add_panel(figure, left, bottom, *panel)
     axes.imshow(shares, cmap='Blues', vmin=0, vmax=1, aspect='auto')
     plain(axes)
@@ -80,15 +78,13 @@ def draw_part_whole(
         axes.axhline(row + 0.5, color='#777777', linewidth=0.6)
 
     font = float(np.clip(0.75 * 72 * cell, 4, TEXT_SIZE))
-    for level, (own, palette) in enumerate(zip(ancestors, palettes)):
+    for level, (clusters, palette) in enumerate(zip(ancestors, palettes)):
         strip = add_panel(figure, 0.5 + level * (_STRIP + 0.03), bottom, _STRIP, panel[1])
-        strip.imshow(palette[own][:, None], aspect='auto', interpolation='nearest')
+        strip.imshow(palette[clusters][:, None], aspect='auto', interpolation='nearest')
         strip.set_frame_on(False)
         strip.set_xticks([0], [str(level + 1)], fontsize=TEXT_SIZE - 1, color=TEXT_COLOUR)
-        if level == 0:
-            strip.set_yticks(range(len(order)), [str(cluster) for cluster in order], fontsize=font, color=TEXT_COLOUR)
-        else:
-            strip.set_yticks([])
+        labels = [str(cluster) for cluster in order] if level == 0 else []
+        strip.set_yticks(range(len(labels)), labels, fontsize=font, color=TEXT_COLOUR)
         strip.tick_params(length=0, pad=2)
     total = 100 * counts[order].sum(axis=1) / counts.sum()
     bars = add_panel(figure, left + panel[0] + 0.25, bottom, _BARS, panel[1])
@@ -99,5 +95,5 @@ def draw_part_whole(
     absent = hierarchy.level_sizes[-1] - len(order)
     note = f'Rows: clusters of level {depth}, with the colours of their ancestors at each level. '
     note += f'{absent} without a pixel are left out.' if absent else 'All have pixels.'
-    figure.text(0.15 / width, 0.12 / height, note, fontsize=TEXT_SIZE - 1, color=NOTE_COLOUR, va='bottom')
+    add_note(figure, note)
     return save_figure(figure, path)

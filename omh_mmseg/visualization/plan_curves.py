@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from omh_mmseg.visualization.colours import distinct_colours, hex_colour
-from omh_mmseg.visualization.figures import NOTE_COLOUR, TEXT_SIZE, new_figure, save_figure
+from omh_mmseg.visualization.figures import TEXT_SIZE, add_note, new_figure, save_figure
 from omh_mmseg.visualization.panels import add_panel, plain
 
 _PANEL, _GAP, _LEFT, _TOP, _BOTTOM = (3.3, 2.5), 0.75, 0.7, 0.75, 0.85  # inches
@@ -48,29 +48,25 @@ def draw_plan_training(path: str | os.PathLike[str], runs: Mapping[str, Sequence
     for place, (prefix, title, label) in enumerate(_TRAINING):
         axes = _panel(figure, place, title, 'step', label)
         keys = sorted({key for rows in runs.values() for row in rows for key in row if key.startswith(prefix)})
-        for key, colour in zip(keys, distinct_colours(len(keys))):
+        for key, shade in zip(keys, map(hex_colour, distinct_colours(len(keys)))):
             curves = [{row['step']: row[key] for row in rows if key in row} for rows in runs.values()]
-            single = len(curves) == 1
+            width, alpha = (1.6, 1) if len(curves) == 1 else (0.6, 0.5)
             for curve in curves:
-                axes.plot(list(curve), list(curve.values()), color=hex_colour(colour),
-                          linewidth=1.6 if single else 0.6, alpha=1 if single else 0.5)  # fmt: skip
-            if not single:
+                axes.plot(list(curve), list(curve.values()), color=shade, linewidth=width, alpha=alpha)
+            if len(curves) > 1:
                 common = sorted(set.intersection(*(set(curve) for curve in curves)))
                 means = [np.mean([curve[step] for curve in curves]) for step in common]
-                axes.plot(common, means, color=hex_colour(colour), linewidth=1.8)
-            axes.plot([], [], color=hex_colour(colour), linewidth=1.8, label=_name(key.removeprefix(prefix)))
+                axes.plot(common, means, color=shade, linewidth=1.8)
+            axes.plot([], [], color=shade, linewidth=1.8, label=_name(key.removeprefix(prefix)))
         _finish(axes, len(keys), share=not prefix.startswith('parents'))
     several = f'thin: {len(runs)} runs, thick: their mean. ' if len(runs) > 1 else ''
     note = f'{several}A sparse plan gives each finer cluster one parent; near 1 (left) the plan says nothing.'
-    figure.text(0.15 / figure.get_figwidth(), 0.12 / figure.get_figheight(), note, fontsize=TEXT_SIZE,
-                color=NOTE_COLOUR, va='bottom')  # fmt: skip
+    add_note(figure, note, size=TEXT_SIZE)
     return save_figure(figure, path)
 
 
 def draw_plan_sweep(
-    path: str | os.PathLike[str],
-    solved: Sequence[Mapping[str, Any]],
-    trained: Sequence[Mapping[str, Any]] = (),
+    path: str | os.PathLike[str], solved: Sequence[Mapping[str, Any]], trained: Sequence[Mapping[str, Any]] = ()
 ) -> Path:
     """Draw sparsity and effective parents against the entropy weight.
 
@@ -93,27 +89,22 @@ def draw_plan_sweep(
     pairs = sorted({str(row['levels']) for row in [*solved, *trained]})
     for place, (key, title, label) in enumerate(_SWEEP):
         axes = _panel(figure, place, title, 'entropy weight', label)
-        for pair, colour in zip(pairs, distinct_colours(len(pairs))):
-            own = [row for row in solved if str(row['levels']) == pair]
-            weights = sorted({row['entropy_weight'] for row in own})
-            values = [[row[key] for row in own if row['entropy_weight'] == weight] for weight in weights]
-            shade = hex_colour(colour)
-            axes.plot(weights, [np.mean(found) for found in values], color=shade, linewidth=1.6, marker='.',
-                      label=_name(pair))  # fmt: skip
-            if any(len(found) > 1 for found in values):
-                axes.fill_between(weights, list(map(min, values)), list(map(max, values)), color=shade, alpha=0.2,
-                                  linewidth=0)  # fmt: skip
+        for pair, shade in zip(pairs, map(hex_colour, distinct_colours(len(pairs)))):
+            rows = [row for row in solved if str(row['levels']) == pair]
+            weights = sorted({row['entropy_weight'] for row in rows})
+            values = [[row[key] for row in rows if row['entropy_weight'] == weight] for weight in weights]
+            axes.plot(weights, list(map(np.mean, values)), color=shade, linewidth=1.6, marker='.', label=_name(pair))
+            if any(len(checkpoints) > 1 for checkpoints in values):
+                lowest, highest = list(map(min, values)), list(map(max, values))
+                axes.fill_between(weights, lowest, highest, color=shade, alpha=0.2, linewidth=0)
             discs = [row for row in trained if str(row['levels']) == pair and key in row]
             axes.plot([row['entropy_weight'] for row in discs], [row[key] for row in discs], 'o', color=shade,
                       markersize=5, markeredgecolor='white', markeredgewidth=0.6)  # fmt: skip
         axes.set_xscale('log')
         _finish(axes, len(pairs), share=key == 'sparsity')
-    notes = ['lines: plans of finished centres solved anew, bands: from the lowest to the highest checkpoint'] * bool(
-        solved
-    )
-    notes += ['discs: runs trained at this weight, at their end'] * bool(trained)
-    figure.text(0.15 / figure.get_figwidth(), 0.12 / figure.get_figheight(), '; '.join(notes), fontsize=TEXT_SIZE,
-                color=NOTE_COLOUR, va='bottom')  # fmt: skip
+    lines = 'lines: plans of finished centres solved anew, bands: from the lowest to the highest checkpoint'
+    notes = [lines] * bool(solved) + ['discs: runs trained at this weight, at their end'] * bool(trained)
+    add_note(figure, '; '.join(notes), size=TEXT_SIZE)
     return save_figure(figure, path)
 
 
@@ -130,10 +121,7 @@ def _panel(figure: Figure, place: int, title: str, x_label: str, y_label: str) -
 
 
 def _finish(axes: Axes, entries: int, share: bool) -> None:
-    if share:
-        axes.set_ylim(0, 1.03)
-    else:
-        axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.03 if share else None)
     if entries:
         axes.legend(
             fontsize=TEXT_SIZE - 1, ncols=entries, frameon=False, loc='lower left', bbox_to_anchor=(-0.02, 0.985),

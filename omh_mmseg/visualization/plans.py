@@ -9,18 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from omh_mmseg.visualization.colours import checked_palette, cluster_palettes
-from omh_mmseg.visualization.figures import (
-    NOTE_COLOUR,
-    TEXT_COLOUR,
-    TEXT_SIZE,
-    TITLE_SIZE,
-    new_figure,
-    save_figure,
-)
+from omh_mmseg.visualization.figures import TEXT_COLOUR, TEXT_SIZE, TITLE_SIZE, add_note, new_figure, save_figure
 from omh_mmseg.visualization.layout import cluster_order, parent_shares
+from omh_mmseg.visualization.panels import add_colour_bar, add_panel, thin_frame
 
 if TYPE_CHECKING:
     from omh_mmseg.transport import Hierarchy
@@ -67,13 +60,12 @@ def draw_plan_matrices(
 
     left = _LEFT
     for level, (share, panel_width, panel_height) in enumerate(zip(shares, widths, heights, strict=True)):
-        bottom = height - _TOP - panel_height
-        box = (left / width, bottom / height, panel_width / width, panel_height / height)
-        axes = figure.add_axes(box)
+        axes = add_panel(figure, left, height - _TOP - panel_height, panel_width, panel_height)
         rows, columns = orders[level + 1], orders[level]
         image = axes.imshow(share[np.ix_(rows, columns)], cmap='Blues', vmin=0, vmax=1, aspect='auto')
-        _separate(axes, np.asarray(hierarchy.parents[level])[rows])
-        _label(figure, axes, level, rows, columns, palettes, (panel_width, panel_height))
+        for row in np.flatnonzero(np.diff(np.asarray(hierarchy.parents[level])[rows])):
+            axes.axhline(row + 0.5, color='#999999', linewidth=0.5)
+        _label(axes, level, rows, columns, palettes, (panel_width, panel_height))
         clear = share.max(axis=1).mean()
         axes.set_title(
             f'level {level + 2} in level {level + 1}\nparent takes {100 * clear:.0f} % on average',
@@ -81,14 +73,10 @@ def draw_plan_matrices(
         )  # fmt: skip
         left += panel_width + _LEFT + _RIGHT
 
-    left -= _LEFT
     bar_height = float(np.clip(heights[-1], _SHORTEST_BAR, 3.0))
-    bar_axes = figure.add_axes((left / width, (height - _TOP - bar_height) / height, bar / width, bar_height / height))
-    colour_bar = figure.colorbar(image, cax=bar_axes)
-    colour_bar.set_label('share of the finer cluster', fontsize=TEXT_SIZE, color=TEXT_COLOUR)
-    colour_bar.ax.tick_params(labelsize=TEXT_SIZE - 1)
-    colour_bar.outline.set_linewidth(0.5)
-    figure.text(0.25 / width, 0.12 / height, _NOTE, fontsize=TEXT_SIZE, color=NOTE_COLOUR, va='bottom')
+    bottom = height - _TOP - bar_height
+    add_colour_bar(figure, image, left - _LEFT, bottom, bar, bar_height, 'share of the finer cluster')
+    add_note(figure, _NOTE, left=0.25, size=TEXT_SIZE)
     return save_figure(figure, path)
 
 
@@ -102,25 +90,14 @@ def checked_palettes(hierarchy: Hierarchy, palettes: Sequence[np.ndarray] | None
     return [checked_palette(palette) for palette in palettes]
 
 
-def _separate(axes: Axes, parents: np.ndarray) -> None:
-    for row in np.flatnonzero(np.diff(parents)):
-        axes.axhline(row + 0.5, color='#999999', linewidth=0.5)
-
-
 def _label(
-    figure: Figure,
-    axes: Axes,
-    level: int,
-    rows: np.ndarray,
-    columns: np.ndarray,
-    palettes: Sequence[np.ndarray],
+    axes: Axes, level: int, rows: np.ndarray, columns: np.ndarray, palettes: Sequence[np.ndarray],
     size: tuple[float, float],
-) -> None:
+) -> None:  # fmt: skip
     """Put colour strips with cluster numbers along both axes."""
     panel_width, panel_height = size
     axes.set(xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set(linewidth=0.5, color='#999999')
+    thin_frame(axes)
     strips = (
         (axes.inset_axes((-1.5 * _STRIP / panel_width, 0, _STRIP / panel_width, 1)), rows, level + 1),
         (axes.inset_axes((0, -1.5 * _STRIP / panel_height, 1, _STRIP / panel_height)), columns, level),

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omh_mmseg.visualization.figures import NOTE_COLOUR, TEXT_SIZE, new_figure, save_figure
+from omh_mmseg.visualization.figures import TEXT_SIZE, add_note, new_figure, save_figure
 from omh_mmseg.visualization.panels import LETTER, add_panel, plain
 
 _PANEL, _GAP, _ROW, _TITLE, _TICKS = 1.9, 0.3, 0.25, 0.4, 0.3  # inches
@@ -23,9 +23,7 @@ _NOTE = (
 )
 
 
-def draw_recovery(
-    path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], figures: Mapping[str, str]
-) -> Path:
+def draw_recovery(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], figures: Mapping[str, str]) -> Path:
     """Draw a row per method and a panel per figure.
 
     Args:
@@ -60,8 +58,11 @@ def draw_recovery(
         axes = add_panel(figure, left + column * (_PANEL + _GAP), bottom, _PANEL, panel)
         lowest = 0.0
         for position, method in enumerate(methods):
-            own = [row for row in rows if (row['model'], row['clusters'], row['parents']) == method and key in row]
-            values = [float(row[key]) for row in own]
+            values = [
+                float(row[key])
+                for row in rows
+                if (row['model'], row['clusters'], row['parents']) == method and key in row
+            ]
             if not values:
                 continue
             colour = CHANCE_COLOUR if method[2] == CHANCE else _COLOURS.get(method[1], '#444444')
@@ -78,5 +79,5 @@ def draw_recovery(
             if methods[border][:2] != methods[border - 1][:2]:
                 axes.axhline(border - 0.5, color='#bbbbbb', linewidth=0.6)
         axes.set_yticks(range(len(methods)), names if column == 0 else [], fontsize=TEXT_SIZE - 1)
-    figure.text(0.15 / width, 0.12 / height, _NOTE, fontsize=TEXT_SIZE - 1, color=NOTE_COLOUR, va='bottom')
+    add_note(figure, _NOTE)
     return save_figure(figure, path)

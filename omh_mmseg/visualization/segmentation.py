@@ -12,14 +12,8 @@ from matplotlib.patches import Patch
 
 from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.visualization.colours import IGNORED_COLOUR, checked_palette, hex_colour
-from omh_mmseg.visualization.figures import (
-    NOTE_COLOUR,
-    TEXT_COLOUR,
-    TEXT_SIZE,
-    TITLE_SIZE,
-    new_figure,
-    save_figure,
-)
+from omh_mmseg.visualization.figures import NOTE_COLOUR, TEXT_COLOUR, TEXT_SIZE, TITLE_SIZE, new_figure, save_figure
+from omh_mmseg.visualization.panels import add_panel, thin_frame
 
 _CELL, _GAP, _MARGIN, _HEADER, _LINE = 2.3, 0.08, 0.15, 0.5, 0.2  # inches
 _LEGEND_PATCH, _LEGEND_LETTER = 0.5, 0.08
@@ -99,14 +93,11 @@ def draw_segmentation_grid(
             for index, (column, palette) in enumerate(zip(columns, palettes, strict=True))
         ]
         for index, cell in enumerate(cells):
-            left = _MARGIN + index * (_CELL + _GAP)
-            axes = figure.add_axes(
-                (left / width, (top - row_height) / height, _CELL / width, row_height / height), xticks=[], yticks=[]
-            )
+            axes = add_panel(figure, _MARGIN + index * (_CELL + _GAP), top - row_height, _CELL, row_height)
+            axes.set(xticks=[], yticks=[])
             photo = images is not None and index == 0
             axes.imshow(cell, interpolation='antialiased' if photo else 'nearest', aspect='auto')
-            for spine in axes.spines.values():
-                spine.set(linewidth=0.5, color='#999999')
+            thin_frame(axes)
             if row == 0:
                 axes.set_title(titles[index], fontsize=TITLE_SIZE, color=TEXT_COLOUR, pad=4)
         top -= row_height + _GAP
@@ -114,9 +105,7 @@ def draw_segmentation_grid(
     return save_figure(figure, path)
 
 
-def _draw_footer(
-    figure: Figure, entries: list[tuple[str, str]], per_line: int, note: str, top: float
-) -> None:
+def _draw_footer(figure: Figure, entries: list[tuple[str, str]], per_line: int, note: str, top: float) -> None:
     left = _MARGIN / figure.get_figwidth()
     if note:
         line = _LINE / figure.get_figheight()
@@ -131,12 +120,9 @@ def _draw_footer(
 
 
 def _checked_columns(
-    images: Sequence[np.ndarray] | None,
-    levels: Sequence[Sequence[np.ndarray]],
-    palettes: Sequence[np.ndarray],
-    truth: Sequence[np.ndarray] | None,
-    truth_palette: np.ndarray | Sequence | None,
-) -> tuple[list[Sequence[np.ndarray]], list[np.ndarray]]:
+    images: Sequence[np.ndarray] | None, levels: Sequence[Sequence[np.ndarray]], palettes: Sequence[np.ndarray],
+    truth: Sequence[np.ndarray] | None, truth_palette: np.ndarray | Sequence | None,
+) -> tuple[list[Sequence[np.ndarray]], list[np.ndarray]]:  # fmt: skip
     """Put the truth before the levels and check all sizes."""
     count = (len(levels[0]) if levels else 0) if images is None else len(images)
     if count == 0 or len(levels) == 0:

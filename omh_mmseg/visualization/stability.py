@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from omh_mmseg.visualization.figures import NOTE_COLOUR, TEXT_COLOUR, TEXT_SIZE, new_figure, save_figure
+from omh_mmseg.visualization.figures import TEXT_COLOUR, TEXT_SIZE, add_note, new_figure, save_figure
 from omh_mmseg.visualization.panels import LETTER, add_panel, matrix
 
 _CELL, _GAP, _TITLE, _LEFT = 0.5, 0.45, 0.45, 0.75  # inches
@@ -67,8 +67,8 @@ def draw_stability(
             matrix(axes, values, texts, list(letters.values()), list(letters.values()))
             axes.set_title(title, fontsize=TEXT_SIZE + 1, color=TEXT_COLOUR, loc='left')
     key = '\n'.join(f'{letter}: {name}' for name, letter in letters.items())
-    figure.text(0.15 / width, 0.5 / height, key, fontsize=TEXT_SIZE - 1, color=TEXT_COLOUR, va='bottom')
-    figure.text(0.15 / width, 0.1 / height, _NOTE, fontsize=TEXT_SIZE - 1, color=NOTE_COLOUR, va='bottom')
+    add_note(figure, key, bottom=0.5, colour=TEXT_COLOUR)
+    add_note(figure, _NOTE, bottom=0.1)
     return save_figure(figure, path)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _WIDEST_EDGE, _THINNEST_EDGE = 5.0, 0.4  # points
 _FURTHER_PARENT = 0.15
+_FURTHER_EDGE: dict[str, Any] = dict(linewidth=0.8, linestyle=(0, (4, 3)))
 _KEY_WIDTH = 8.2  # inches
 
 
@@ -133,19 +134,13 @@ def _heights(hierarchy: Hierarchy) -> list[np.ndarray]:
 
 
 def _draw_edges(
-    axes: Axes,
-    hierarchy: Hierarchy,
-    heights: list[np.ndarray],
-    columns: list[float],
-    usage: list[np.ndarray],
-    palettes: list[np.ndarray],
-    used: bool,
-) -> None:
+    axes: Axes, hierarchy: Hierarchy, heights: list[np.ndarray], columns: list[float], usage: list[np.ndarray],
+    palettes: list[np.ndarray], used: bool,
+) -> None:  # fmt: skip
     for level, shares in enumerate(parent_shares(hierarchy)):
         parents = np.asarray(hierarchy.parents[level])
         for child, row in enumerate(shares):
             for parent in np.flatnonzero((row >= _FURTHER_PARENT) | (np.arange(len(row)) == parents[child])):
-                primary = parent == parents[child]
                 colour = palettes[level + 1][child] / 255
                 if used and (usage[level + 1][child] <= 0 or usage[level][parent] <= 0):
                     colour = UNUSED_COLOUR / 255
@@ -154,26 +149,16 @@ def _draw_edges(
                 middle = (start[0] + stop[0]) / 2
                 curve = Curve([start, (middle, start[1]), (middle, stop[1]), stop], [1, 4, 4, 4])
                 width = max(_WIDEST_EDGE * row[parent], _THINNEST_EDGE)
-                axes.add_patch(
-                    PathPatch(
-                        curve, facecolor='none', edgecolor=colour if primary else '#888888', zorder=2 if primary else 1,
-                        linewidth=width if primary else 0.8, linestyle='-' if primary else (0, (4, 3)),
-                        alpha=0.9 if primary else 0.6,
-                    )  # fmt: skip
-                )
+                style: dict[str, Any] = dict(edgecolor=colour, linewidth=width, zorder=2, alpha=0.9)
+                if parent != parents[child]:
+                    style = dict(_FURTHER_EDGE, edgecolor='#888888', zorder=1, alpha=0.6)
+                axes.add_patch(PathPatch(curve, facecolor='none', **style))
 
 
 def _draw_names(
-    axes: Axes,
-    level: int,
-    depth: int,
-    column: float,
-    heights: np.ndarray,
-    in_use: np.ndarray,
-    names: Sequence[Sequence[str | None]] | None,
-    font: float,
-    slot: float,
-) -> None:
+    axes: Axes, level: int, depth: int, column: float, heights: np.ndarray, in_use: np.ndarray,
+    names: Sequence[Sequence[str | None]] | None, font: float, slot: float,
+) -> None:  # fmt: skip
     """Write names left of the first level, right of the last one, and above the line that arrives in between."""
     first, last = level == 0, level == depth - 1
     disc = min(slot * 36, 11) + 3  # points
@@ -197,7 +182,7 @@ def _draw_key(axes: Axes, used: bool, edges: bool) -> None:
         entries += [
             Line2D([], [], color=NOTE_COLOUR, linewidth=_WIDEST_EDGE, label='parent takes all of the plan mass'),
             Line2D([], [], color=NOTE_COLOUR, linewidth=_WIDEST_EDGE / 3, label='parent takes a third'),
-            Line2D([], [], color='#888888', linewidth=0.8, linestyle=(0, (4, 3)), label='further parent, 15 % or more'),
+            Line2D([], [], color='#888888', label='further parent, 15 % or more', **_FURTHER_EDGE),
         ]
     disc: dict[str, Any] = dict(linestyle='none', marker='o', markeredgecolor='#333333', markeredgewidth=0.6)
     if used:

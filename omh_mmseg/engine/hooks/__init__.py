@@ -14,16 +14,7 @@ from omh_mmseg.engine.hooks.score_report_hook import ScoreReportHook
 from omh_mmseg.engine.hooks.submodule_gradient_clip_hook import SubmoduleGradientClipHook
 
 __all__ = [
-    'AssignmentHook',
-    'CheckpointShapeHook',
-    'DeferredRuntimeInfoHook',
-    'FeatureCacheHook',
-    'HierarchyHook',
-    'NeighbourIndexCheckHook',
-    'NonFiniteLossHook',
-    'ProtocolHook',
-    'RandomStateHook',
-    'ReferencePoolHook',
-    'ScoreReportHook',
-    'SubmoduleGradientClipHook',
-]
+    'AssignmentHook', 'CheckpointShapeHook', 'DeferredRuntimeInfoHook', 'FeatureCacheHook', 'HierarchyHook',
+    'NeighbourIndexCheckHook', 'NonFiniteLossHook', 'ProtocolHook', 'RandomStateHook', 'ReferencePoolHook',
+    'ScoreReportHook', 'SubmoduleGradientClipHook',
+]  # fmt: skip

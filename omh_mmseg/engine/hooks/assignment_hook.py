@@ -55,7 +55,7 @@ class AssignmentHook(Hook):
         if kept:
             runner.logger.info(f'the classes of the clusters of {", ".join(kept)} were set by hand and stay so')
         if is_main_process():
-            _put_into_checkpoint(runner)
+            _put_into_checkpoint(runner, assignment)
 
 
 def unsupervised_metrics(evaluator: Evaluator) -> list[UnsupervisedIoUMetric]:
@@ -92,11 +92,10 @@ def store_assignment(
     _write_checkpoint(checkpoint, assignment, path if target is None else target)
 
 
-def _put_into_checkpoint(runner: Runner) -> None:
+def _put_into_checkpoint(runner: Runner, assignment: ClusterAssignment) -> None:
     """Into the file that the checkpoint hook wrote for this very iteration, if it did."""
     noted = runner.message_hub.runtime_info.get('last_ckpt')
-    assignment = find_assignment(runner.model)
-    if noted is None or assignment is None:
+    if noted is None:
         return
     if not Path(noted).is_file():
         runner.logger.warning(

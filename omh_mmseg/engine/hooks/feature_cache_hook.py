@@ -19,6 +19,11 @@ from omh_mmseg.feature_cache.cached_features import SAMPLE, CachedFeatures
 from omh_mmseg.feature_cache.of_model import SPLITS, frozen_part, needs, why_live
 from omh_mmseg.registry import HOOKS
 
+LOADER_OPTIONS = (
+    'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context', 'generator',
+    'prefetch_factor', 'persistent_workers',
+)  # fmt: skip
+
 
 @HOOKS.register_module()
 class FeatureCacheHook(Hook):
@@ -47,11 +52,7 @@ class FeatureCacheHook(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(
-        self,
-        folder: str | None = None,
-        dtype: str = 'float32',
-        splits: Sequence[str] = SPLITS,
-        verify: bool = True,
+        self, folder: str | None = None, dtype: str = 'float32', splits: Sequence[str] = SPLITS, verify: bool = True
     ) -> None:
         if not set(splits) <= set(SPLITS):
             raise ValueError(f'splits of the feature cache must be among {SPLITS}; got {tuple(splits)}.')
@@ -73,7 +74,9 @@ class FeatureCacheHook(Hook):
         if self.folder is None or split not in self.splits:
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        pairs, dataset = innermost(loop.dataloader.dataset)
+        dataset = loop.dataloader.dataset
+        pairs = dataset if isinstance(dataset, NeighbourPairs) else None
+        dataset = dataset if pairs is None else pairs.dataset
         reason = why_live(model, split)
         if reason:
             runner.logger.info(f'no feature cache for {split}: {reason}')
@@ -89,9 +92,8 @@ class FeatureCacheHook(Hook):
         states = generator_states()
         cache = FeatureCache(self.folder, dataset, part, split == 'train', fields, images, self.dtype)
         _announce(runner, cache, loop, split, 1 if pairs is None else 2)
-        cached = cache.complete(
-            loop.dataloader.batch_size or 1, loop.dataloader.num_workers, is_main_process(), self.verify
-        )
+        batch_size, workers = loop.dataloader.batch_size or 1, loop.dataloader.num_workers
+        cached = cache.complete(batch_size, workers, is_main_process(), self.verify)
         self._place(runner, loop, split, pairs, cached)
         restore_generators(states)
 
@@ -112,13 +114,6 @@ class FeatureCacheHook(Hook):
             loop.dataloader_iterator = type(iterator)(loop.dataloader)
 
 
-def innermost(dataset: Any) -> tuple[NeighbourPairs | None, Any]:
-    """The `NeighbourPairs` of a data set, if any, and what lies below it."""
-    if isinstance(dataset, NeighbourPairs):
-        return dataset, dataset.dataset
-    return None, dataset
-
-
 def backbone_config(cfg: Any) -> Any:
     """Config of the backbone of a run.
 
@@ -136,17 +131,7 @@ def backbone_config(cfg: Any) -> Any:
 
 def reloaded(loader: DataLoader, dataset: Any, sampler: Any) -> DataLoader:
     """A loader like another one, of another data set; what was drawn from the sampler stays drawn."""
-    options: dict[str, Any] = dict(
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator,
-        prefetch_factor=loader.prefetch_factor,
-        persistent_workers=loader.persistent_workers,
-    )
+    options: dict[str, Any] = {name: getattr(loader, name) for name in LOADER_OPTIONS}
     if loader.batch_size is None:
         return DataLoader(dataset, batch_sampler=loader.batch_sampler, **options)
     return DataLoader(dataset, loader.batch_size, sampler=sampler, drop_last=loader.drop_last, **options)

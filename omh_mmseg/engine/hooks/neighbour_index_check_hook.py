@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -37,7 +35,9 @@ class NeighbourIndexCheckHook(Hook):
         Raises:
             ValueError: The index was made with another backbone; the message holds the command that makes it anew.
         """
-        pairs = _find_pairs(runner.train_dataloader.dataset)
+        pairs = runner.train_dataloader.dataset
+        while pairs is not None and not isinstance(pairs, NeighbourPairs):
+            pairs = getattr(pairs, 'dataset', None)
         if pairs is None:
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -58,9 +58,3 @@ class NeighbourIndexCheckHook(Hook):
                 f'the neighbour index {pairs.index_path} was made with channel dropout {dropout["probability"]} of the '
                 f'features, seed {dropout["seed"]}'
             )
-
-
-def _find_pairs(dataset: Any) -> NeighbourPairs | None:
-    while dataset is not None and not isinstance(dataset, NeighbourPairs):
-        dataset = getattr(dataset, 'dataset', None)
-    return dataset

@@ -1,4 +1,4 @@
-"""Says and stores with every score what it was taken with."""
+"""Logs and stores with every score the protocol that it was measured by."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mmengine.runner import Runner
 
 from omh_mmseg.evaluation.protocols import protocol_of_config
 from omh_mmseg.registry import HOOKS
-from omh_mmseg.utils.files import replaced_when_complete
+from omh_mmseg.utils.files import write_text
 
 
 @HOOKS.register_module()
 class ProtocolHook(Hook):
     """Writes ``<work_dir>/<time>/scores/val/scores.json`` (or ``test``) with the scores and their protocol.
 
-    The protocol is the one that `apply_protocol` put into the config, else what the config itself says about pipeline
-    and prediction. After a test the log has it, too.
+    The protocol is the one that `apply_protocol` put into the config, else the config's own settings of pipeline and
+    prediction. After a test the log has it, too.
     """
 
     priority = 'LOW'
@@ -42,5 +42,5 @@ class ProtocolHook(Hook):
         if not metrics:
             return
         content = dict(protocol=protocol, scores=metrics, **notes)
-        with replaced_when_complete(Path(runner.log_dir) / 'scores' / split / 'scores.json') as file:
-            file.write(f'{json.dumps(content, indent=1, default=str)}\n'.encode())
+        path = Path(runner.log_dir) / 'scores' / split / 'scores.json'
+        write_text(path, f'{json.dumps(content, indent=1, default=str)}\n')

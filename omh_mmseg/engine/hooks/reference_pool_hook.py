@@ -60,9 +60,8 @@ class ReferencePoolHook(Hook):
         num_workers: int | None = None,
         epoch_length: int | None = None,
     ) -> None:
-        for name, value in dict(
-            renew_interval=renew_interval, batch_size=batch_size, epoch_length=epoch_length
-        ).items():
+        numbers = dict(renew_interval=renew_interval, batch_size=batch_size, epoch_length=epoch_length)
+        for name, value in numbers.items():
             if value is not None and value < 1:
                 raise ValueError(
                     f'{name} must be at least 1; got {value}. To never renew the task-specific pool, set '

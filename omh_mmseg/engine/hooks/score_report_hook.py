@@ -1,4 +1,4 @@
-"""Writes what lies behind the scores, and says where labels have a hand in a result."""
+"""Writes the tables behind the scores, and warns where the best checkpoint is chosen by labels."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -47,7 +46,12 @@ class SubmoduleGradientClipHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Attach to the optimiser."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        parameters = [item for item in _submodule(model, self.module).parameters() if item.requires_grad]
+        try:
+            submodule = model.get_submodule(self.module)
+        except AttributeError as error:
+            names = ', '.join(child for child, _ in model.named_children())
+            raise ValueError(f'The model has no submodule {self.module!r}; it has {names}.') from error
+        parameters = [item for item in submodule.parameters() if item.requires_grad]
         if not parameters:
             raise ValueError(f'model.{self.module} has no trainable parameter whose gradient could be clipped.')
         optimizer = runner.optim_wrapper.optimizer
@@ -79,11 +83,3 @@ class SubmoduleGradientClipHook(Hook):
         if self.handle is not None:
             self.handle.remove()
             self.handle = None
-
-
-def _submodule(model: torch.nn.Module, name: str) -> torch.nn.Module:
-    try:
-        return model.get_submodule(name)
-    except AttributeError as error:
-        names = ', '.join(child for child, _ in model.named_children())
-        raise ValueError(f'The model has no submodule {name!r}; it has {names}.') from error
