@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 from omh_mmseg.datasets import NeighbourPairs
 from omh_mmseg.datasets.fingerprint import dataset_fingerprint
 from omh_mmseg.datasets.neighbours.index import NeighbourIndex
-from omh_mmseg.feature_cache import CachedFeatures, FeatureCache
+from omh_mmseg.feature_cache.build import FeatureCache
+from omh_mmseg.feature_cache.cached_features import CachedFeatures
 from omh_mmseg.feature_cache.of_model import frozen_part
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.utils.files import replaced_when_complete

@@ -40,7 +40,8 @@ from common import (
 )
 from torch import Tensor
 
-from omh_mmseg.models.losses import SmoothnessEnergyLoss, draw_random_negatives, hidden_positive_contrast
+from omh_mmseg.models.losses import SmoothnessEnergyLoss
+from omh_mmseg.models.losses.hidden_positive_contrast import draw_random_negatives, hidden_positive_contrast
 from omh_mmseg.transport import condition_plan, hierarchy_plans, transport_activations
 
 TEMPERATURE = 0.1
