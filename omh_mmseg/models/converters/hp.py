@@ -13,10 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omh_mmseg.models.backbones import dino_to_mmpretrain
-from omh_mmseg.models.converters.dino import TransformerShape, listed, transformer_shape
+from omh_mmseg.models.converters.dino import TransformerShape, listed, split_backbone, write_checkpoint
 from omh_mmseg.models.converters.foreign_pickle import read_foreign_checkpoint
-from omh_mmseg.utils.files import replaced_when_complete
 
 NET, LINEAR, CLUSTER = (f'{part}_model_state_dict' for part in ('net', 'linear', 'cluster'))
 BACKBONE = 'model.'
@@ -63,20 +61,15 @@ def convert_hp_checkpoint(content: Any, source: str) -> ConvertedHP:
     """
     groups = (NET, LINEAR, CLUSTER)
     if not isinstance(content, Mapping) or not all(isinstance(content.get(key), Mapping) for key in groups):
-        found = listed({str(key) for key in content}) if isinstance(content, Mapping) else type(content).__name__
-        raise ValueError(f'{source} is not a checkpoint of HP, with {NET}, {LINEAR} and {CLUSTER}; found: {found}.')
-    net = dict(content[NET])
-    transformer = dino_to_mmpretrain(
-        {key.removeprefix(BACKBONE): net.pop(key) for key in list(net) if key.startswith(BACKBONE)}
-    )
-    shape = transformer_shape(transformer, source)
+        holds = listed(content) if isinstance(content, Mapping) else type(content).__name__
+        raise ValueError(f'{source} is not a checkpoint of HP, with {NET}, {LINEAR} and {CLUSTER}; found: {holds}.')
+    state, shape, net = split_backbone(content[NET], BACKBONE, source)
     centres = content[CLUSTER].get('clusters')
     if not isinstance(centres, Tensor) or centres.dim() != 2:
         raise ValueError(f"{source} has no matrix of clusters at {CLUSTER}['clusters'].")
     num_classes, channels = centres.shape
     parts = {ours: (net, theirs) for theirs, ours in LAYERS.items()}
     parts['linear_probe.classifier'] = dict(content[LINEAR]), ''
-    state = {f'backbone.backbone.{key}': value for key, value in transformer.items()}
     state['cluster_probe.centres'] = centres
     problems = []
     for ours, (group, theirs) in parts.items():
@@ -96,7 +89,7 @@ def convert_hp_checkpoint(content: Any, source: str) -> ConvertedHP:
             f'{shape.embed_dims} features: {"; ".join(problems)}.'
         )
     if net:
-        raise ValueError(f'{source} has entries without a counterpart in our HiddenPositives: {listed(set(net))}.')
+        raise ValueError(f'{source} has entries without a counterpart in our HiddenPositives: {listed(net)}.')
     steps = content.get('iter', 0)
     state['iteration'] = torch.tensor(steps if isinstance(steps, int) else 0, dtype=torch.long)
     state['ema_head.steps'] = state['iteration'].clone()
@@ -119,8 +112,5 @@ def convert_hp(source: str | Path, target: str | Path, trust: bool = False) -> C
         ValueError: See `read_foreign_checkpoint` and `convert_hp_checkpoint`.
     """
     converted = convert_hp_checkpoint(read_foreign_checkpoint(source, trust), str(source))
-    meta = dict(source=Path(source).name, iter=int(converted.state_dict['iteration']))
-    state = {key: value.detach().clone() for key, value in converted.state_dict.items()}
-    with replaced_when_complete(target) as file:
-        torch.save(dict(state_dict=state, meta=meta), file)
+    write_checkpoint(target, converted.state_dict, source, iter=int(converted.state_dict['iteration']))
     return converted

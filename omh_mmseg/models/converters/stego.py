@@ -13,11 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omh_mmseg.models.backbones import dino_to_mmpretrain
-from omh_mmseg.models.converters.dino import TransformerShape, listed, transformer_shape
+from omh_mmseg.models.converters.dino import TransformerShape, listed, split_backbone, write_checkpoint
 from omh_mmseg.models.converters.foreign_pickle import plain_settings, read_foreign_checkpoint
 from omh_mmseg.registry import DATASETS
-from omh_mmseg.utils.files import replaced_when_complete
 
 BACKBONE = 'net.model.'
 RENAMED = {
@@ -167,22 +165,18 @@ def convert_stego_checkpoint(content: Any, source: str) -> ConvertedSTEGO:
         )
     not_tensors = [key for key, value in named.items() if not isinstance(value, Tensor)]
     if not_tensors:
-        raise ValueError(f'{source} holds no tensors at {listed(set(not_tensors))}.')
+        raise ValueError(f'{source} holds no tensors at {listed(not_tensors)}.')
     settings = _settings(content)
-    transformer = dino_to_mmpretrain(
-        {key.removeprefix(BACKBONE): named.pop(key) for key in list(named) if key.startswith(BACKBONE)}
-    )
-    shape = transformer_shape(transformer, source)
-    state = {f'backbone.backbone.{key}': value for key, value in transformer.items()}
-    left_out = [key for key in named if key.startswith(LEFT_OUT)]
-    remaining = {key: value for key, value in named.items() if key not in left_out}
+    state, shape, others = split_backbone(named, BACKBONE, source)
+    left_out = [key for key in others if key.startswith(LEFT_OUT)]
+    remaining = {key: value for key, value in others.items() if key not in left_out}
     state['cluster_probe.centres'] = remaining.pop(CLUSTERS)
     for theirs, ours in RENAMED.items():
         for kind in ('weight', 'bias'):
             if theirs + kind in remaining:
                 state[ours + kind] = remaining.pop(theirs + kind)
     if remaining:
-        raise ValueError(f'{source} has entries without a counterpart in our STEGO: {listed(set(remaining))}.')
+        raise ValueError(f'{source} has entries without a counterpart in our STEGO: {listed(remaining)}.')
     channels, num_classes, extra = _check_shapes(state, shape, settings, source)
     state['iteration'] = torch.tensor(_batches(content), dtype=torch.long)
     return ConvertedSTEGO(state, shape, channels, num_classes, extra, settings, left_out)
@@ -204,12 +198,10 @@ def convert_stego(source: str | Path, target: str | Path, trust: bool = False) -
         ValueError: See `read_foreign_checkpoint` and `convert_stego_checkpoint`.
     """
     converted = convert_stego_checkpoint(read_foreign_checkpoint(source, trust), str(source))
-    meta = dict(source=Path(source).name, iter=int(converted.state_dict['iteration']), settings=converted.settings)
+    meta = dict(iter=int(converted.state_dict['iteration']), settings=converted.settings)
     if converted.dataset_meta is not None:
         meta['dataset_meta'] = converted.dataset_meta
-    state = {key: value.detach().clone() for key, value in converted.state_dict.items()}
-    with replaced_when_complete(target) as file:
-        torch.save(dict(state_dict=state, meta=meta), file)
+    write_checkpoint(target, converted.state_dict, source, **meta)
     return converted
 
 
@@ -277,11 +269,8 @@ def _check_shapes(
     missing = sizes.keys() - state.keys()
     if missing:
         raise ValueError(f'{source} lacks the entries of {listed(missing)} (in the names of our STEGO).')
-    wrong = [
-        f'{key} is {tuple(state[key].shape)}, not {size}'
-        for key, size in sizes.items()
-        if tuple(state[key].shape) != size
-    ]
+    shapes = {key: tuple(state[key].shape) for key in sizes}
+    wrong = [f'{key} is {shapes[key]}, not {size}' for key, size in sizes.items() if shapes[key] != size]
     if wrong:
         raise ValueError(
             f'The parts of {source} do not fit each other: {"; ".join(wrong)} (in the names of our STEGO).'
@@ -308,6 +297,4 @@ def _leading_number(parts: list[str]) -> int:
 
 
 def _described(content: Any) -> str:
-    if isinstance(content, Mapping):
-        return f'the entries {listed({str(key) for key in content})}'
-    return f'a {type(content).__name__}'
+    return f'the entries {listed(content)}' if isinstance(content, Mapping) else f'a {type(content).__name__}'
