@@ -21,7 +21,7 @@ from omh_mmseg.utils.files import replaced_when_complete
 
 try:
     import fcntl
-except ImportError:  # Windows, where two processes that make the same index are not kept apart
+except ImportError:  # Windows, where two processes that make the same index are not kept from doing so
     fcntl = None  # type: ignore[assignment]
 
 COMMIT_SECONDS = 1.0

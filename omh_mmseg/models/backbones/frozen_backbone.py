@@ -191,14 +191,11 @@ class FrozenBackbone(BaseModule):
             )
 
     @property
-    def has_keys(self) -> bool:
-        """Whether `taps` can give the last block's keys."""
+    def has_attention(self) -> bool:
+        """Whether `taps` can give the last block's attention, and with it the keys."""
         return last_attention(self.backbone) is not None
 
-    @property
-    def has_attention(self) -> bool:
-        """Whether `taps` can give the last block's attention."""
-        return last_attention(self.backbone) is not None
+    has_keys = has_attention
 
     @property
     def num_extra_tokens(self) -> int:

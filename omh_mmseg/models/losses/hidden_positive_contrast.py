@@ -261,8 +261,8 @@ class _Contrast(torch.autograd.Function):
         work = projected.new_empty(4, task.rows, total)
         loss, figures = projected.new_zeros((), dtype=torch.float64), projected.new_zeros(3)
         for start in range(0, total, task.positions):
-            found = [space.positives(start, start + task.positions, work[:2]) for space in task.spaces]
-            masks, counts = [mask for mask, _ in found], [count for _, count in found]
+            positives = [space.positives(start, start + task.positions, work[:2]) for space in task.spaces]
+            masks, counts = [mask for mask, _ in positives], [count for _, count in positives]
             kept = counts[0] > 0
             anchors = _rows_to_visit(kept)
             figures[0] += kept.sum()
@@ -364,8 +364,8 @@ def _image_loss(
             # Half precision has no place for slopes as small as these, nor for large sums of larger ones.
             magnified = (slope * (HALF_SLOPE / largest)).to(task.product)
             shrink = largest / HALF_SLOPE
-            own = (magnified @ view.rows).to(sums.dtype) * (shrink / task.temperature)
-            view.gradient.index_add_(0, start + patches, own)
+            of_anchors = (magnified @ view.rows).to(sums.dtype) * (shrink / task.temperature)
+            view.gradient.index_add_(0, start + patches, of_anchors)
             view.gradient.add_((magnified.t() @ scaled).to(sums.dtype) * shrink)
     return loss
 
