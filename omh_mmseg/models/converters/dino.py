@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omh_mmseg.models.backbones import dino_to_mmpretrain, dinov2_to_mmpretrain, read_state_dict
-from omh_mmseg.models.backbones.checkpoint import unwrap_state_dict
+from omh_mmseg.models.backbones.checkpoint import read_state_dict, unwrap_state_dict
+from omh_mmseg.models.backbones.key_converters import dino_to_mmpretrain, dinov2_to_mmpretrain
 from omh_mmseg.models.converters.foreign_pickle import read_foreign_checkpoint
 from omh_mmseg.utils.files import replaced_when_complete
 from omh_mmseg.utils.text import first_few
