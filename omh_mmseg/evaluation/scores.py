@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import entropy
 
 from omh_mmseg.structures.assignment import UNMATCHED
 from omh_mmseg.structures.labels import IGNORED_LABEL
@@ -265,11 +266,10 @@ def normalised_mutual_information(counts: np.ndarray) -> float:
     joint = np.asarray(counts, dtype=np.float64)
     if joint.sum() == 0:
         return float('nan')
-    joint = joint / joint.sum()
-    entropies = _entropy(joint.sum(axis=1)) + _entropy(joint.sum(axis=0))
+    entropies = float(entropy(joint.sum(axis=1)) + entropy(joint.sum(axis=0)))
     if entropies == 0:
         return 1.0
-    information = entropies - _entropy(joint)
+    information = entropies - float(entropy(joint, axis=None))
     return float(np.clip(2 * information / entropies, 0, 1))
 
 
@@ -300,8 +300,3 @@ def adjusted_rand_index(counts: np.ndarray) -> float:
     numerator = 2 * (together * pairs - by_cluster * by_class)
     denominator = (by_cluster + by_class) * pairs - 2 * by_cluster * by_class
     return 1.0 if denominator == 0 else numerator / denominator
-
-
-def _entropy(shares: np.ndarray) -> float:
-    shares = shares[shares > 0]
-    return float(-(shares * np.log(shares)).sum())

@@ -149,8 +149,7 @@ class FieldFile:
 
     def void(self, item: int) -> None:
         """Take an item out, so that it is made anew."""
-        record = np.zeros((), RECORD)
-        self._note(item, record)
+        self._note(item, np.zeros((), RECORD))
 
     def close(self) -> None:
         """Give the file of contents back; the next reading opens it again."""

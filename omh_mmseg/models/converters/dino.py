@@ -131,6 +131,27 @@ def convert_dino(source: str, target: str | Path, trust: bool = False) -> Transf
     return shape
 
 
+@dataclass(frozen=True)
+class ConvertedHost:
+    """A converted checkpoint of a host.
+
+    Attributes:
+        state_dict: Under the names of our host.
+        backbone: Sizes of its backbone.
+        channels: D of the code.
+        num_classes: K of the probes.
+    """
+
+    state_dict: dict[str, Tensor]
+    backbone: TransformerShape
+    channels: int
+    num_classes: int
+
+    def write(self, target: str | Path, source: str | Path, **meta: Any) -> None:
+        """Write it with the number of its training steps, see `write_checkpoint`."""
+        write_checkpoint(target, self.state_dict, source, iter=int(self.state_dict['iteration']), **meta)
+
+
 def split_backbone(
     entries: Mapping[str, Any], prefix: str, source: str
 ) -> tuple[dict[str, Tensor], TransformerShape, dict[str, Any]]:

@@ -6,14 +6,13 @@ Source: docs/methods/features.md 2, docs/methods/hp.md 2.5.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from omh_mmseg.models.converters.dino import TransformerShape, listed, split_backbone, write_checkpoint
+from omh_mmseg.models.converters.dino import ConvertedHost, listed, split_backbone
 from omh_mmseg.models.converters.foreign_pickle import read_foreign_checkpoint
 
 NET, LINEAR, CLUSTER = (f'{part}_model_state_dict' for part in ('net', 'linear', 'cluster'))
@@ -29,28 +28,11 @@ LAYERS = {
 }
 
 
-@dataclass(frozen=True)
-class ConvertedHP:
-    """A converted checkpoint.
+def convert_hp_checkpoint(content: Any, source: str) -> ConvertedHost:
+    """Convert the content of a checkpoint of the reference implementation.
 
     The reference stores neither the project head nor the reference pools: what is converted can be tested, and trained
     on from new ones, but no run can be resumed from it.
-
-    Attributes:
-        state_dict: Under the names of our `HiddenPositives`.
-        backbone: Sizes of its backbone.
-        channels: D of the code.
-        num_classes: K of both probes.
-    """
-
-    state_dict: dict[str, Tensor]
-    backbone: TransformerShape
-    channels: int
-    num_classes: int
-
-
-def convert_hp_checkpoint(content: Any, source: str) -> ConvertedHP:
-    """Convert the content of a checkpoint of the reference implementation.
 
     Args:
         content: From `read_foreign_checkpoint`.
@@ -93,10 +75,10 @@ def convert_hp_checkpoint(content: Any, source: str) -> ConvertedHP:
     steps = content.get('iter', 0)
     state['iteration'] = torch.tensor(steps if isinstance(steps, int) else 0, dtype=torch.long)
     state['ema_head.steps'] = state['iteration'].clone()
-    return ConvertedHP(state, shape, channels, num_classes)
+    return ConvertedHost(state, shape, channels, num_classes)
 
 
-def convert_hp(source: str | Path, target: str | Path, trust: bool = False) -> ConvertedHP:
+def convert_hp(source: str | Path, target: str | Path, trust: bool = False) -> ConvertedHost:
     """Write HP's checkpoint as one that ``tools/test.py`` loads.
 
     Args:
@@ -112,5 +94,5 @@ def convert_hp(source: str | Path, target: str | Path, trust: bool = False) -> C
         ValueError: See `read_foreign_checkpoint` and `convert_hp_checkpoint`.
     """
     converted = convert_hp_checkpoint(read_foreign_checkpoint(source, trust), str(source))
-    write_checkpoint(target, converted.state_dict, source, iter=int(converted.state_dict['iteration']))
+    converted.write(target, source)
     return converted

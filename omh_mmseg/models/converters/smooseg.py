@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omh_mmseg.models.converters.dino import TransformerShape, listed, split_backbone, write_checkpoint
+from omh_mmseg.models.converters.dino import ConvertedHost, listed, split_backbone
 from omh_mmseg.models.converters.foreign_pickle import plain_settings, read_foreign_checkpoint
 
 # Words in the names of the two sets of prototypes that distinguish them, unless the names are given.
@@ -22,23 +22,15 @@ TEACHER_WORDS = ('teacher', 'global', 'ema')
 
 
 @dataclass(frozen=True)
-class ConvertedSmooSeg:
+class ConvertedSmooSeg(ConvertedHost):
     """A converted checkpoint.
 
     Attributes:
-        state_dict: Under the names of our `SmooSeg`.
-        backbone: Sizes of its backbone.
-        channels: D of the code.
-        num_classes: K.
         settings: What the file says of its run, as plain values; empty if it says nothing.
         taken: Names in the file of the head's layers and the prototypes, by ours.
         left_out: Names of the entries that our model has no place for.
     """
 
-    state_dict: dict[str, Tensor]
-    backbone: TransformerShape
-    channels: int
-    num_classes: int
     settings: dict[str, Any]
     taken: dict[str, str]
     left_out: list[str]
@@ -120,8 +112,7 @@ def convert_smooseg(
         ValueError: See `read_foreign_checkpoint` and `convert_smooseg_checkpoint`.
     """
     converted = convert_smooseg_checkpoint(read_foreign_checkpoint(source, trust), str(source), student, teacher)
-    meta = dict(iter=int(converted.state_dict['iteration']), settings=converted.settings)
-    write_checkpoint(target, converted.state_dict, source, **meta)
+    converted.write(target, source, settings=converted.settings)
     return converted
 
 

@@ -5,6 +5,7 @@ Source: docs/methods/features.md 2, docs/methods/stego.md 4.3.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omh_mmseg.models.converters.dino import TransformerShape, listed, split_backbone, write_checkpoint
+from omh_mmseg.models.converters.dino import ConvertedHost, TransformerShape, listed, split_backbone
 from omh_mmseg.models.converters.foreign_pickle import plain_settings, read_foreign_checkpoint
 from omh_mmseg.registry import DATASETS
 
@@ -74,23 +75,15 @@ OPTIMIZERS = 3
 
 
 @dataclass(frozen=True)
-class ConvertedSTEGO:
+class ConvertedSTEGO(ConvertedHost):
     """A converted checkpoint.
 
     Attributes:
-        state_dict: Under the names of our `STEGO`.
-        backbone: Sizes of its backbone.
-        channels: D of the code.
-        num_classes: K of both probes.
         extra_clusters: Clusters of the cluster probe beyond the K.
         settings: What the file says of its run, as plain values; empty if it says nothing.
         left_out: Names of the entries that our model has no place for.
     """
 
-    state_dict: dict[str, Tensor]
-    backbone: TransformerShape
-    channels: int
-    num_classes: int
     extra_clusters: int
     settings: dict[str, Any]
     left_out: list[str]
@@ -198,10 +191,8 @@ def convert_stego(source: str | Path, target: str | Path, trust: bool = False) -
         ValueError: See `read_foreign_checkpoint` and `convert_stego_checkpoint`.
     """
     converted = convert_stego_checkpoint(read_foreign_checkpoint(source, trust), str(source))
-    meta = dict(iter=int(converted.state_dict['iteration']), settings=converted.settings)
-    if converted.dataset_meta is not None:
-        meta['dataset_meta'] = converted.dataset_meta
-    write_checkpoint(target, converted.state_dict, source, **meta)
+    classes = {} if converted.dataset_meta is None else dict(dataset_meta=converted.dataset_meta)
+    converted.write(target, source, settings=converted.settings, **classes)
     return converted
 
 
@@ -287,13 +278,9 @@ def _check_shapes(
 def _batches(content: Mapping[str, Any]) -> int:
     """Training batches seen; from version 1.6 Lightning counts one step for each of the three optimisers."""
     steps = content.get('global_step', 0)
-    version = str(content.get('pytorch-lightning_version', '1.5')).split('.')
-    counted_each = version[0].isdigit() and (int(version[0]), _leading_number(version[1:])) >= (1, 6)
+    version = re.findall(r'\d+', str(content.get('pytorch-lightning_version', '1.5')))
+    counted_each = [int(number) for number in version[:2]] >= [1, 6]
     return (steps // OPTIMIZERS if counted_each else steps) if isinstance(steps, int) else 0
-
-
-def _leading_number(parts: list[str]) -> int:
-    return int(parts[0]) if parts and parts[0].isdigit() else 0
 
 
 def _described(content: Any) -> str:
