@@ -219,14 +219,11 @@ def _percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _as_int64(values: np.ndarray | torch.Tensor) -> torch.Tensor:
-    if isinstance(values, torch.Tensor):
-        if values.is_floating_point():
-            raise ValueError(f'cluster numbers and labels must be integers, got {values.dtype}; take the argmax first')
-        return values.long()
-    values = np.asarray(values)
-    if values.dtype.kind not in 'iub':
+    if not isinstance(values, torch.Tensor):
+        values = torch.from_numpy(np.array(values))
+    if values.is_floating_point() or values.is_complex():
         raise ValueError(f'cluster numbers and labels must be integers, got {values.dtype}; take the argmax first')
-    return torch.from_numpy(values.astype(np.int64))
+    return values.long()
 
 
 def _as_counts(counts: np.ndarray) -> np.ndarray:
