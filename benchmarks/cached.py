@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader
 
 from omh_mmseg.datasets import NeighbourPairs
 from omh_mmseg.datasets.fingerprint import dataset_fingerprint
-from omh_mmseg.datasets.neighbours.index import NeighbourIndex
-from omh_mmseg.feature_cache import CachedFeatures, FeatureCache
+from omh_mmseg.datasets.neighbours.index import write_index
+from omh_mmseg.feature_cache.build import FeatureCache
+from omh_mmseg.feature_cache.cached_features import CachedFeatures
 from omh_mmseg.feature_cache.of_model import frozen_part
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.utils.files import replaced_when_complete
@@ -115,7 +116,7 @@ def paired(dataset: CachedFeatures, folder: Path) -> NeighbourPairs:
     ranks = np.arange(min(NEIGHBOURS + 1, len(images)), dtype=np.int32)
     path = folder / 'neighbours.npz'
     with replaced_when_complete(path) as file:
-        NeighbourIndex((items + ranks) % len(images), dataset_fingerprint(images)).write(file)
+        write_index(file, (items + ranks) % len(images), dataset_fingerprint(images))
     pairs = NeighbourPairs(images, path, num_neighbours=min(NEIGHBOURS, len(images) - 1))
     # As the hook of a training does it, once the index is known to belong to the images.
     pairs.dataset = dataset

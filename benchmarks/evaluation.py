@@ -187,7 +187,8 @@ def crf(args: argparse.Namespace) -> tuple[Rows, list[Verdict]]:
             results = [list(crf.refine((i, dict(p=m)) for i, m in zip(images, maps))) for crf in models.values()]
             pairs = [(one['p'].argmax(0), other['p'].argmax(0)) for one, other in zip(*results)]
             agreements += [float((one == other).float().mean()) for one, other in pairs]
-        changed = [float((models['torch'](i, m).argmax(0) != m.argmax(0)).float().mean()) for i, m in zip(images, maps)]
+        refined = models['torch'].refine((i, dict(p=m)) for i, m in zip(images, maps))
+        changed = [float((one['p'].argmax(0) != m.argmax(0)).float().mean()) for one, m in zip(refined, maps)]
         for count in SEGMENTATIONS:
 
             def prepare(crf: DenseCRF, count: int = count, images: Any = images, maps: Any = maps) -> Callable:

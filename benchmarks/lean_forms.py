@@ -40,8 +40,10 @@ from common import (
 )
 from torch import Tensor
 
-from omh_mmseg.models.losses import SmoothnessEnergyLoss, draw_random_negatives, hidden_positive_contrast
-from omh_mmseg.transport import condition_plan, hierarchy_plans, transport_activations
+from omh_mmseg.models.losses import SmoothnessEnergyLoss
+from omh_mmseg.models.losses.hidden_positive_contrast import draw_random_negatives, hidden_positive_contrast
+from omh_mmseg.transport import hierarchy_plans
+from omh_mmseg.transport.matching import condition_plan, transport_activations
 
 TEMPERATURE = 0.1
 DIRECTIONS = ('fine_to_coarse', 'coarse_to_fine')

@@ -19,7 +19,8 @@ import torch
 from common import ADAM_STEP, CODE_CHANNELS, LEVEL_SIZES, Benchmark, Question, Rows, Verdict, interleave
 from torch import Tensor
 
-from omh_mmseg.transport import cosine_cost, hierarchy_plans
+from omh_mmseg.transport import hierarchy_plans
+from omh_mmseg.transport.plan import cosine_cost
 
 DTYPES = dict(float32=torch.float32, float64=torch.float64)
 CENTRES = ('random', 'hierarchical')

@@ -32,7 +32,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from omh_mmseg.datasets.transforms.five_crop_patch import five_crop_boxes
-from omh_mmseg.feature_cache import CachedFeatures, FeatureCache
+from omh_mmseg.feature_cache.build import FeatureCache
+from omh_mmseg.feature_cache.cached_features import CachedFeatures
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.utils.dataset_configs import innermost_datasets
 

@@ -46,7 +46,7 @@ def test_version_has_one_source(project: dict) -> None:
 
 def test_base_install_pulls_no_mm_package(project: dict) -> None:
     names = {Requirement(line).name for line in project['dependencies']}
-    assert names == {'numpy', 'pillow', 'pot', 'rich', 'scipy', 'torch'}
+    assert names == {'filelock', 'numpy', 'pillow', 'pot', 'rich', 'scipy', 'torch'}
 
 
 def test_extras(project: dict) -> None:

@@ -25,12 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from omh_mmseg.datasets.neighbours.search import SEARCHES  # noqa: E402
 from omh_mmseg.feature_cache.cached_features import DTYPES  # noqa: E402
 from omh_mmseg.feature_cache.of_model import SPLITS  # noqa: E402
-from omh_mmseg.preparation.downloads import (  # noqa: E402
-    plan_cityscapes27,
-    plan_coco_stuff27,
-    plan_potsdam3,
-    run_jobs,
-)
+from omh_mmseg.preparation.downloads.cityscapes27 import plan_cityscapes27  # noqa: E402
+from omh_mmseg.preparation.downloads.coco_stuff27 import plan_coco_stuff27  # noqa: E402
+from omh_mmseg.preparation.downloads.jobs import run_jobs  # noqa: E402
+from omh_mmseg.preparation.downloads.potsdam3 import plan_potsdam3  # noqa: E402
 from omh_mmseg.preparation.features import describe_features, prepare_features  # noqa: E402
 from omh_mmseg.preparation.five_crop import describe_five_crop, prepare_five_crop  # noqa: E402
 from omh_mmseg.preparation.neighbours import describe_neighbours, prepare_neighbours  # noqa: E402

@@ -80,11 +80,8 @@ def _evaluator(config: Config, matching: str | None) -> dict[str, Any]:
     evaluators = config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
     for evaluator in evaluators:
         if str(evaluator['type']).rpartition('.')[2] == 'UnsupervisedIoUMetric':
-            kept = {
-                key: value
-                for key, value in evaluator.items()
-                if key not in ('assignment', 'bootstrap', 'output_dir', 'format_only')
-            }
+            left_out = ('assignment', 'bootstrap', 'output_dir', 'format_only')
+            kept = {key: value for key, value in evaluator.items() if key not in left_out}
             return kept if matching is None else {**kept, 'matching': matching}
     raise ValueError(
         f'test_evaluator has no UnsupervisedIoUMetric, only {", ".join(str(each["type"]) for each in evaluators)}'

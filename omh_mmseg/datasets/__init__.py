@@ -1,6 +1,5 @@
 """Data sets, wrappers and transforms."""
 
-from omh_mmseg.datasets.base import numbered_palette
 from omh_mmseg.datasets.cityscapes27 import Cityscapes27
 from omh_mmseg.datasets.coco_stuff27 import COCOStuff27
 from omh_mmseg.datasets.demo_scenes import DemoScenes
@@ -18,18 +17,6 @@ from omh_mmseg.datasets.transforms import (
 )
 
 __all__ = [
-    'COCOStuff27',
-    'CentreCrop',
-    'Cityscapes27',
-    'DemoScenes',
-    'FiveCrop',
-    'FiveCropPatch',
-    'FolderSegDataset',
-    'LoadOptionalAnnotations',
-    'MatImageBackend',
-    'NeighbourPairs',
-    'Potsdam3',
-    'ResizeShortSide',
-    'ResizeToCover',
-    'numbered_palette',
-]
+    'COCOStuff27', 'CentreCrop', 'Cityscapes27', 'DemoScenes', 'FiveCrop', 'FiveCropPatch', 'FolderSegDataset',
+    'LoadOptionalAnnotations', 'MatImageBackend', 'NeighbourPairs', 'Potsdam3', 'ResizeShortSide', 'ResizeToCover',
+]  # fmt: skip

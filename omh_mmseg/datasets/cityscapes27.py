@@ -71,19 +71,12 @@ class Cityscapes27(LayoutSegDataset):
         mmseg   leftImg8bit/<split>/<city>/..., gtFine/<split>/<city>/...
 
     Args:
-        data_root: The folder above those.
         layout: ``'stego'`` or ``'mmseg'``.
         split: ``'train'`` (2,975 images) or ``'val'`` (500).
         ann_file: List of ``<city>/<id>``, one per line, in the folder that holds ``leftImg8bit``, or an absolute path.
             Empty: every image of the split, city after city.
-        labels: ``'required'``, or ``'none'`` to train without labels (no scores then).
         level: ``'class'`` for the 27 classes, as None, or ``'category'`` for the official 7 that group them.
-        **kwargs: As for :class:`mmseg.datasets.BaseSegDataset` (``pipeline``, ``metainfo``, ``indices``, ...).
-
-    Raises:
-        FileNotFoundError: A folder, the list, a listed image or its label is missing; the message says what was looked
-            for and where.
-        ValueError: Unknown layout or level, or an empty list.
+        **kwargs: See `LayoutSegDataset`, which also says what is raised.
     """
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE)

@@ -77,19 +77,12 @@ class COCOStuff27(LayoutSegDataset):
     train2017 (49,629); the list of val2017 without ``_7`` has 4,172 images (docs/methods/data.md 5.2).
 
     Args:
-        data_root: The folder above those.
         layout: ``'stego'`` or ``'mmseg'``.
         split: ``'train2017'`` or ``'val2017'``.
         ann_file: List of ids, one per line: a name in the layout's folder of lists, or an absolute path. Empty: every
             image of the split.
-        labels: ``'required'``, or ``'none'`` to train without labels (no scores then).
         level: ``'class'`` for the 27 classes, as None, or ``'leaf'`` for the 171 that they merge.
-        **kwargs: As for :class:`mmseg.datasets.BaseSegDataset` (``pipeline``, ``metainfo``, ``indices``, ...).
-
-    Raises:
-        FileNotFoundError: A folder, the list, a listed image or its label is missing; the message says what was looked
-            for and where.
-        ValueError: Unknown layout or level, or an empty list.
+        **kwargs: See `LayoutSegDataset`, which also says what is raised.
     """
 
     METAINFO = dict(classes=CLASSES, palette=numbered_palette(len(CLASSES)))

@@ -27,7 +27,7 @@ class Layout:
         label_suffix: What follows the id in the name of a label.
         values: Class of each value that a label may hold; 255 stands for no class. 255 itself is always accepted.
         nested: Images lie in sub-folders, which are part of the id.
-        list_needed: The layout has no folder per split, so that only a list tells training from validation.
+        list_needed: The layout has no folder per split, so that a list alone separates training from validation.
         finest: Finest label of each value, where the classes of ``values`` merge several; None where they are it.
     """
 

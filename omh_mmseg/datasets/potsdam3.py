@@ -71,19 +71,12 @@ class Potsdam3(LayoutSegDataset):
     kinds of labels. Any other value than those above is an error.
 
     Args:
-        data_root: The folder above those.
         layout: ``'stego'`` or ``'mmseg'``.
         split: ``'train'`` or ``'val'``, the folders of layout ``'mmseg'``; no meaning in layout ``'stego'``.
         ann_file: List of patches, one per line: a name in ``potsdam/``, or an absolute path. Layout ``'stego'`` needs
             one. Empty in layout ``'mmseg'``: every patch of the split.
-        labels: ``'required'``, or ``'none'`` to train without labels (no scores then).
         level: ``'class'`` for the three classes, as None, or ``'surface'`` for the six that they merge.
-        **kwargs: As for :class:`mmseg.datasets.BaseSegDataset` (``pipeline``, ``metainfo``, ``indices``, ...).
-
-    Raises:
-        FileNotFoundError: A folder, the list, a listed image or its label is missing; the message says what was looked
-            for and where.
-        ValueError: Unknown layout or level, an empty list, or none in layout ``'stego'``.
+        **kwargs: See `LayoutSegDataset`, which also says what is raised.
     """
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE)

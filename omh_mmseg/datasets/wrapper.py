@@ -69,9 +69,7 @@ class DatasetWrapper(ABC):
         """Not supported: set ``indices`` of the wrapped data set instead."""
         raise NotImplementedError(f'{type(self).__name__} has no subsets; set `indices` of the wrapped data set')
 
-    def get_subset(self, indices: Any) -> DatasetWrapper:
-        """Not supported: set ``indices`` of the wrapped data set instead."""
-        raise NotImplementedError(f'{type(self).__name__} has no subsets; set `indices` of the wrapped data set')
+    get_subset = get_subset_
 
 
 def positive_index(idx: int, length: int) -> int:

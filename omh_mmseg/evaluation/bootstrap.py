@@ -50,7 +50,7 @@ class PoissonBootstrap:
         Args:
             sums: (num_predicted, num_classes, 1 + B).
             counts: (num_predicted, num_classes).
-            name: What tells the image from the others, such as its path.
+            name: Unique among the images, such as its path.
         """
         # An image has few of the pairs of cluster and class.
         present = np.nonzero(counts)

@@ -150,7 +150,10 @@ def apply_protocol(config: Config, protocol: str | Protocol) -> Protocol:
     if isinstance(protocol, str):
         protocol = resolve(protocol)
     if protocol.mode == 'slide':
-        protocol = _on_cells(protocol, config)
+        # Windows lie on the positions of the code of the config's backbone.
+        cell = (config.model.get('data_preprocessor', {}).get('test_cfg') or {}).get('size_divisor') or 1
+        sides = {key: -(-getattr(protocol, key) // cell) * cell for key in ('crop_size', 'stride')}
+        protocol = replace(protocol, **sides)
     dataset, *_ = innermost_datasets(config.test_dataloader.dataset).values()
     before_packing, pack = _steps(dataset.get('pipeline') or config.test_pipeline, protocol)
     pipeline = [*before_packing, pack]
@@ -187,13 +190,6 @@ def protocol_of_config(config: Config, split: str = 'test') -> dict[str, Any]:
         test_cfg={key: value for key, value in (model.get('test_cfg') or {}).items() if key != 'assignment'},
         tta='module' in config.model,
     )
-
-
-def _on_cells(protocol: Protocol, config: Config) -> Protocol:
-    """Windows that lie on the positions of the code of the config's backbone."""
-    cell = (config.model.get('data_preprocessor', {}).get('test_cfg') or {}).get('size_divisor') or 1
-    sides = {key: -(-getattr(protocol, key) // cell) * cell for key in ('crop_size', 'stride')}
-    return replace(protocol, **sides)
 
 
 def _steps(pipeline: Sequence[dict[str, Any]], protocol: Protocol) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -42,8 +42,8 @@ def describe_scores(
         table.add_row([row['class'], row['clusters'] or '-', f'{row["iou"]:.2f}', f'{row["accuracy"]:.2f}'])
     lines = [f'{name} ({matching}): {", ".join(texts)}', table.get_string()]
     if scores.absent:
-        told = (f'{classes[k]} ({"left out" if np.isnan(scores.iou[k]) else "counts as 0"})' for k in scores.absent)
-        lines.append(f'without ground truth: {", ".join(told)}')
+        absent = (f'{classes[k]} ({"left out" if np.isnan(scores.iou[k]) else "counts as 0"})' for k in scores.absent)
+        lines.append(f'without ground truth: {", ".join(absent)}')
     left_over = np.flatnonzero(scores.assignment == UNMATCHED)
     missed = int(scores.counts[left_over].sum())
     if missed:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import entropy
 
 from omh_mmseg.structures.assignment import UNMATCHED
 from omh_mmseg.structures.labels import IGNORED_LABEL
@@ -218,14 +219,11 @@ def _percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _as_int64(values: np.ndarray | torch.Tensor) -> torch.Tensor:
-    if isinstance(values, torch.Tensor):
-        if values.is_floating_point():
-            raise ValueError(f'cluster numbers and labels must be integers, got {values.dtype}; take the argmax first')
-        return values.long()
-    values = np.asarray(values)
-    if values.dtype.kind not in 'iub':
+    if not isinstance(values, torch.Tensor):
+        values = torch.from_numpy(np.array(values))
+    if values.is_floating_point() or values.is_complex():
         raise ValueError(f'cluster numbers and labels must be integers, got {values.dtype}; take the argmax first')
-    return torch.from_numpy(values.astype(np.int64))
+    return values.long()
 
 
 def _as_counts(counts: np.ndarray) -> np.ndarray:
@@ -265,11 +263,10 @@ def normalised_mutual_information(counts: np.ndarray) -> float:
     joint = np.asarray(counts, dtype=np.float64)
     if joint.sum() == 0:
         return float('nan')
-    joint = joint / joint.sum()
-    entropies = _entropy(joint.sum(axis=1)) + _entropy(joint.sum(axis=0))
+    entropies = float(entropy(joint.sum(axis=1)) + entropy(joint.sum(axis=0)))
     if entropies == 0:
         return 1.0
-    information = entropies - _entropy(joint)
+    information = entropies - float(entropy(joint, axis=None))
     return float(np.clip(2 * information / entropies, 0, 1))
 
 
@@ -300,8 +297,3 @@ def adjusted_rand_index(counts: np.ndarray) -> float:
     numerator = 2 * (together * pairs - by_cluster * by_class)
     denominator = (by_cluster + by_class) * pairs - 2 * by_cluster * by_class
     return 1.0 if denominator == 0 else numerator / denominator
-
-
-def _entropy(shares: np.ndarray) -> float:
-    shares = shares[shares > 0]
-    return float(-(shares * np.log(shares)).sum())

@@ -72,7 +72,8 @@ class FeatureCache:
         self.folder = Path(root) / fingerprint_key(self.fingerprint, dtype)
         self.dtypes = {FEATURES: DTYPES[dtype], MIRRORED: DTYPES[dtype], WEIGHTS: torch.float32}
         names = [*fields, *([] if images else [SAMPLE])]
-        self.files = {name: FieldFile(self.folder, self._file_name(name), len(dataset)) for name in names}
+        file_names = {name: '-'.join(filter(None, (name, part.settings.get(name)))) for name in names}
+        self.files = {name: FieldFile(self.folder, file, len(dataset)) for name, file in file_names.items()}
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -176,10 +177,6 @@ class FeatureCache:
             raise ValueError('the feature cache needs a backbone that is not trained; wrap it in FrozenBackbone')
         if self.training and getattr(self.part.preprocessor, 'batch_augments', None) is not None:
             raise ValueError('the batch_augments of the data preprocessor draw at random: no features can be cached')
-
-    def _file_name(self, name: str) -> str:
-        settings = self.part.settings.get(name)
-        return f'{name}-{settings}' if settings else name
 
     def _verify(self, progress: bool) -> None:
         """Take out the items whose content is not what was written."""

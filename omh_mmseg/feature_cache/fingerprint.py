@@ -35,7 +35,7 @@ def cache_fingerprint(
     Returns:
         Readable parts: ``backbone``, ``weights`` (digest), ``preprocessing``, ``pipeline`` (all transforms with their
         settings and a digest of their code), ``dataset``, ``items`` and ``files`` (digest of the paths below the root,
-        sizes and times of all images and labels and of what the loading is told of each).
+        sizes and times of all images and labels and of each item's description).
     """
     parts = model_fingerprint(backbone, dict(backbone_cfg), {})
     del parts['normalisation']

@@ -22,7 +22,7 @@ from torch import Tensor
 
 try:
     import fcntl
-except ImportError:  # Windows, where processes that build the same cache are not kept apart
+except ImportError:  # Windows, where nothing stops two processes from making the same item
     fcntl = None  # type: ignore[assignment]
 
 RECORD = np.dtype(
@@ -149,8 +149,7 @@ class FieldFile:
 
     def void(self, item: int) -> None:
         """Take an item out, so that it is made anew."""
-        record = np.zeros((), RECORD)
-        self._note(item, record)
+        self._note(item, np.zeros((), RECORD))
 
     def close(self) -> None:
         """Give the file of contents back; the next reading opens it again."""
@@ -199,7 +198,7 @@ class FieldFile:
 
 
 class ProcessLock:
-    """Keeps processes that fill the same cache apart, item by item; the system releases what a killed one held.
+    """Gives each item of a cache to one of the processes that fill it; the system releases what a killed one held.
 
     Args:
         folder: Of the cache, which exists.

@@ -18,15 +18,41 @@ from omh_mmseg.utils.devices import check_device
 DEFAULT_FOLDER = 'data/feature_cache'
 
 
-def prepare_features(
+def prepare_features(cfg: Config, progress: bool = True, **options: Any) -> dict[str, Path]:
+    """Make or complete the feature caches of a config.
+
+    Args:
+        cfg: See `feature_caches`.
+        progress: Draw progress bars on stderr.
+        **options: See `feature_caches`.
+
+    Returns:
+        The cache's folder by split.
+
+    Raises:
+        ValueError: See `feature_caches`.
+        OSError: The disk has no room.
+    """
+    made = {}
+    for split, loader, cache in feature_caches(cfg, **options):
+        cache.complete(loader.get('batch_size') or 1, loader.get('num_workers', 0), progress)
+        made[split] = cache.folder
+    return made
+
+
+def describe_features(cfg: Config, **options: Any) -> str:
+    """What :func:`prepare_features` would do, one line per split; nothing is written."""
+    return '\n'.join(f'{split}: {cache.describe()}' for split, _, cache in feature_caches(cfg, **options))
+
+
+def feature_caches(
     cfg: Config,
     splits: Sequence[str] = SPLITS,
     folder: str | None = None,
     dtype: str | None = None,
     device: str = 'cpu',
-    progress: bool = True,
-) -> dict[str, Path]:
-    """Make or complete the feature caches of a config.
+) -> Iterator[tuple[str, dict[str, Any], FeatureCache]]:
+    """The feature caches of a config, as they are on disk.
 
     Args:
         cfg: Of a host. Weights of ``load_from`` count.
@@ -34,37 +60,13 @@ def prepare_features(
         folder: Of all caches; None for that of the config's `FeatureCacheHook`, else ``data/feature_cache``.
         dtype: None for the hook's.
         device: Where to compute.
-        progress: Draw progress bars on stderr.
 
-    Returns:
-        The cache's folder by split.
+    Yields:
+        Split, config of its loader, and its cache.
 
     Raises:
         ValueError: An unknown split, type or device, or a split that cannot be cached; the message says why.
-        OSError: The disk has no room.
     """
-    made = {}
-    for split, loader, cache in _caches(cfg, splits, folder, dtype, device):
-        cache.complete(loader.get('batch_size') or 1, loader.get('num_workers', 0), progress)
-        made[split] = cache.folder
-    return made
-
-
-def describe_features(
-    cfg: Config,
-    splits: Sequence[str] = SPLITS,
-    folder: str | None = None,
-    dtype: str | None = None,
-    device: str = 'cpu',
-) -> str:
-    """What :func:`prepare_features` would do, one line per split; nothing is written."""
-    caches = _caches(cfg, splits, folder, dtype, device)
-    return '\n'.join(f'{split}: {cache.describe()}' for split, _, cache in caches)
-
-
-def _caches(
-    cfg: Config, splits: Sequence[str], folder: str | None, dtype: str | None, device: str
-) -> Iterator[tuple[str, dict[str, Any], FeatureCache]]:
     unknown = [split for split in splits if split not in SPLITS or cfg.get(f'{split}_dataloader') is None]
     if unknown:
         there = [split for split in SPLITS if cfg.get(f'{split}_dataloader') is not None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +47,7 @@ from omh_mmseg.utils.progress import progress_bar
 
 
 def prepare_neighbours(
-    cfg: Config,
-    num_neighbours: int = 30,
-    chunk_size: int | None = None,
-    device: str = 'cpu',
-    force: bool = False,
-    if_missing: bool = False,
-    progress: bool = True,
-    train_mode_dropout: float = 0.0,
-    dropout_seed: int = 0,
-    search: str = 'matmul',
+    cfg: Config, force: bool = False, if_missing: bool = False, progress: bool = True, **options: Any
 ) -> tuple[Path, bool]:
     """Compute and store the neighbour index of a config, unless a valid one is there.
 
@@ -67,29 +57,22 @@ def prepare_neighbours(
     has its `FeatureCacheHook` switched on, the features are those of the cache, which is filled first.
 
     Args:
-        cfg: With ``model.backbone``, ``model.data_preprocessor`` and a ``NeighbourPairs`` data set.
-        num_neighbours: Columns of the index, the item itself included.
-        chunk_size: Rows per block of the search; None for 1024 on a CPU and 8192 elsewhere. See
-            :func:`omh_mmseg.datasets.neighbours.search.search_memory` for the memory that it takes.
-        device: Where to compute.
+        cfg: See `IndexJob`.
         force: Replace an index that is there, whatever it was made from.
         if_missing: Leave an index that fits this config alone even with ``force``.
         progress: Draw progress bars on stderr.
-        train_mode_dropout: Channel dropout of the features; 0.1 makes an index as the reference does
-            (docs/methods/data.md 5.7).
-        dropout_seed: Of that dropout.
-        search: ``'matmul'`` or ``'faiss'``, both exact.
+        **options: See `IndexJob`.
 
     Returns:
         Path of the index, and whether it was computed now.
 
     Raises:
         FileExistsError: The file there belongs to other images, weights or settings and ``force`` is not given.
-        ValueError: The device is not available, or an option is out of range.
-        ModuleNotFoundError: ``search='faiss'`` without that library.
+        ValueError: See `IndexJob`.
+        ModuleNotFoundError: Likewise.
         OSError: The disk has no room for the features.
     """
-    job = _Job.of(cfg, num_neighbours, chunk_size, device, train_mode_dropout, dropout_seed, search)
+    job = IndexJob(cfg, **options)
     if job.path.exists() and _is_current(job, force) and (if_missing or not force):
         discard_partial(job.path)
         return job.path, False
@@ -103,21 +86,17 @@ def prepare_neighbours(
     return job.path, True
 
 
-def describe_neighbours(
-    cfg: Config,
-    num_neighbours: int = 30,
-    chunk_size: int | None = None,
-    device: str = 'cpu',
-    train_mode_dropout: float = 0.0,
-    dropout_seed: int = 0,
-    search: str = 'matmul',
-) -> str:
+def describe_neighbours(cfg: Config, **options: Any) -> str:
     """What :func:`prepare_neighbours` would do with these arguments, as text; nothing is computed or written.
+
+    Args:
+        cfg: See `IndexJob`.
+        **options: See `IndexJob`.
 
     Returns:
         The path, what is there already, the number of items, and the disk space and memory that are needed.
     """
-    job = _Job.of(cfg, num_neighbours, chunk_size, device, train_mode_dropout, dropout_seed, search)
+    job = IndexJob(cfg, **options)
     if not job.path.exists():
         state = 'absent'
     else:
@@ -129,7 +108,7 @@ def describe_neighbours(
     channels = getattr(job.backbone, 'out_channels', None)
     if isinstance(channels, int):
         needs = [f'{job.disk(channels) / 2**30:.2f} GiB on disk meanwhile']
-        if search == 'matmul':
+        if job.search == 'matmul':
             needs.append(f'{search_memory(job.chunk_size, channels) / 2**20:.0f} MiB of memory for the search')
     else:
         needs = ['disk space unknown, since the backbone does not say its out_channels']
@@ -139,64 +118,61 @@ def describe_neighbours(
     )
 
 
-@dataclass
-class _Job:
-    """An index to be made."""
+class IndexJob:
+    """An index to be made: data set and backbone are built, and the options checked, before any work.
 
-    dataset: Any
-    backbone: nn.Module
-    preprocessor_cfg: dict
-    fingerprint: dict[str, Any]
-    path: Path
-    columns: int
-    chunk_size: int
-    device: str
-    search: str
+    Args:
+        cfg: With ``model.backbone``, ``model.data_preprocessor`` and a ``NeighbourPairs`` data set.
+        num_neighbours: Columns of the index, the item itself included.
+        chunk_size: Rows per block of the search; None for 1024 on a CPU and 8192 elsewhere. See
+            :func:`omh_mmseg.datasets.neighbours.search.search_memory` for the memory that it takes.
+        device: Where to compute.
+        train_mode_dropout: Channel dropout of the features; 0.1 makes an index as the reference does
+            (docs/methods/data.md 5.7).
+        dropout_seed: Of that dropout.
+        search: ``'matmul'`` or ``'faiss'``, both exact.
 
-    @classmethod
-    def of(
-        cls,
+    Raises:
+        ValueError: The device is not available, or an option is out of range.
+        ModuleNotFoundError: ``search='faiss'`` without that library.
+    """
+
+    def __init__(
+        self,
         cfg: Config,
-        num_neighbours: int,
-        chunk_size: int | None,
-        device: str,
-        train_mode_dropout: float,
-        dropout_seed: int,
-        search: str,
-    ) -> _Job:
-        """Build data set and backbone and check the options before any work."""
+        num_neighbours: int = 30,
+        chunk_size: int | None = None,
+        device: str = 'cpu',
+        train_mode_dropout: float = 0.0,
+        dropout_seed: int = 0,
+        search: str = 'matmul',
+    ) -> None:
         check_device(device)
         if not 0 <= train_mode_dropout < 1:
             raise ValueError(f'train_mode_dropout must lie in [0, 1), got {train_mode_dropout}; 0.1 is the reference')
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         pairs = find_pairs_config(cfg)
-        dataset = DATASETS.build(pairs['dataset'])
-        dataset.full_init()
+        self.dataset = DATASETS.build(pairs['dataset'])
+        self.dataset.full_init()
         if chunk_size is None:
             chunk_size = 1024 if torch.device(device).type == 'cpu' else 8192
-        check_arguments(search, len(dataset), num_neighbours, chunk_size)
-        preprocessor_cfg = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-        backbone = MODELS.build(cfg.model.backbone)
-        if hasattr(backbone, 'init_weights'):
-            backbone.init_weights()
-        backbone.eval()
-        fingerprint = dataset_fingerprint(dataset) | model_fingerprint(backbone, cfg.model.backbone, preprocessor_cfg)
+        check_arguments(search, len(self.dataset), num_neighbours, chunk_size)
+        self.columns = min(num_neighbours, len(self.dataset))
+        self.chunk_size, self.device, self.search = chunk_size, device, search
+        self.preprocessor_cfg = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+        self.backbone = MODELS.build(cfg.model.backbone)
+        if hasattr(self.backbone, 'init_weights'):
+            self.backbone.init_weights()
+        self.backbone.eval()
+        fingerprint = model_fingerprint(self.backbone, cfg.model.backbone, self.preprocessor_cfg)
+        self.fingerprint = dataset_fingerprint(self.dataset) | fingerprint
         if train_mode_dropout:
-            fingerprint[DROPOUT_PART] = dict(probability=float(train_mode_dropout), seed=dropout_seed)
-        return cls(
-            dataset,
-            backbone,
-            preprocessor_cfg,
-            fingerprint,
-            resolve_index_path(pairs['index'], fingerprint),
-            min(num_neighbours, len(dataset)),
-            chunk_size,
-            device,
-            search,
-        )
+            self.fingerprint[DROPOUT_PART] = dict(probability=float(train_mode_dropout), seed=dropout_seed)
+        self.path = resolve_index_path(pairs['index'], self.fingerprint)
 
     @property
     def items(self) -> int:
+        """N, the number of images."""
         return len(self.dataset)
 
     def disk(self, channels: int) -> int:
@@ -204,7 +180,7 @@ class _Job:
         return 4 * self.items * (channels + 2 * self.columns)
 
 
-def _complete_features(job: _Job, partial: PartialIndex, cfg: Config, progress: bool) -> RowFile:
+def _complete_features(job: IndexJob, partial: PartialIndex, cfg: Config, progress: bool) -> RowFile:
     """The features of all items, those of an earlier run taken over."""
     done = len(partial.features) if partial.features is not None else 0
     if done == job.items and partial.features is not None:
@@ -238,7 +214,7 @@ def _complete_features(job: _Job, partial: PartialIndex, cfg: Config, progress: 
     return features
 
 
-def _cached(job: _Job, preprocessor: nn.Module, cfg: Config, progress: bool) -> Any:
+def _cached(job: IndexJob, preprocessor: nn.Module, cfg: Config, progress: bool) -> Any:
     """The data set behind the feature cache of the config's training; None where there is none."""
     options = hook_options(cfg) or {}
     if options.get('folder') is None or 'train' not in options.get('splits', ['train']):
@@ -254,7 +230,7 @@ def _cached(job: _Job, preprocessor: nn.Module, cfg: Config, progress: bool) -> 
     )
 
 
-def _complete_neighbours(job: _Job, partial: PartialIndex, features: RowFile, progress: bool) -> RowFile:
+def _complete_neighbours(job: IndexJob, partial: PartialIndex, features: RowFile, progress: bool) -> RowFile:
     """The neighbours of all items, those of an earlier run taken over."""
     settings = dict(search=job.search, chunk_size=job.chunk_size, device=torch.device(job.device).type)
     neighbours = partial.start_neighbours(job.columns, settings)
@@ -271,7 +247,7 @@ def _complete_neighbours(job: _Job, partial: PartialIndex, features: RowFile, pr
     return neighbours
 
 
-def _check_disk(folder: Path, job: _Job, channels: int) -> None:
+def _check_disk(folder: Path, job: IndexJob, channels: int) -> None:
     free, needed = shutil.disk_usage(folder).free, job.disk(channels)
     if free < needed:
         raise OSError(
@@ -280,7 +256,7 @@ def _check_disk(folder: Path, job: _Job, channels: int) -> None:
         )
 
 
-def _problems(job: _Job) -> list[str]:
+def _problems(job: IndexJob) -> list[str]:
     """Why the file at the index path is not the index that is asked for; empty if it is."""
     try:
         stored = NeighbourIndex.load(job.path)
@@ -292,7 +268,7 @@ def _problems(job: _Job) -> list[str]:
     return problems
 
 
-def _is_current(job: _Job, force: bool) -> bool:
+def _is_current(job: IndexJob, force: bool) -> bool:
     """Whether the file at the index path fits; FileExistsError if it does not and may not be replaced."""
     problems = _problems(job)
     if problems and not force:

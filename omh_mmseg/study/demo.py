@@ -20,7 +20,7 @@ from omh_mmseg.analysis.trees import pair_agreements, pooled_agreement
 from omh_mmseg.apis.protocols import compare_protocols, protocol_table
 from omh_mmseg.datasets.demo_scenes import HIERARCHY
 from omh_mmseg.engine import launch
-from omh_mmseg.evaluation import confusion_matrix, hungarian_assignment
+from omh_mmseg.evaluation.scores import confusion_matrix, hungarian_assignment
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.preparation.neighbours import prepare_neighbours
 from omh_mmseg.structures.granularity import Granularity

@@ -12,7 +12,7 @@ from omh_mmseg.transport.plan import TransportPlan
 
 @dataclass(frozen=True)
 class PlanDiagnostics:
-    """Figures that tell a useful plan from a degenerate one.
+    """Figures that separate a useful plan from a degenerate one.
 
     Attributes:
         sparsity: Share of entries above 1 % of their row's marginal, in (0, 1]; near 1 the plan says nothing.

@@ -14,7 +14,7 @@ from omh_mmseg.datasets.fingerprint import (
     state_dict_digest,
 )
 from omh_mmseg.datasets.neighbours import index as neighbour_index
-from omh_mmseg.datasets.neighbours.index import NeighbourIndex, command_to_remake, resolve_index_path
+from omh_mmseg.datasets.neighbours.index import NeighbourIndex, command_to_remake, resolve_index_path, write_index
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.utils.commands import started_with
 from omh_mmseg.utils.files import replaced_when_complete
@@ -25,7 +25,7 @@ def test_file_round_trip(tmp_path, monkeypatch):
     neighbours[:, 0] = np.arange(6)
     monkeypatch.setattr(neighbour_index, 'WRITTEN_ROWS', 4)
     with replaced_when_complete(tmp_path / 'deep' / 'a.npz') as file:
-        NeighbourIndex(neighbours, dict(items=6, images='x')).write(file)
+        write_index(file, neighbours, dict(items=6, images='x'))
     loaded = NeighbourIndex.load(tmp_path / 'deep' / 'a.npz')
     np.testing.assert_array_equal(loaded.neighbours, neighbours)
     assert loaded.fingerprint == dict(items=6, images='x')

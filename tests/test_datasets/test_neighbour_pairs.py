@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 from omh_mmseg.datasets import NeighbourPairs
 from omh_mmseg.datasets.fingerprint import dataset_fingerprint
-from omh_mmseg.datasets.neighbours.index import NeighbourIndex
+from omh_mmseg.datasets.neighbours.index import NeighbourIndex, write_index
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.utils.files import replaced_when_complete
 
@@ -39,7 +39,7 @@ def pairs(folder, tmp_path):
         root = folder(count=count, labels=labels)
         index = NeighbourIndex(ring(count, columns), dataset_fingerprint(DATASETS.build(wrapped(root))))
         with replaced_when_complete(tmp_path / 'index.npz') as file:
-            index.write(file)
+            write_index(file, index.neighbours, index.fingerprint)
         return dict(type='NeighbourPairs', index=str(tmp_path / 'index.npz'), dataset=wrapped(root)) | options
 
     return make
@@ -117,7 +117,7 @@ def test_index_with_fewer_rows(pairs, tmp_path):
     config = pairs()
     index = NeighbourIndex.load(config['index'])
     with replaced_when_complete(config['index']) as file:
-        NeighbourIndex(index.neighbours[:7], index.fingerprint).write(file)
+        write_index(file, index.neighbours[:7], index.fingerprint)
     with pytest.raises(ValueError, match='7 rows for 10 items'):
         DATASETS.build(config)
 

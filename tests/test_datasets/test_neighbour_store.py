@@ -92,7 +92,6 @@ def test_damaged_folders_begin_anew(tmp_path, damage):
 
 
 def test_one_process_at_a_time(tmp_path):
-    pytest.importorskip('fcntl')
     index = tmp_path / 'index.npz'
     with PartialIndex(index, FINGERPRINT, 5):
         with pytest.raises(BlockingIOError, match='another process is making this neighbour index'):

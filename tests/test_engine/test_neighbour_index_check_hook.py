@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from omh_mmseg.datasets.fingerprint import dataset_fingerprint, model_fingerprint
-from omh_mmseg.datasets.neighbours.index import NeighbourIndex
+from omh_mmseg.datasets.neighbours.index import write_index
 from omh_mmseg.registry import DATASETS, HOOKS
 from omh_mmseg.utils.files import replaced_when_complete
 
@@ -37,7 +37,7 @@ def runner(tmp_path):
     fingerprint |= model_fingerprint(model.backbone, model_cfg.backbone, model_cfg.data_preprocessor)
     neighbours = (np.arange(4)[:, None] + np.arange(4)) % 4
     with replaced_when_complete(tmp_path / 'index.npz') as file:
-        NeighbourIndex(neighbours, fingerprint).write(file)
+        write_index(file, neighbours, fingerprint)
     pairs = dict(type='NeighbourPairs', dataset=images, index=str(tmp_path / 'index.npz'), num_neighbours=2)
     return SimpleNamespace(
         model=model,

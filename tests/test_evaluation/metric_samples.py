@@ -8,12 +8,8 @@ from mmengine.evaluator import Evaluator
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from omh_mmseg.evaluation import (
-    UnsupervisedIoUMetric,
-    confusion_matrix,
-    hungarian_assignment,
-    scores_from_confusion,
-)
+from omh_mmseg.evaluation import UnsupervisedIoUMetric
+from omh_mmseg.evaluation.scores import confusion_matrix, hungarian_assignment, scores_from_confusion
 
 CLASSES = ('sky', 'road', 'tree', 'car')
 PERMUTATION = np.array([2, 0, 3, 1])  # cluster of each class

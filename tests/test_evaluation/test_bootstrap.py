@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from omh_mmseg.evaluation import PoissonBootstrap, percentile_interval
+from omh_mmseg.evaluation.bootstrap import PoissonBootstrap, percentile_interval
 
 
 def test_sums_are_weighted_counts() -> None:

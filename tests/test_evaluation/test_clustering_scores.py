@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omh_mmseg.evaluation import adjusted_rand_index, confusion_matrix, normalised_mutual_information
+from omh_mmseg.evaluation.scores import adjusted_rand_index, confusion_matrix, normalised_mutual_information
 
 
 def definition_of_ari(pred: np.ndarray, true: np.ndarray) -> float:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as random_arrays
 
-from omh_mmseg.evaluation import (
+from omh_mmseg.evaluation.scores import (
     confusion_matrix,
     hungarian_assignment,
     identity_assignment,

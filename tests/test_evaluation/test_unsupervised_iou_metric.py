@@ -13,8 +13,8 @@ from mmengine.structures import PixelData
 from mmseg.registry import METRICS as MMSEG_METRICS
 from mmseg.structures import SegDataSample
 
-from omh_mmseg.evaluation import (
-    UnsupervisedIoUMetric,
+from omh_mmseg.evaluation import UnsupervisedIoUMetric
+from omh_mmseg.evaluation.scores import (
     adjusted_rand_index,
     confusion_matrix,
     normalised_mutual_information,

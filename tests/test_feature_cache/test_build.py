@@ -20,8 +20,10 @@ import torch
 from mmcv.transforms import BaseTransform
 from PIL import Image
 
-from omh_mmseg.feature_cache import CachedFeatures, FeatureCache, FrozenPart, build, store
-from omh_mmseg.feature_cache.frozen_part import features_alone
+from omh_mmseg.feature_cache import build, store
+from omh_mmseg.feature_cache.build import FeatureCache
+from omh_mmseg.feature_cache.cached_features import CachedFeatures
+from omh_mmseg.feature_cache.frozen_part import FrozenPart, features_alone
 from omh_mmseg.registry import DATASETS, MODELS, TRANSFORMS
 from omh_mmseg.structures.frozen_inputs import FrozenInputs
 

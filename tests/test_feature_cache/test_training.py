@@ -12,7 +12,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from omh_mmseg.feature_cache import CachedFeatures
+from omh_mmseg.feature_cache.cached_features import CachedFeatures
 from omh_mmseg.structures.frozen_inputs import FrozenItem
 
 CASES = [('stego', True, 2), ('hp', True, 0), ('smooseg', False, 2)]

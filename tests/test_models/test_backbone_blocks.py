@@ -12,7 +12,8 @@ import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 
-from omh_mmseg.models.backbones import KEY_CONVERTERS, FrozenBackbone
+from omh_mmseg.models.backbones import FrozenBackbone
+from omh_mmseg.models.backbones.key_converters import KEY_CONVERTERS
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 FOLDER = CONFIGS / '_base_' / 'models' / 'backbones'

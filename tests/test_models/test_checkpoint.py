@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from omh_mmseg.models.backbones import FrozenBackbone, checkpoint, dino_to_mmpretrain, read_state_dict
+from omh_mmseg.models.backbones import FrozenBackbone, checkpoint
+from omh_mmseg.models.backbones.checkpoint import read_state_dict
+from omh_mmseg.models.backbones.key_converters import dino_to_mmpretrain
 
 DINO_NAMES = {
     'patch_embed.projection.': 'patch_embed.proj.',

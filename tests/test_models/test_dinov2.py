@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omh_mmseg.models.backbones import FrozenBackbone, dinov2_to_mmpretrain
+from omh_mmseg.models.backbones import FrozenBackbone
+from omh_mmseg.models.backbones.key_converters import dinov2_to_mmpretrain
 
 DIMS, DEPTH, HEADS, PATCH, GRID = 24, 2, 3, 14, 5
 VIT = dict(

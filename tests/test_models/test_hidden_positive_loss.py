@@ -14,12 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from omh_mmseg.models.losses import (
-    HiddenPositiveLoss,
-    consistency_distance,
-    draw_random_negatives,
-    hidden_positive_contrast,
-)
+from omh_mmseg.models.losses import HiddenPositiveLoss
+from omh_mmseg.models.losses.hidden_positive_contrast import draw_random_negatives, hidden_positive_contrast
+from omh_mmseg.models.losses.hidden_positive_loss import consistency_distance
 from omh_mmseg.registry import MODELS
 
 BASE = 0.07

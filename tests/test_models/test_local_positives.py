@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omh_mmseg.models.losses import feature_affinity, mix_neighbours, neighbour_weights
-from omh_mmseg.models.losses.local_positives import grid_neighbours
+from omh_mmseg.models.losses.local_positives import feature_affinity, grid_neighbours, mix_neighbours, neighbour_weights
 
 
 def written_out(code: Tensor, affinity: Tensor, scale: float = 28.0) -> Tensor:

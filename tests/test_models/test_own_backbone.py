@@ -12,7 +12,8 @@ from mmengine.config import Config
 from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
 
-from omh_mmseg.models.backbones import KEY_CONVERTERS, FrozenBackbone
+from omh_mmseg.models.backbones import FrozenBackbone
+from omh_mmseg.models.backbones.key_converters import KEY_CONVERTERS
 from omh_mmseg.registry import MODELS
 
 REPOSITORY = Path(__file__).resolve().parents[2]

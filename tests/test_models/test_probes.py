@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from omh_mmseg.models.decode_heads import ClusterProbe, LinearProbe
-from omh_mmseg.models.prediction import PredictionOptions
+from omh_mmseg.models.prediction.options import PredictionOptions
 from omh_mmseg.models.utils.similarity import centre_scores
 from omh_mmseg.registry import MODELS
 

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omh_mmseg.models.losses import STEGOCorrelationLoss, correlation_term, sample_positions, super_permutation
+from omh_mmseg.models.losses import STEGOCorrelationLoss
+from omh_mmseg.models.losses.stego_correlation_loss import correlation_term, sample_positions, super_permutation
 from omh_mmseg.registry import MODELS
 
 # (weight, shift) of the negatives, the neighbour and the image itself, as the golden arrays were made with.

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.stats import chi2_contingency, chisquare
 
 from omh_mmseg.datasets.fingerprint import dataset_fingerprint
-from omh_mmseg.datasets.neighbours.index import NeighbourIndex
+from omh_mmseg.datasets.neighbours.index import NeighbourIndex, write_index
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.utils.files import replaced_when_complete
 
@@ -38,7 +38,7 @@ def pairs(tmp_path: Path) -> dict:
     ring = (np.arange(ITEMS)[:, None] + np.arange(COLUMNS)).astype(np.int32) % ITEMS
     index = NeighbourIndex(ring, dataset_fingerprint(DATASETS.build(data)))
     with replaced_when_complete(tmp_path / 'index.npz') as file:
-        index.write(file)
+        write_index(file, index.neighbours, index.fingerprint)
     return dict(type='NeighbourPairs', index=str(tmp_path / 'index.npz'), num_neighbours=NEIGHBOURS, dataset=data)
 
 

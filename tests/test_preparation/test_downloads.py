@@ -13,9 +13,10 @@ import scipy.io
 from PIL import Image
 
 from omh_mmseg.datasets import Cityscapes27, COCOStuff27, Potsdam3
-from omh_mmseg.preparation.downloads import plan_cityscapes27, plan_coco_stuff27, plan_potsdam3, run_jobs
-from omh_mmseg.preparation.downloads.jobs import Count
-from omh_mmseg.preparation.downloads.potsdam3 import LABELLED_TILES
+from omh_mmseg.preparation.downloads.cityscapes27 import plan_cityscapes27
+from omh_mmseg.preparation.downloads.coco_stuff27 import plan_coco_stuff27
+from omh_mmseg.preparation.downloads.jobs import Count, run_jobs
+from omh_mmseg.preparation.downloads.potsdam3 import LABELLED_TILES, plan_potsdam3
 from omh_mmseg.preparation.downloads.sources import collect
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'prepare.py'

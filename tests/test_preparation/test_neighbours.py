@@ -234,7 +234,6 @@ def test_too_small_disk(cfg, monkeypatch):
 
 
 def test_two_processes_do_not_make_one_index(cfg, monkeypatch):
-    pytest.importorskip('fcntl')
 
     def second(*_, **__):
         prepare_neighbours(cfg, progress=False)

@@ -17,8 +17,7 @@ LEVELS = DemoScenes.GRANULARITIES
 
 def true_hierarchy() -> Hierarchy:
     plans = []
-    for level in ('object', 'part'):
-        parents = torch.as_tensor(np.asarray(HIERARCHY.parents(level)))
+    for parents in map(torch.as_tensor, (HIERARCHY.group_of_object, HIERARCHY.object_of_part)):
         plans.append(torch.nn.functional.one_hot(parents).double().t() / len(parents))
     return Hierarchy.from_plans([plan.shape[0] for plan in plans] + [plans[-1].shape[1]], plans)
 

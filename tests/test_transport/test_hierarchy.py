@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from omh_mmseg.transport import Hierarchy, cluster_usage, diagnose_plan, sinkhorn_plan
+from omh_mmseg.transport import Hierarchy, cluster_usage, diagnose_plan
+from omh_mmseg.transport.plan import sinkhorn_plan
 
 PARENTS = torch.tensor([1, 0, 1, 0])
 

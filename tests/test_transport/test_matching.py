@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from omh_mmseg.transport import condition_plan, matching_distance, transport_activations
+from omh_mmseg.transport import matching_distance
+from omh_mmseg.transport.matching import condition_plan, transport_activations
 
 
 def naive(activations: torch.Tensor, plan: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omh_mmseg.transport import cosine_cost, hierarchy_plans, sinkhorn_plan
+from omh_mmseg.transport import hierarchy_plans
+from omh_mmseg.transport.plan import cosine_cost, sinkhorn_plan
 
 
 def centres(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:

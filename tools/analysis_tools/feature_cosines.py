@@ -20,7 +20,7 @@ from mmengine.registry import init_default_scope  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
 from omh_mmseg.engine import launch  # noqa: E402
-from omh_mmseg.models.losses import super_permutation  # noqa: E402
+from omh_mmseg.models.losses.stego_correlation_loss import super_permutation  # noqa: E402
 from omh_mmseg.registry import DATASETS, MODELS  # noqa: E402
 from omh_mmseg.utils.config import read_config  # noqa: E402
 

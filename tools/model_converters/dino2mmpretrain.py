@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from omh_mmseg.models.converters import convert_dino  # noqa: E402
+from omh_mmseg.models.converters.dino import convert_dino  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:

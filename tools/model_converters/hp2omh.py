@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from omh_mmseg.models.converters import convert_hp  # noqa: E402
+from omh_mmseg.models.converters.hp import convert_hp  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:

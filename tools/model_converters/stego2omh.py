@@ -15,7 +15,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-from omh_mmseg.models.converters import ConvertedSTEGO, config_text, convert_stego  # noqa: E402
+from omh_mmseg.models.converters.stego import ConvertedSTEGO, config_text, convert_stego  # noqa: E402
 from omh_mmseg.utils.files import replaced_when_complete  # noqa: E402
 
 

@@ -69,7 +69,7 @@ class CropManifest:
             file.write(f'{json.dumps(asdict(self), indent=2)}\n'.encode())
 
     def differences(self, other: CropManifest) -> list[str]:
-        """Where two folders differ apart from being complete, one sentence each."""
+        """Where two folders differ, other than in being complete, one sentence each."""
         mine, theirs = asdict(self), asdict(other)
         return [f'{key}: {mine[key]} there, {theirs[key]} here' for key in mine if mine[key] != theirs[key]
                 and key != 'complete']  # fmt: skip
@@ -115,10 +115,9 @@ class StoredCrops:
                 f'img/{split} and label/{split}. {remedy}'
             )
         manifest = CropManifest.read(folder, split)
+        _check_ratio(manifest, folder, ratio)
         if manifest is not None:
-            _check_manifest(manifest, folder, split, ratio, classes)
-        else:
-            _check_name(folder, ratio)
+            _check_manifest(manifest, folder, split, classes)
         numbers = numbers_in(image_folder(folder, split), '.jpg')
         crops = manifest.crops if manifest is not None else -(-(max(numbers, default=-1) + 1) // CROPS) * CROPS
         _check_numbers(numbers, crops, image_folder(folder, split), '.jpg', remedy)
@@ -156,18 +155,11 @@ def numbers_in(folder: Path, suffix: str) -> set[int]:
     return {int(stem) for stem in stems if stem.isascii() and stem.isdigit()}
 
 
-def _check_manifest(
-    manifest: CropManifest, folder: Path, split: str, ratio: float, classes: Sequence[str]
-) -> None:
+def _check_manifest(manifest: CropManifest, folder: Path, split: str, classes: Sequence[str]) -> None:
     if not manifest.complete:
         raise ValueError(
             f'the stored crops in {folder} are not complete: their preparation was interrupted. Continue it with\n'
             f'    {_command(folder, split)}'
-        )
-    if manifest.ratio != ratio:
-        raise ValueError(
-            f'the stored crops in {folder} have the ratio {manifest.ratio}, the config asks for ratio={ratio}; set it '
-            'to that of the folder, or stored to another folder'
         )
     if manifest.labels and manifest.classes != list(classes):
         raise ValueError(
@@ -177,12 +169,13 @@ def _check_manifest(
         )
 
 
-def _check_name(folder: Path, ratio: float) -> None:
+def _check_ratio(manifest: CropManifest | None, folder: Path, ratio: float) -> None:
     named = re.search(r'_crop_(\d*\.?\d+)$', folder.resolve().name)
-    if named and float(named[1]) != ratio:
+    stored, source = (named and named[1], ', by the name of the folder,') if manifest is None else (manifest.ratio, '')
+    if stored is not None and float(stored) != ratio:
         raise ValueError(
-            f'the stored crops in {folder} have, by the name of the folder, the ratio {named[1]}, the config asks for '
-            f'ratio={ratio}; set it to that of the folder, or stored to another folder'
+            f'the stored crops in {folder} have{source} the ratio {stored}, the config asks for ratio={ratio}; set it '
+            'to that of the folder, or stored to another folder'
         )
 
 

@@ -66,10 +66,6 @@ class NeighbourIndex:
             )
         return cls(neighbours, fingerprint)
 
-    def write(self, file: BinaryIO) -> None:
-        """Write the npz to an open file."""
-        write_index(file, self.neighbours, self.fingerprint)
-
 
 def write_index(file: BinaryIO, neighbours: Rows, fingerprint: dict[str, Any]) -> None:
     """Write the npz to an open file, a block of rows at a time.

@@ -15,14 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import BaseFileLock, FileLock, Timeout
 from mmengine.logging import MMLogger
 
 from omh_mmseg.utils.files import replaced_when_complete
-
-try:
-    import fcntl
-except ImportError:  # Windows, where two processes that make the same index are not kept apart
-    fcntl = None  # type: ignore[assignment]
 
 COMMIT_SECONDS = 1.0
 SUFFIX = '.partial'
@@ -116,7 +112,7 @@ class PartialIndex:
         self.neighbours: RowFile | None = None
         self._manifest: dict[str, Any] = dict(fingerprint=fingerprint, items=items)
         self._last_commit = time.monotonic()
-        self._lock: int | None = None
+        self._lock: BaseFileLock | None = None
 
     def __enter__(self) -> PartialIndex:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -209,7 +205,7 @@ class PartialIndex:
     def _close(self) -> None:
         self._close_files()
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
 
@@ -238,24 +234,21 @@ def discard_partial(index: Path) -> None:
     _delete(folder, lock)
 
 
-def _delete(folder: Path, lock: int | None) -> None:
+def _delete(folder: Path, lock: BaseFileLock | None) -> None:
     """Delete a work folder whose lock is held."""
-    if lock is not None and fcntl is None:
-        os.close(lock)
+    if lock is not None and os.name == 'nt':  # where a file that is open cannot be deleted
+        lock.release()
     shutil.rmtree(folder)
-    if lock is not None and fcntl is not None:
-        os.close(lock)
+    if lock is not None:
+        lock.release()
 
 
-def _locked(folder: Path) -> int:
-    """Descriptor of the lock file, which is held until it is closed or the process ends."""
-    lock = os.open(folder / 'lock', os.O_RDWR | os.O_CREAT, 0o644)
-    if fcntl is None:
-        return lock
+def _locked(folder: Path) -> BaseFileLock:
+    """The lock of the folder, which is held until it is released or the process ends."""
+    lock = FileLock(folder / 'lock')
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
+        lock.acquire(blocking=False)
+    except Timeout:
         raise BlockingIOError(
             f'another process is making this neighbour index in {folder}; wait for it, or end it and run this command '
             'again to continue from there'

@@ -237,8 +237,6 @@ class Scene:
 
 def _city(scene: Scene) -> None:
     rng, top = scene.rng, scene.horizon
-    scene.sky()
-    scene.land()
     scene.road(along=bool(rng.random() < 0.5))
     scene.stand(objects.tower, (top + 2, top + 22), (110, 210), (1, 5))
     scene.stand(objects.house, (top + 8, top + 40), (60, 120), (0, 2))
@@ -248,8 +246,6 @@ def _city(scene: Scene) -> None:
 
 def _countryside(scene: Scene) -> None:
     rng, top = scene.rng, scene.horizon
-    scene.sky()
-    scene.land()
     scene.crops()
     if rng.random() < 0.35:
         scene.road(along=False)
@@ -261,8 +257,6 @@ def _countryside(scene: Scene) -> None:
 
 def _coast(scene: Scene) -> None:
     top = scene.horizon
-    scene.sky()
-    scene.land()
     shore = scene.sea()
     scene.stand(objects.boat, (top + 10, max(shore - 12, top + 20)), (50, 190), (1, 4), steady=False)
     if shore < _CANVAS - 30:
@@ -273,8 +267,6 @@ def _coast(scene: Scene) -> None:
 
 def _park(scene: Scene) -> None:
     top = scene.horizon
-    scene.sky()
-    scene.land()
     _, row, _ = scene.pond()
     scene.stand(objects.boat, (row - 5, row + 25), (40, 150), (0, 1))
     scene.stand(objects.tree, (top + 2, top + 40), (60, 160), (1, 4), steady=False)
@@ -286,9 +278,6 @@ def _park(scene: Scene) -> None:
 
 def _street(scene: Scene) -> None:
     rng = scene.rng
-    scene.horizon = float(rng.uniform(0.35, 0.6)) * _CANVAS
-    scene.sky()
-    scene.land()
     scene.road(along=True)
     far, near = scene.road_rows
     scene.stand(objects.house if rng.random() < 0.6 else objects.tower, (scene.horizon + 2, far), (130, 260), (1, 3))
@@ -299,9 +288,6 @@ def _street(scene: Scene) -> None:
 
 def _garden(scene: Scene) -> None:
     rng = scene.rng
-    scene.horizon = float(rng.uniform(0.45, 0.7)) * _CANVAS
-    scene.sky()
-    scene.land()
     if rng.random() < 0.5:
         scene.crops()
     scene.stand(objects.house, (scene.horizon + 5, scene.horizon + 40), (190, 330), (1, 1))
@@ -311,8 +297,6 @@ def _garden(scene: Scene) -> None:
 
 def _harbour(scene: Scene) -> None:
     rng, top = scene.rng, scene.horizon
-    scene.sky()
-    scene.land()
     shore = scene.sea()
     scene.stand(objects.tower, (top + 1, top + 6), (70, 110), (0, 4))
     scene.stand(objects.house, (top + 1, top + 6), (40, 70), (0, 3))
@@ -330,6 +314,8 @@ SCENE_KINDS: dict[str, Callable[[Scene], None]] = {
     'garden': _garden,
     'harbour': _harbour,
 }
+HORIZONS = {'street': (0.35, 0.6), 'garden': (0.45, 0.7)}
+"""Rows of the horizon, as shares of the canvas, of the scenes with a horizon of their own."""
 
 
 def _photograph(canvas: Canvas, rng: Generator) -> tuple[Array, Array]:
@@ -385,6 +371,11 @@ def draw_scene(seed: int, split: str, index: int) -> tuple[Array, Array]:
     sequence = np.random.SeedSequence([seed, SPLITS.index(split), index])
     rng = np.random.Generator(np.random.PCG64(sequence))
     scene = Scene(rng)
-    list(SCENE_KINDS.values())[rng.integers(len(SCENE_KINDS))](scene)
+    kind = list(SCENE_KINDS)[rng.integers(len(SCENE_KINDS))]
+    if kind in HORIZONS:
+        scene.horizon = float(rng.uniform(*HORIZONS[kind])) * _CANVAS
+    scene.sky()
+    scene.land()
+    SCENE_KINDS[kind](scene)
     scene.finish()
     return _photograph(scene.canvas, rng)

@@ -1,4 +1,4 @@
-"""Base colours (RGB in 0..1). Classes share many of them on purpose: colour alone must not tell classes apart."""
+"""Base colours (RGB in 0..1). Classes share many of them on purpose: colour alone must not identify a class."""
 
 from __future__ import annotations
 

@@ -7,19 +7,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
 from PIL import Image
 from rich.progress import track
 
 from omh_mmseg.datasets.scenes.compose import draw_scene
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: concurrent writers then draw twice, and the first one wins
-    fcntl = None  # type: ignore[assignment]
 
 STAMP = 'stamp.json'
 
@@ -46,17 +40,6 @@ def is_complete(root: Path, stamp: dict[str, object]) -> bool:
         for split, count in counts.items()
         for folder in (root / 'images' / split, root / 'parts' / split)
     )
-
-
-@contextmanager
-def _one_writer(root: Path) -> Iterator[None]:
-    """Let one process at a time prepare ``root``; the lock vanishes with its process."""
-    if fcntl is None:
-        yield
-        return
-    with open(root.parent / f'.{root.name}.lock', 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _draw_all(folder: Path, seed: int, counts: dict[str, int]) -> None:
@@ -100,12 +83,12 @@ def prepare_scenes(root: str | os.PathLike[str], seed: int, counts: dict[str, in
     prefix = f'.{root.name}.drawing-'
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        with _one_writer(root):
+        with FileLock(parent / f'.{root.name}.lock'):
             if is_complete(root, stamp):
                 return root
-            if fcntl is not None:  # under the lock, what is left of a killed writer belongs to nobody
-                for leftover in parent.glob(prefix + '*'):
-                    shutil.rmtree(leftover, ignore_errors=True)
+            # Under the lock, what is left of a killed writer belongs to nobody.
+            for leftover in parent.glob(prefix + '*'):
+                shutil.rmtree(leftover, ignore_errors=True)
             folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
             try:
                 _draw_all(folder / 'new', seed, counts)

@@ -74,23 +74,10 @@ class LabelTree:
         Raises:
             ValueError: The level is none of the three.
         """
-        if level == 'part':
-            return np.arange(len(self.object_of_part))
-        if level == 'object':
-            return self.object_of_part
-        if level == 'group':
-            return self.group_of_part
-        raise ValueError(f'level is {level!r}, but demo scenes have labels for {", ".join(map(repr, LEVELS))}')
-
-    def parents(self, level: str) -> np.ndarray:
-        """Parent of each label of ``'object'`` (its group) or of ``'part'`` (its object).
-
-        Raises:
-            ValueError: The level has no parent or does not exist.
-        """
-        if level not in ('object', 'part'):
-            raise ValueError(f"level is {level!r}, but only 'object' and 'part' have parents")
-        return self.group_of_object if level == 'object' else self.object_of_part
+        if level not in LEVELS:
+            raise ValueError(f'level is {level!r}, but demo scenes have labels for {", ".join(map(repr, LEVELS))}')
+        parts = np.arange(len(self.object_of_part))
+        return dict(part=parts, object=self.object_of_part, group=self.group_of_part)[level]
 
 
 def _mean_colour(colours: list[tuple[int, int, int]]) -> tuple[int, int, int]:

@@ -35,7 +35,7 @@ def five_crop_boxes(height: int, width: int, ratio: float) -> list[tuple[int, in
 class FiveCropPatch(BaseTransform):
     """Cut the crop that the data set wrapper :class:`FiveCrop` asks for; place it right after the loading.
 
-    From then on the crop is the image: ``ori_shape`` and ``img_shape`` are its size, ``patch_bbox`` tells (left, top,
+    From then on the crop is the image: ``ori_shape`` and ``img_shape`` are its size, ``patch_bbox`` is (left, top,
     right, bottom) in the file's pixels.
 
     Required keys: ``img``, ``crop_number`` (0..4) and ``crop_ratio``, both set by :class:`FiveCrop`. Items with

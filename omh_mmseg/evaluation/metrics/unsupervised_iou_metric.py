@@ -57,7 +57,7 @@ class UnsupervisedIoUMetric(BaseMetric):
             ``probe``, ``pred_linear`` is ``linear`` (identity), ``pred_level1`` is ``level1``.
         matching: How clusters come to classes in the heads that do not say: ``'hungarian'`` (one to one, that of the
             papers), ``'majority'`` (many to one) or ``'identity'``.
-        num_clusters: Number of clusters of all heads, or field -> number. Default: what `use_cluster_sizes` was told,
+        num_clusters: Number of clusters of all heads, or field -> number. Default: those given to `use_cluster_sizes`,
             else the number of classes. Pixels of the clusters that find no class count as misses.
         assignment: Fitted elsewhere, applied here in place of a matching (identity heads aside): a file that
             ``fit_assignment.py`` or a validation wrote, field -> class of each cluster, or ``'checkpoint'`` for the one
@@ -131,7 +131,7 @@ class UnsupervisedIoUMetric(BaseMetric):
         self._reset()
 
     def use_cluster_sizes(self, sizes: Mapping[str, int]) -> None:
-        """Tell how many clusters the model predicts per field; ``num_clusters`` goes before it.
+        """Take how many clusters the model predicts per field; ``num_clusters`` goes before it.
 
         Fields that are no heads (finer levels) are counted, too, for ``last_assignment``.
         """
@@ -313,9 +313,9 @@ class UnsupervisedIoUMetric(BaseMetric):
         self._stored = {}
 
     def _add(self, sample: Mapping[str, Any]) -> None:
-        # The latest image is held apart until the next one comes: it may be a sampler's repetition, which only the
-        # data set's size in `evaluate` can tell.
-        self._settle_latest()
+        # The latest image is counted when the next one comes: it may be a sampler's repetition, which is known from the
+        # data set's size in `evaluate` only.
+        self._count_latest()
         rank, world_size = get_dist_info()
         self._latest_name = str(sample.get('img_path') or self._num_processed * world_size + rank)
         self._num_processed += 1
@@ -334,7 +334,7 @@ class UnsupervisedIoUMetric(BaseMetric):
                 label = f' (label {sample["seg_map_path"]})' if sample.get('seg_map_path') else ''
                 raise ValueError(f'{sample.get("img_path", "an image")}{label}, {field}: {error}') from error
 
-    def _settle_latest(self) -> None:
+    def _count_latest(self) -> None:
         if self._latest_labelled is not None:
             self._labelled[int(self._latest_labelled)] += 1
         for field, counts in self._latest.items():
@@ -352,7 +352,7 @@ class UnsupervisedIoUMetric(BaseMetric):
         rank, world_size = get_dist_info()
         rounded_up = self._num_processed == -(-size // world_size)
         if not (rounded_up and (self._num_processed - 1) * world_size + rank >= size):
-            self._settle_latest()
+            self._count_latest()
 
         empty = {field: self._sums(field).zeros(*self._shape(field)) for field in self._fields}
         sums = [self._counts.get(field, zeros) for field, zeros in empty.items()]

@@ -16,6 +16,7 @@ from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 from omh_mmseg.models.backbones.key_converters import KEY_CONVERTERS
+from omh_mmseg.utils.text import first_few
 
 PACKAGE_SCHEME = 'omh_mmseg://'
 ASSETS = Path(__file__).resolve().parents[2] / 'assets'
@@ -176,5 +177,4 @@ def _check_positions(backbone: nn.Module, state: dict[str, Tensor], checkpoint: 
 
 
 def _some(keys: list[str]) -> str:
-    listed = ', '.join(keys[:LISTED_KEYS]) or 'none'
-    return f'{listed} and {len(keys) - LISTED_KEYS} more' if len(keys) > LISTED_KEYS else listed
+    return first_few(keys, LISTED_KEYS) or 'none'

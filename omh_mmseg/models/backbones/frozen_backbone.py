@@ -89,9 +89,6 @@ class FrozenBackbone(BaseModule):
         stride: Input pixels per position.
         size_multiple: What height and width of the images must be multiples of: the patch, or the stride of the
             coarsest map in use.
-        has_keys: Whether the last block's keys can be had.
-        has_attention: Whether the last block's attention can be had.
-        num_extra_tokens: Tokens before those of the patches, such as CLS; 0 without tokens.
         channels_last: Whether the channels are kept last in memory.
 
     Raises:
@@ -191,14 +188,11 @@ class FrozenBackbone(BaseModule):
             )
 
     @property
-    def has_keys(self) -> bool:
-        """Whether `taps` can give the last block's keys."""
+    def has_attention(self) -> bool:
+        """Whether `taps` can give the last block's attention, and with it the keys."""
         return last_attention(self.backbone) is not None
 
-    @property
-    def has_attention(self) -> bool:
-        """Whether `taps` can give the last block's attention."""
-        return last_attention(self.backbone) is not None
+    has_keys = has_attention
 
     @property
     def num_extra_tokens(self) -> int:

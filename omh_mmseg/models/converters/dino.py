@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omh_mmseg.models.backbones import dino_to_mmpretrain, read_state_dict
-from omh_mmseg.models.backbones.checkpoint import unwrap_state_dict
+from omh_mmseg.models.backbones.checkpoint import read_state_dict, unwrap_state_dict
+from omh_mmseg.models.backbones.key_converters import dino_to_mmpretrain, dinov2_to_mmpretrain
 from omh_mmseg.models.converters.foreign_pickle import read_foreign_checkpoint
 from omh_mmseg.utils.files import replaced_when_complete
+from omh_mmseg.utils.text import first_few
 
 BLOCK_PARTS = ('ln1', 'attn.qkv', 'attn.proj', 'ln2', 'ffn.layers.0.0', 'ffn.layers.1')
 # docs/methods/features.md 1.1: mmpretrain's name, depth and heads by embedding.
@@ -126,14 +127,62 @@ def convert_dino(source: str, target: str | Path, trust: bool = False) -> Transf
         named = unwrap_state_dict(read_foreign_checkpoint(source, trust), source)
     state = dino_to_mmpretrain(named)
     shape = transformer_shape(state, source)
-    meta = dict(source=Path(source).name, backbone=shape.config())
-    with replaced_when_complete(target) as file:
-        torch.save(dict(state_dict={key: value.clone() for key, value in state.items()}, meta=meta), file)
+    write_checkpoint(target, state, source, backbone=shape.config())
     return shape
 
 
-def listed(keys: set[str]) -> str:
-    """The first few of some keys, as text."""
-    names = sorted(keys)
-    more = f' and {len(names) - LISTED_KEYS} more' if len(names) > LISTED_KEYS else ''
-    return (', '.join(names[:LISTED_KEYS]) or 'none') + more
+@dataclass(frozen=True)
+class ConvertedHost:
+    """A converted checkpoint of a host.
+
+    Attributes:
+        state_dict: Under the names of our host.
+        backbone: Sizes of its backbone.
+        channels: D of the code.
+        num_classes: K of the probes.
+    """
+
+    state_dict: dict[str, Tensor]
+    backbone: TransformerShape
+    channels: int
+    num_classes: int
+
+    def write(self, target: str | Path, source: str | Path, **meta: Any) -> None:
+        """Write it with the number of its training steps, see `write_checkpoint`."""
+        write_checkpoint(target, self.state_dict, source, iter=int(self.state_dict['iteration']), **meta)
+
+
+def split_backbone(
+    entries: Mapping[str, Any], prefix: str, source: str
+) -> tuple[dict[str, Tensor], TransformerShape, dict[str, Any]]:
+    """Convert the entries of a transformer below a prefix, with or without DINOv2's layer scales.
+
+    Args:
+        entries: Of a checkpoint of a whole model.
+        prefix: What the transformer's names begin with.
+        source: Name of the file, for messages.
+
+    Returns:
+        The transformer's weights under the names of our hosts, its sizes, and the other entries.
+
+    Raises:
+        ValueError: See `transformer_shape`.
+    """
+    inner = {key.removeprefix(prefix): value for key, value in entries.items() if key.startswith(prefix)}
+    convert = dinov2_to_mmpretrain if 'blocks.0.ls1.gamma' in inner else dino_to_mmpretrain
+    weights = convert(inner)
+    shape = transformer_shape({key: value for key, value in weights.items() if '.gamma' not in key}, source)
+    others = {key: value for key, value in entries.items() if not key.startswith(prefix)}
+    return {f'backbone.backbone.{key}': value for key, value in weights.items()}, shape, others
+
+
+def write_checkpoint(target: str | Path, state: Mapping[str, Tensor], source: str | Path, **meta: Any) -> None:
+    """Write converted weights, each in memory of its own, and ``meta`` of plain types with the source's name."""
+    weights = {key: value.detach().clone() for key, value in state.items()}
+    with replaced_when_complete(target) as file:
+        torch.save(dict(state_dict=weights, meta=dict(source=Path(source).name, **meta)), file)
+
+
+def listed(keys: Iterable[object]) -> str:
+    """The first few of some keys, sorted, as text."""
+    return first_few(sorted(map(str, keys)), LISTED_KEYS) or 'none'

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from omh_mmseg.utils.text import first_few
+
 # All that is called while a file is read; every other name becomes a ForeignObject.
 ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ('collections', 'OrderedDict'): OrderedDict,
@@ -131,10 +133,7 @@ def _named_classes(path: Path) -> str:
     except Exception:
         names = []
     names = [name for name in names if not name.startswith(STANDARD)] or names
-    if not names:
-        return 'objects of other packages'
-    more = f' and {len(names) - LISTED_CLASSES} more' if len(names) > LISTED_CLASSES else ''
-    return f'objects of {", ".join(names[:LISTED_CLASSES])}{more}'
+    return f'objects of {first_few(names, LISTED_CLASSES) or "other packages"}'
 
 
 def plain_settings(value: Any) -> Any:

@@ -6,17 +6,14 @@ Source: docs/methods/features.md 2, docs/methods/hp.md 2.5.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from omh_mmseg.models.backbones import dino_to_mmpretrain
-from omh_mmseg.models.converters.dino import TransformerShape, listed, transformer_shape
+from omh_mmseg.models.converters.dino import ConvertedHost, listed, split_backbone
 from omh_mmseg.models.converters.foreign_pickle import read_foreign_checkpoint
-from omh_mmseg.utils.files import replaced_when_complete
 
 NET, LINEAR, CLUSTER = (f'{part}_model_state_dict' for part in ('net', 'linear', 'cluster'))
 BACKBONE = 'model.'
@@ -31,28 +28,11 @@ LAYERS = {
 }
 
 
-@dataclass(frozen=True)
-class ConvertedHP:
-    """A converted checkpoint.
+def convert_hp_checkpoint(content: Any, source: str) -> ConvertedHost:
+    """Convert the content of a checkpoint of the reference implementation.
 
     The reference stores neither the project head nor the reference pools: what is converted can be tested, and trained
     on from new ones, but no run can be resumed from it.
-
-    Attributes:
-        state_dict: Under the names of our `HiddenPositives`.
-        backbone: Sizes of its backbone.
-        channels: D of the code.
-        num_classes: K of both probes.
-    """
-
-    state_dict: dict[str, Tensor]
-    backbone: TransformerShape
-    channels: int
-    num_classes: int
-
-
-def convert_hp_checkpoint(content: Any, source: str) -> ConvertedHP:
-    """Convert the content of a checkpoint of the reference implementation.
 
     Args:
         content: From `read_foreign_checkpoint`.
@@ -63,20 +43,15 @@ def convert_hp_checkpoint(content: Any, source: str) -> ConvertedHP:
     """
     groups = (NET, LINEAR, CLUSTER)
     if not isinstance(content, Mapping) or not all(isinstance(content.get(key), Mapping) for key in groups):
-        found = listed({str(key) for key in content}) if isinstance(content, Mapping) else type(content).__name__
-        raise ValueError(f'{source} is not a checkpoint of HP, with {NET}, {LINEAR} and {CLUSTER}; found: {found}.')
-    net = dict(content[NET])
-    transformer = dino_to_mmpretrain(
-        {key.removeprefix(BACKBONE): net.pop(key) for key in list(net) if key.startswith(BACKBONE)}
-    )
-    shape = transformer_shape(transformer, source)
+        holds = listed(content) if isinstance(content, Mapping) else type(content).__name__
+        raise ValueError(f'{source} is not a checkpoint of HP, with {NET}, {LINEAR} and {CLUSTER}; found: {holds}.')
+    state, shape, net = split_backbone(content[NET], BACKBONE, source)
     centres = content[CLUSTER].get('clusters')
     if not isinstance(centres, Tensor) or centres.dim() != 2:
         raise ValueError(f"{source} has no matrix of clusters at {CLUSTER}['clusters'].")
     num_classes, channels = centres.shape
     parts = {ours: (net, theirs) for theirs, ours in LAYERS.items()}
     parts['linear_probe.classifier'] = dict(content[LINEAR]), ''
-    state = {f'backbone.backbone.{key}': value for key, value in transformer.items()}
     state['cluster_probe.centres'] = centres
     problems = []
     for ours, (group, theirs) in parts.items():
@@ -96,14 +71,14 @@ def convert_hp_checkpoint(content: Any, source: str) -> ConvertedHP:
             f'{shape.embed_dims} features: {"; ".join(problems)}.'
         )
     if net:
-        raise ValueError(f'{source} has entries without a counterpart in our HiddenPositives: {listed(set(net))}.')
+        raise ValueError(f'{source} has entries without a counterpart in our HiddenPositives: {listed(net)}.')
     steps = content.get('iter', 0)
     state['iteration'] = torch.tensor(steps if isinstance(steps, int) else 0, dtype=torch.long)
     state['ema_head.steps'] = state['iteration'].clone()
-    return ConvertedHP(state, shape, channels, num_classes)
+    return ConvertedHost(state, shape, channels, num_classes)
 
 
-def convert_hp(source: str | Path, target: str | Path, trust: bool = False) -> ConvertedHP:
+def convert_hp(source: str | Path, target: str | Path, trust: bool = False) -> ConvertedHost:
     """Write HP's checkpoint as one that ``tools/test.py`` loads.
 
     Args:
@@ -119,8 +94,5 @@ def convert_hp(source: str | Path, target: str | Path, trust: bool = False) -> C
         ValueError: See `read_foreign_checkpoint` and `convert_hp_checkpoint`.
     """
     converted = convert_hp_checkpoint(read_foreign_checkpoint(source, trust), str(source))
-    meta = dict(source=Path(source).name, iter=int(converted.state_dict['iteration']))
-    state = {key: value.detach().clone() for key, value in converted.state_dict.items()}
-    with replaced_when_complete(target) as file:
-        torch.save(dict(state_dict=state, meta=meta), file)
+    converted.write(target, source)
     return converted

@@ -13,34 +13,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omh_mmseg.models.backbones import dino_to_mmpretrain, dinov2_to_mmpretrain
-from omh_mmseg.models.converters.dino import TransformerShape, listed, transformer_shape
+from omh_mmseg.models.converters.dino import ConvertedHost, listed, split_backbone
 from omh_mmseg.models.converters.foreign_pickle import plain_settings, read_foreign_checkpoint
-from omh_mmseg.utils.files import replaced_when_complete
 
-# Words by which the names of the two sets of prototypes are told apart, unless they are given.
+# Words in the names of the two sets of prototypes that distinguish them, unless the names are given.
 STUDENT_WORDS = ('student', 'local')
 TEACHER_WORDS = ('teacher', 'global', 'ema')
 
 
 @dataclass(frozen=True)
-class ConvertedSmooSeg:
+class ConvertedSmooSeg(ConvertedHost):
     """A converted checkpoint.
 
     Attributes:
-        state_dict: Under the names of our `SmooSeg`.
-        backbone: Sizes of its backbone.
-        channels: D of the code.
-        num_classes: K.
         settings: What the file says of its run, as plain values; empty if it says nothing.
         taken: Names in the file of the head's layers and the prototypes, by ours.
         left_out: Names of the entries that our model has no place for.
     """
 
-    state_dict: dict[str, Tensor]
-    backbone: TransformerShape
-    channels: int
-    num_classes: int
     settings: dict[str, Any]
     taken: dict[str, str]
     left_out: list[str]
@@ -52,8 +42,8 @@ def convert_smooseg_checkpoint(
     """Convert the content of a Lightning checkpoint.
 
     The parts are found by what they are, not by how the file calls them: the backbone by DINO's names below any prefix,
-    the three 1x1 convolutions of the head by their shapes. Student and teacher have one shape and are told apart by
-    their names, which can be given.
+    the three 1x1 convolutions of the head by their shapes. Student and teacher have one shape and differ in their
+    names alone, which can be given.
 
     Args:
         content: From `read_foreign_checkpoint`.
@@ -62,13 +52,18 @@ def convert_smooseg_checkpoint(
         teacher: Name of the teacher prototypes, likewise.
 
     Raises:
-        ValueError: If parts are missing or cannot be told apart; what was looked for and what was found are named.
+        ValueError: If parts are missing or ambiguous; what was looked for and what the file holds are named.
     """
     if not isinstance(content, Mapping) or not isinstance(content.get('state_dict'), Mapping):
         raise ValueError(f"{source} is not a Lightning checkpoint with a 'state_dict' in it.")
     named = {key: value for key, value in content['state_dict'].items() if isinstance(value, Tensor)}
-    transformer, shape, prefix = _backbone(named, source)
-    others = {key: value for key, value in named.items() if not key.startswith(prefix)}
+    prefixes = [key.removesuffix('cls_token') for key in named if key.endswith('cls_token')]
+    if len(prefixes) != 1 or not prefixes[0]:
+        raise ValueError(
+            f"{source} should hold one backbone with DINO's names below a prefix, as in 'PREFIX.cls_token'; found "
+            f'{len(prefixes)} among the entries {listed(named)}.'
+        )
+    state, shape, others = split_backbone(named, prefixes[0], source)
     layers = _head(others, shape.embed_dims, source)
     channels = others[f'{layers["decode_head.linear"]}.weight'].shape[0]
     matrices = [key for key, value in others.items() if value.dim() == 2 and value.shape[1] == channels]
@@ -82,7 +77,6 @@ def convert_smooseg_checkpoint(
             f'{source}: student {first!r} {tuple(others[first].shape)} and teacher {second!r} '
             f'{tuple(others[second].shape)} must be two entries of one shape. Name them with --student and --teacher.'
         )
-    state = {f'backbone.backbone.{key}': value for key, value in transformer.items()}
     for ours, theirs in layers.items():
         state |= {f'{ours}.{kind}': others.pop(f'{theirs}.{kind}') for kind in ('weight', 'bias')}
     state |= {ours: others.pop(theirs) for ours, theirs in prototypes.items()}
@@ -118,26 +112,8 @@ def convert_smooseg(
         ValueError: See `read_foreign_checkpoint` and `convert_smooseg_checkpoint`.
     """
     converted = convert_smooseg_checkpoint(read_foreign_checkpoint(source, trust), str(source), student, teacher)
-    meta = dict(source=Path(source).name, iter=int(converted.state_dict['iteration']), settings=converted.settings)
-    state = {key: value.detach().clone() for key, value in converted.state_dict.items()}
-    with replaced_when_complete(target) as file:
-        torch.save(dict(state_dict=state, meta=meta), file)
+    converted.write(target, source, settings=converted.settings)
     return converted
-
-
-def _backbone(named: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], TransformerShape, str]:
-    """The transformer's weights in mmpretrain's names, its sizes, and the prefix of its entries."""
-    prefixes = [key.removesuffix('cls_token') for key in named if key.endswith('cls_token')]
-    if len(prefixes) != 1 or not prefixes[0]:
-        raise ValueError(
-            f"{source} should hold one backbone with DINO's names below a prefix, as in 'PREFIX.cls_token'; found "
-            f'{len(prefixes)} among the entries {listed(set(named))}.'
-        )
-    prefix = prefixes[0]
-    own = {key.removeprefix(prefix): value for key, value in named.items() if key.startswith(prefix)}
-    transformer = dinov2_to_mmpretrain(own) if 'blocks.0.ls1.gamma' in own else dino_to_mmpretrain(own)
-    without_scales = {key: value for key, value in transformer.items() if '.gamma' not in key}
-    return transformer, transformer_shape(without_scales, source), prefix
 
 
 def _head(others: dict[str, Tensor], embed_dims: int, source: str) -> dict[str, str]:
@@ -165,13 +141,13 @@ def _head(others: dict[str, Tensor], embed_dims: int, source: str) -> dict[str, 
 
 def _prototypes(matrices: list[str], name: str | None, words: tuple[str, ...], option: str, source: str) -> str:
     if name is None:
-        found = [key for key in matrices if any(word in key.lower() for word in words)]
+        candidates = [key for key in matrices if any(word in key.lower() for word in words)]
     else:
-        found = [key for key in matrices if key == name]
-    if len(found) != 1:
+        candidates = [key for key in matrices if key == name]
+    if len(candidates) != 1:
         wanted = f'a name with one of {words}' if name is None else repr(name)
         raise ValueError(
-            f'{source} holds {len(found)} matrices K x D under {wanted}; its matrices of that form are '
+            f'{source} holds {len(candidates)} matrices K x D under {wanted}; its matrices of that form are '
             f'{matrices or "none"}. Say which is meant with {option}.'
         )
-    return found[0]
+    return candidates[0]

@@ -5,6 +5,7 @@ Source: docs/methods/features.md 2, docs/methods/stego.md 4.3.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omh_mmseg.models.backbones import dino_to_mmpretrain
-from omh_mmseg.models.converters.dino import TransformerShape, listed, transformer_shape
+from omh_mmseg.models.converters.dino import ConvertedHost, TransformerShape, listed, split_backbone
 from omh_mmseg.models.converters.foreign_pickle import plain_settings, read_foreign_checkpoint
 from omh_mmseg.registry import DATASETS
-from omh_mmseg.utils.files import replaced_when_complete
 
 BACKBONE = 'net.model.'
 RENAMED = {
@@ -76,23 +75,15 @@ OPTIMIZERS = 3
 
 
 @dataclass(frozen=True)
-class ConvertedSTEGO:
+class ConvertedSTEGO(ConvertedHost):
     """A converted checkpoint.
 
     Attributes:
-        state_dict: Under the names of our `STEGO`.
-        backbone: Sizes of its backbone.
-        channels: D of the code.
-        num_classes: K of both probes.
         extra_clusters: Clusters of the cluster probe beyond the K.
         settings: What the file says of its run, as plain values; empty if it says nothing.
         left_out: Names of the entries that our model has no place for.
     """
 
-    state_dict: dict[str, Tensor]
-    backbone: TransformerShape
-    channels: int
-    num_classes: int
     extra_clusters: int
     settings: dict[str, Any]
     left_out: list[str]
@@ -167,22 +158,18 @@ def convert_stego_checkpoint(content: Any, source: str) -> ConvertedSTEGO:
         )
     not_tensors = [key for key, value in named.items() if not isinstance(value, Tensor)]
     if not_tensors:
-        raise ValueError(f'{source} holds no tensors at {listed(set(not_tensors))}.')
+        raise ValueError(f'{source} holds no tensors at {listed(not_tensors)}.')
     settings = _settings(content)
-    transformer = dino_to_mmpretrain(
-        {key.removeprefix(BACKBONE): named.pop(key) for key in list(named) if key.startswith(BACKBONE)}
-    )
-    shape = transformer_shape(transformer, source)
-    state = {f'backbone.backbone.{key}': value for key, value in transformer.items()}
-    left_out = [key for key in named if key.startswith(LEFT_OUT)]
-    remaining = {key: value for key, value in named.items() if key not in left_out}
+    state, shape, others = split_backbone(named, BACKBONE, source)
+    left_out = [key for key in others if key.startswith(LEFT_OUT)]
+    remaining = {key: value for key, value in others.items() if key not in left_out}
     state['cluster_probe.centres'] = remaining.pop(CLUSTERS)
     for theirs, ours in RENAMED.items():
         for kind in ('weight', 'bias'):
             if theirs + kind in remaining:
                 state[ours + kind] = remaining.pop(theirs + kind)
     if remaining:
-        raise ValueError(f'{source} has entries without a counterpart in our STEGO: {listed(set(remaining))}.')
+        raise ValueError(f'{source} has entries without a counterpart in our STEGO: {listed(remaining)}.')
     channels, num_classes, extra = _check_shapes(state, shape, settings, source)
     state['iteration'] = torch.tensor(_batches(content), dtype=torch.long)
     return ConvertedSTEGO(state, shape, channels, num_classes, extra, settings, left_out)
@@ -204,12 +191,8 @@ def convert_stego(source: str | Path, target: str | Path, trust: bool = False) -
         ValueError: See `read_foreign_checkpoint` and `convert_stego_checkpoint`.
     """
     converted = convert_stego_checkpoint(read_foreign_checkpoint(source, trust), str(source))
-    meta = dict(source=Path(source).name, iter=int(converted.state_dict['iteration']), settings=converted.settings)
-    if converted.dataset_meta is not None:
-        meta['dataset_meta'] = converted.dataset_meta
-    state = {key: value.detach().clone() for key, value in converted.state_dict.items()}
-    with replaced_when_complete(target) as file:
-        torch.save(dict(state_dict=state, meta=meta), file)
+    classes = {} if converted.dataset_meta is None else dict(dataset_meta=converted.dataset_meta)
+    converted.write(target, source, settings=converted.settings, **classes)
     return converted
 
 
@@ -277,11 +260,8 @@ def _check_shapes(
     missing = sizes.keys() - state.keys()
     if missing:
         raise ValueError(f'{source} lacks the entries of {listed(missing)} (in the names of our STEGO).')
-    wrong = [
-        f'{key} is {tuple(state[key].shape)}, not {size}'
-        for key, size in sizes.items()
-        if tuple(state[key].shape) != size
-    ]
+    shapes = {key: tuple(state[key].shape) for key in sizes}
+    wrong = [f'{key} is {shapes[key]}, not {size}' for key, size in sizes.items() if shapes[key] != size]
     if wrong:
         raise ValueError(
             f'The parts of {source} do not fit each other: {"; ".join(wrong)} (in the names of our STEGO).'
@@ -298,16 +278,10 @@ def _check_shapes(
 def _batches(content: Mapping[str, Any]) -> int:
     """Training batches seen; from version 1.6 Lightning counts one step for each of the three optimisers."""
     steps = content.get('global_step', 0)
-    version = str(content.get('pytorch-lightning_version', '1.5')).split('.')
-    counted_each = version[0].isdigit() and (int(version[0]), _leading_number(version[1:])) >= (1, 6)
+    version = re.findall(r'\d+', str(content.get('pytorch-lightning_version', '1.5')))
+    counted_each = [int(number) for number in version[:2]] >= [1, 6]
     return (steps // OPTIMIZERS if counted_each else steps) if isinstance(steps, int) else 0
 
 
-def _leading_number(parts: list[str]) -> int:
-    return int(parts[0]) if parts and parts[0].isdigit() else 0
-
-
 def _described(content: Any) -> str:
-    if isinstance(content, Mapping):
-        return f'the entries {listed({str(key) for key in content})}'
-    return f'a {type(content).__name__}'
+    return f'the entries {listed(content)}' if isinstance(content, Mapping) else f'a {type(content).__name__}'

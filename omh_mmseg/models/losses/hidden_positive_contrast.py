@@ -168,9 +168,9 @@ def hidden_positive_contrast(
         product = torch.get_autocast_dtype(projected.device.type)
     with torch.autocast(projected.device.type, enabled=False), torch.no_grad():
         compared = torch.float16 if fp16_masks and projected.is_cuda else wide
-        spaces = [_Space.of(features.to(compared), agnostic_pool.to(compared))]
-        if specific_weight > 0:
-            spaces.append(_Space.of(ema_code.to(compared), specific_pool.to(compared)))
+        searched = [(features, agnostic_pool), (ema_code, specific_pool)][: 2 if specific_weight > 0 else 1]
+        pairs = [(vectors.to(compared), pool.to(compared)) for vectors, pool in searched]
+        spaces = [_Space(vectors, pool_thresholds(vectors, pool)) for vectors, pool in pairs]
     task = _Task(
         spaces=spaces,
         positions=positions,
@@ -194,10 +194,6 @@ class _Space:
 
     vectors: Tensor
     thresholds: Tensor
-
-    @classmethod
-    def of(cls, vectors: Tensor, pool: Tensor) -> _Space:
-        return cls(vectors, pool_thresholds(vectors, pool))
 
     def positives(self, start: int, stop: int, work: Tensor) -> tuple[Tensor, Tensor]:
         """Positives of the patches from start to stop, never a patch itself: boolean (P, N), and how many each has."""
@@ -257,12 +253,15 @@ class _Contrast(torch.autograd.Function):
     def forward(ctx: Any, projected: Tensor, mixed: Tensor, task: _Task) -> tuple[Tensor, Tensor]:
         total, images = len(projected), len(projected) // task.positions
         wanted = [needed and task.differentiate for needed in ctx.needs_input_grad[:2]]
-        views = [_View.of(view, task, needed) for view, needed in zip((projected, mixed), wanted)]
+        views = [
+            _View(view.to(task.product), torch.zeros_like(view) if needed else None)
+            for view, needed in zip((projected, mixed), wanted)
+        ]
         work = projected.new_empty(4, task.rows, total)
         loss, figures = projected.new_zeros((), dtype=torch.float64), projected.new_zeros(3)
         for start in range(0, total, task.positions):
-            found = [space.positives(start, start + task.positions, work[:2]) for space in task.spaces]
-            masks, counts = [mask for mask, _ in found], [count for _, count in found]
+            positives = [space.positives(start, start + task.positions, work[:2]) for space in task.spaces]
+            masks, counts = [mask for mask, _ in positives], [count for _, count in positives]
             kept = counts[0] > 0
             anchors = _rows_to_visit(kept)
             figures[0] += kept.sum()
@@ -293,10 +292,6 @@ class _View:
 
     rows: Tensor
     gradient: Tensor | None
-
-    @classmethod
-    def of(cls, rows: Tensor, task: _Task, differentiate: bool) -> _View:
-        return cls(rows.to(task.product), torch.zeros_like(rows) if differentiate else None)
 
 
 def _rows_to_visit(kept: Tensor) -> Tensor:
@@ -364,8 +359,8 @@ def _image_loss(
             # Half precision has no place for slopes as small as these, nor for large sums of larger ones.
             magnified = (slope * (HALF_SLOPE / largest)).to(task.product)
             shrink = largest / HALF_SLOPE
-            own = (magnified @ view.rows).to(sums.dtype) * (shrink / task.temperature)
-            view.gradient.index_add_(0, start + patches, own)
+            of_anchors = (magnified @ view.rows).to(sums.dtype) * (shrink / task.temperature)
+            view.gradient.index_add_(0, start + patches, of_anchors)
             view.gradient.add_((magnified.t() @ scaled).to(sums.dtype) * shrink)
     return loss
 

@@ -78,7 +78,7 @@ class HiddenPositiveLoss(nn.Module):
         specific_pool: Tensor,
         specific_weight: float,
     ) -> dict[str, Tensor]:
-        """Losses of one batch, from maps that are normalised and taken apart here.
+        """Losses of one batch, from maps; their positions are made unit rows here.
 
         Args:
             projected: P(s), (B, D, h, w).

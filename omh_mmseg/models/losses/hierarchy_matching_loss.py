@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from omh_mmseg.registry import MODELS
-from omh_mmseg.transport import CONDITIONINGS, DIRECTIONS, TARGETS, matching_distance
+from omh_mmseg.transport import matching_distance
+from omh_mmseg.transport.matching import CONDITIONINGS, DIRECTIONS, TARGETS
 from omh_mmseg.utils.precision import wide_dtype
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from omh_mmseg.transport import condition_plan
+from omh_mmseg.transport.matching import condition_plan
 
 PRIOR_FLOOR = 1e-6
 """Of the probabilities: a sparse plan has zeros, and a position that one level misplaces may still go elsewhere."""

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from omh_mmseg.models.omh.host_copy import HostCopy, send
 from omh_mmseg.registry import MODELS
-from omh_mmseg.transport import PLAN_GRADIENTS, TransportPlan, diagnose_plan, hierarchy_plans
+from omh_mmseg.transport import TransportPlan, diagnose_plan, hierarchy_plans
+from omh_mmseg.transport.plan import PLAN_GRADIENTS
 from omh_mmseg.utils.precision import wide_dtype
 
 MARGINALS = ('uniform', 'activation')

@@ -96,22 +96,11 @@ class ClusterAssignment(nn.Module):
             for sample in samples:
                 sample.set_metainfo({META_KEY: assignment})
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         absent = [field for field in self.sizes if prefix + field not in state_dict]
         kept = {prefix + field: self.get_buffer(field).clone() for field in {*absent, *self.fixed}}
         # Taken as present, so that neither a strict load fails nor a lax one warns of lost weights.
-        super()._load_from_state_dict(
-            {**state_dict, **kept}, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict({**state_dict, **kept}, prefix, *args)
         if absent and not self.fixed.issuperset(absent):
             MMLogger.get_current_instance().info(
                 f'the weights hold no classes for the clusters of {", ".join(absent)}: predictions are cluster numbers '

@@ -31,7 +31,7 @@ class HiddenPositives(UnsupervisedSegmentor):
     """Contrasts each patch with patches that frozen features, or a slow copy of the head, call alike.
 
     The reference pools that decide what counts as alike are buffers. `ReferencePoolHook` fills them before training,
-    renews the task-specific one on schedule, and tells the length of the training.
+    renews the task-specific one on schedule, and sets the length of the training.
 
     Of the oddities of docs/methods/hp.md 8.9 to 8.11, 8.14 and 8.16 are reproduced: pools of train-mode features, the
     first one of an untrained head (9); the moving average is updated before the optimiser's step (10); ``tau / 0.07``

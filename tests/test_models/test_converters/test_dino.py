@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from omh_mmseg.models.backbones import FrozenBackbone, dino_to_mmpretrain
-from omh_mmseg.models.converters import convert_dino, transformer_shape
+from omh_mmseg.models.backbones import FrozenBackbone
+from omh_mmseg.models.backbones.key_converters import dino_to_mmpretrain
+from omh_mmseg.models.converters.dino import convert_dino, transformer_shape
 from omh_mmseg.registry import MODELS
 
 TOOL = Path(__file__).resolve().parents[3] / 'tools' / 'model_converters' / 'dino2mmpretrain.py'

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from omh_mmseg.models.converters import ForeignObject, plain_settings, read_foreign_checkpoint
+from omh_mmseg.models.converters.foreign_pickle import ForeignObject, plain_settings, read_foreign_checkpoint
 
 
 @pytest.fixture

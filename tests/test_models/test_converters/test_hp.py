@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from mmengine.runner import load_checkpoint
 from torch import Tensor
 
-from omh_mmseg.models.converters import convert_hp, convert_hp_checkpoint
+from omh_mmseg.models.converters.hp import convert_hp, convert_hp_checkpoint
 from omh_mmseg.registry import MODELS
 
 TOOL = Path(__file__).resolve().parents[3] / 'tools' / 'model_converters' / 'hp2omh.py'

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from mmengine.runner import load_checkpoint
 from torch import Tensor
 
-from omh_mmseg.models.converters import convert_smooseg, convert_smooseg_checkpoint
+from omh_mmseg.models.converters.smooseg import convert_smooseg, convert_smooseg_checkpoint
 from omh_mmseg.registry import MODELS
 
 TOOL = Path(__file__).resolve().parents[3] / 'tools' / 'model_converters' / 'smooseg2omh.py'

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 from torch import Tensor
 
-from omh_mmseg.models.converters import config_text, convert_stego, convert_stego_checkpoint
+from omh_mmseg.models.converters.stego import config_text, convert_stego, convert_stego_checkpoint
 from omh_mmseg.registry import MODELS
 
 REPOSITORY = Path(__file__).resolve().parents[3]

@@ -96,7 +96,8 @@ def crf_by_hand(model: torch.nn.Module, batch: Tensor, size: tuple[int, int], cr
     }
     scores['pred_linear'] = torch.log_softmax(model.linear_probe(code)[0], 0)
     pixels = model.data_preprocessor.to_bgr_bytes(batch[0, :, : crop[0], : crop[1]])
-    return {field: DenseCRF()(pixels, maps) for field, maps in scores.items()}
+    (refined,) = DenseCRF().refine([(pixels, scores)])
+    return refined
 
 
 def test_crf_is_that_of_the_upsampled_code(seeded):

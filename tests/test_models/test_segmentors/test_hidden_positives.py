@@ -12,7 +12,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from omh_mmseg.models.losses import feature_affinity, neighbour_weights
+from omh_mmseg.models.losses.local_positives import feature_affinity, neighbour_weights
 from omh_mmseg.registry import MODELS
 
 LOSS = dict(type='HiddenPositiveLoss', temperature=0.6, random_negatives=0.3, consistency_weight=0.05)

@@ -98,22 +98,6 @@ class DenseCRF:
         self._reported = time.monotonic()
         self._seconds, self._images = 0.0, 0
 
-    def __call__(self, image: Tensor, log_probabilities: Tensor) -> Tensor:
-        """Marginals of one image.
-
-        Args:
-            image: BGR uint8 (3, H, W). The order of the channels moves the lattice, and thus a few pixels.
-            log_probabilities: (K, H, W); normalised here.
-
-        Returns:
-            float32 (K, H, W), sums of 1 over K, on the device of ``log_probabilities``.
-
-        Raises:
-            ValueError: The sizes differ.
-        """
-        (result,) = self.refine([(image, dict(only=log_probabilities))])
-        return result['only']
-
     def refine(self, jobs: Iterable[Job]) -> Iterator[dict[str, Tensor]]:
         """Marginals of several segmentations of each of several images, in the order given.
 
@@ -121,9 +105,14 @@ class DenseCRF:
         iterator that makes them when asked keeps the memory small. Every minute the log says how many images are done.
 
         Args:
-            jobs: Pairs of an image and of log-probabilities by name, as `__call__` takes them.
+            jobs: Pairs of an image, BGR uint8 (3, H, W), whose order of channels moves the lattice and thus a few
+                pixels, and of log-probabilities (K, H, W) by name, which are normalised here.
+
+        Yields:
+            By name float32 (K, H, W), sums of 1 over K, on the device of the log-probabilities.
 
         Raises:
+            ValueError: The sizes differ.
             RuntimeError: A worker process died.
         """
         results = self._by_torch(jobs) if self._pool is None else self._by_workers(jobs, self._pool)

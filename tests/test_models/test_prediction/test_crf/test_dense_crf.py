@@ -14,13 +14,18 @@ needs_extra = pytest.mark.skipif(not HAS_EXTRA, reason='the extra is absent: pip
 BACKENDS = ['torch', pytest.param('pydensecrf', marks=needs_extra)]
 
 
+def refined(crf: DenseCRF, image: Tensor, log_probabilities: Tensor) -> Tensor:
+    (result,) = crf.refine([(image, dict(only=log_probabilities))])
+    return result['only']
+
+
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_numbers_of_the_reference(a9, backend):
     """docs/methods/test_vectors.md A.9."""
     image, log_probabilities = a9
     before = torch.bincount(log_probabilities.argmax(0).flatten()).tolist()
     assert before == [508, 599, 648, 657, 660]
-    marginals = DenseCRF(backend=backend, workers=1)(image, log_probabilities)
+    marginals = refined(DenseCRF(backend=backend, workers=1), image, log_probabilities)
     after = torch.bincount(marginals.argmax(0).flatten()).tolist()
     assert sum(abs(ours - theirs) for ours, theirs in zip(after, [389, 662, 666, 676, 679])) <= 4
     torch.testing.assert_close(
@@ -66,7 +71,7 @@ def exact_mean_field(image: Tensor, log_probabilities: Tensor, iterations: int) 
 
 def test_lattice_approximates_every_pair(a9):
     image, log_probabilities = (item[:, :32, :32].contiguous() for item in a9)
-    approximate = DenseCRF(iterations=5)(image, log_probabilities)
+    approximate = refined(DenseCRF(iterations=5), image, log_probabilities)
     exact = exact_mean_field(image, log_probabilities, 5)
     assert (log_probabilities.argmax(0) == exact.argmax(0)).float().mean() < 0.85
     assert (approximate.argmax(0) == exact.argmax(0)).float().mean() > 0.92
@@ -75,10 +80,10 @@ def test_lattice_approximates_every_pair(a9):
 def test_marginals_sum_to_one_and_inputs_stay(a9):
     image, log_probabilities = a9
     before = image.clone(), log_probabilities.clone()
-    marginals = DenseCRF(iterations=2)(image, log_probabilities)
+    marginals = refined(DenseCRF(iterations=2), image, log_probabilities)
     torch.testing.assert_close(marginals.sum(0), torch.ones(48, 64))
     assert torch.equal(image, before[0]) and torch.equal(log_probabilities, before[1])
-    torch.testing.assert_close(DenseCRF(iterations=2)(image, log_probabilities + 5), marginals)
+    torch.testing.assert_close(refined(DenseCRF(iterations=2), image, log_probabilities + 5), marginals)
 
 
 def test_constants_are_those_of_the_paper_and_all_count(a9):
@@ -88,13 +93,13 @@ def test_constants_are_those_of_the_paper_and_all_count(a9):
         iterations=10, gaussian_sxy=1, gaussian_compat=3, bilateral_sxy=67, bilateral_srgb=3, bilateral_compat=4,
         min_probability=1e-5,
     )  # fmt: skip
-    reference = crf(image, log_probabilities)
+    reference = refined(crf, image, log_probabilities)
     changed = dict(
         iterations=3, gaussian_sxy=3.0, gaussian_compat=0.0, bilateral_sxy=5.0, bilateral_srgb=40.0,
         bilateral_compat=0.0, min_probability=0.3,
     )  # fmt: skip
     for name, value in changed.items():
-        assert (DenseCRF(**{name: value})(image, log_probabilities) - reference).abs().max() > 1e-3, name
+        assert (refined(DenseCRF(**{name: value}), image, log_probabilities) - reference).abs().max() > 1e-3, name
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
@@ -107,7 +112,7 @@ def test_many_images_and_segmentations_keep_their_order(a9, backend):
     assert [list(one) for one in results] == [['a', 'b'], ['a'], ['a']]
     for (picture, segmentations), result in zip(jobs, results):
         for name, log_probabilities in segmentations.items():
-            alone = DenseCRF(iterations=2)(picture, log_probabilities)
+            alone = refined(DenseCRF(iterations=2), picture, log_probabilities)
             torch.testing.assert_close(result[name], alone, atol=1e-4, rtol=0)
 
 
@@ -158,9 +163,9 @@ def test_missing_extra_is_named(monkeypatch):
 
 def test_sizes_that_differ(a9):
     with pytest.raises(ValueError, match=r'image is \(40, 64\) and the log-probabilities are \(48, 64\)'):
-        DenseCRF()(a9[0][:, :40], a9[1])
+        refined(DenseCRF(), a9[0][:, :40], a9[1])
 
 
 def test_images_that_are_not_bytes(a9):
     with pytest.raises(ValueError, match='uint8 images'):
-        DenseCRF()(a9[0].float(), a9[1])
+        refined(DenseCRF(), a9[0].float(), a9[1])
