@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from mmengine.logging import MMLogger
 
 from omh_mmseg.datasets.fingerprint import model_fingerprint
-from omh_mmseg.models.backbones import FrozenBackbone, frozen_backbone
+from omh_mmseg.models.backbones import FrozenBackbone, wrapped
 from omh_mmseg.registry import MODELS
 
 BACKBONES = dict(
@@ -176,7 +176,7 @@ def test_weights_of_timm_from_a_file(tmp_path):
 
 @pytest.mark.parametrize('kind', ['mmpretrain.TIMMBackbone', 'TIMMBackbone'])
 def test_timm_missing(monkeypatch, kind):
-    monkeypatch.setattr(frozen_backbone, 'find_spec', lambda name: None)
+    monkeypatch.setattr(wrapped, 'find_spec', lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"needs the library timm, .* pip install 'omh-mmseg\[timm\]'"):
         FrozenBackbone(dict(type=kind, model_name='resnet18'))
 
