@@ -111,3 +111,17 @@ def pixels(inputs: Inputs) -> Tensor:
             'feature cache, or set what needs them (CRF, photometric view) before the run starts'
         )
     return inputs.images
+
+
+def single_view(inputs: Inputs | dict[str, Inputs], host: str) -> Inputs:
+    """The images of a batch of one view.
+
+    Raises:
+        ValueError: If there are several views.
+    """
+    if isinstance(inputs, dict):
+        raise ValueError(
+            f'{host} trains on single images and got the views {sorted(inputs)}. '
+            "Take the wrapper dict(type='NeighbourPairs', ...) off the train data set."
+        )
+    return inputs

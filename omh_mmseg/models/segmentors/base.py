@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.logging import MMLogger
-from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from omh_mmseg.models.omh.gradient_shares import GradientShares, gradient_figures
 from omh_mmseg.models.prediction.cluster_assignment import ClusterAssignment
-from omh_mmseg.models.prediction.predictor import Predictor
+from omh_mmseg.models.prediction.predicting_segmentor import PredictingSegmentor
 from omh_mmseg.models.utils.step_counter import StepCounter
 from omh_mmseg.registry import MODELS
 from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs
-from omh_mmseg.structures.labels import IGNORED_LABEL
-from omh_mmseg.utils.shared_options import check_shared_options
+from omh_mmseg.structures.host_step import HostStep
+from omh_mmseg.structures.labels import stacked_labels
 
 
-class HostStep(NamedTuple):
-    """What a host computed of one batch.
-
-    Attributes:
-        losses: Its losses and figures by name, scalars.
-        codes: The whole code (N, D, h, w) that the losses were computed on.
-        code: Its first rows (B, D, h, w), which belong to the B labelled images; probes and OMH see these.
-    """
-
-    losses: dict[str, Tensor]
-    codes: Tensor
-    code: Tensor
-
-
-class UnsupervisedSegmentor(BaseSegmentor):
+class UnsupervisedSegmentor(PredictingSegmentor):
     """Base of the hosts; a host implements ``host_losses`` and, for what follows the losses, ``after_losses``.
 
     The flow of a step (docs/architecture.md): frozen backbone -> projection head -> code; the host's losses on features
-    and code; both probes on the detached code; OMH on the code itself. Predictions are the `Predictor`'s.
+    and code; both probes on the detached code; OMH on the code itself. How it predicts is `PredictingSegmentor`'s.
 
     Args:
         num_classes: K, the number of classes and of clusters of the probe and of OMH's level 1.
@@ -103,30 +87,6 @@ class UnsupervisedSegmentor(BaseSegmentor):
         """Training steps made, as in the buffer ``iteration``; reading it does not wait for the device."""
         return self._step_counter.read(self.iteration)
 
-    @property
-    def cfg(self) -> Any:
-        """The whole config, as mmengine's inferencers and mmseg's ``init_model`` set it.
-
-        Raises:
-            ValueError: When set, if the model or another part is out of date; see `check_shared_options`.
-        """
-        return self._config
-
-    @cfg.setter
-    def cfg(self, config: Any) -> None:
-        check_shared_options(config)
-        self._config = config
-
-    def use_test_cfg(self, test_cfg: Mapping[str, Any]) -> None:
-        """Predict as a ``test_cfg`` says from now on.
-
-        Raises:
-            ImportError: See `Predictor`.
-            ValueError: Likewise.
-        """
-        self.predictor = Predictor(test_cfg, self)
-        self.test_cfg = dict(test_cfg)
-
     @abstractmethod
     def host_losses(self, inputs: Inputs | dict[str, Inputs]) -> HostStep:
         """The host's losses of one batch.
@@ -137,19 +97,6 @@ class UnsupervisedSegmentor(BaseSegmentor):
 
     def after_losses(self) -> None:
         """What a host does once all losses of a step are computed, before their gradients and the optimiser's step."""
-
-    def single_view(self, inputs: Inputs | dict[str, Inputs]) -> Inputs:
-        """The images of a batch of one view.
-
-        Raises:
-            ValueError: If there are several views.
-        """
-        if isinstance(inputs, dict):
-            raise ValueError(
-                f'{type(self).__name__} trains on single images and got the views {sorted(inputs)}. '
-                "Take the wrapper dict(type='NeighbourPairs', ...) off the train data set."
-            )
-        return inputs
 
     def loss(self, inputs: Inputs | dict[str, Inputs], data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
         """Named losses and figures of one training step.
@@ -165,7 +112,7 @@ class UnsupervisedSegmentor(BaseSegmentor):
         host = torch.stack(list(losses.values())).sum()
         losses.update(self.cluster_probe.loss(code))
         if self.linear_probe is not None:
-            losses.update(self.linear_probe.loss(code, _stack_labels(data_samples, code)))
+            losses.update(self.linear_probe.loss(code, stacked_labels(data_samples, code)))
         if self.omh_head is not None:
             shares = GradientShares(codes) if self.omh_head.needs_shares(self.step) else None
             added = self.omh_head.loss(code, self.step, shares)
@@ -198,38 +145,6 @@ class UnsupervisedSegmentor(BaseSegmentor):
         """Code (B, D, h, w) of normalised images (B, 3, H, W)."""
         return self.decode_head(self.extract_feat(inputs))
 
-    def encode_decode(self, inputs: Inputs, batch_data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
-        """Scores of the cluster probe at the size of the input, (B, K, H, W)."""
-        code = F.interpolate(self.encode(inputs), size=inputs.shape[-2:], mode='bilinear', align_corners=False)
-        return self.cluster_probe(code)
-
-    def _forward(self, inputs: Inputs, data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
-        """Scores of the cluster probe on the code's grid, (B, K, h, w)."""
-        return self.cluster_probe(self.encode(inputs))
-
-    def predict(self, inputs: Inputs, data_samples: Sequence[SegDataSample] | None = None) -> list[SegDataSample]:
-        """Segment a batch; see `Predictor`.
-
-        Args:
-            inputs: Normalised images (B, 3, H, W), possibly padded at the right and bottom, or what is frozen of them.
-            data_samples: Their metadata and, where present, labels.
-
-        Returns:
-            The samples with cluster numbers (1, h, w) in ``pred_sem_seg`` (cluster probe), ``pred_linear`` (classes)
-            and, with OMH, ``pred_level1``, ``pred_level2``, ...; once matched, with the classes of the clusters in
-            their metadata, see `ClusterAssignment.annotate`.
-        """
-        samples = [SegDataSample() for _ in range(len(inputs))] if data_samples is None else list(data_samples)
-        return self.predict_from_code(self.prediction_code(inputs), inputs, samples)
-
-    def prediction_code(self, inputs: Inputs) -> Tensor:
-        """Code (B, D, h, w) that predictions start from: with windows and flip averaging where ``test_cfg`` says so."""
-        return self.predictor.code(self, inputs)
-
-    def predict_from_code(self, code: Tensor, inputs: Inputs, samples: list[SegDataSample]) -> list[SegDataSample]:
-        """`predict`, given the code (B, D, h, w) of the inputs."""
-        return self.predictor.masks(self, code, inputs, samples)
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         steps, omh = int(state_dict.get(f'{prefix}iteration', 0)), f'{prefix}omh_head.'
         if self.omh_head is not None and steps > 0 and not any(key.startswith(omh) for key in state_dict):
@@ -239,12 +154,3 @@ class UnsupervisedSegmentor(BaseSegmentor):
             )
             state_dict = {**state_dict, f'{prefix}iteration': torch.zeros_like(self.iteration)}
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def _stack_labels(data_samples: Sequence[SegDataSample], code: Tensor) -> Tensor:
-    """Labels (B, H, W); images without one count as ignored, on the grid of the code (B, D, h, w) if none has one."""
-    labels = [sample.gt_sem_seg.data.squeeze(0) if 'gt_sem_seg' in sample else None for sample in data_samples]
-    known = next((label for label in labels if label is not None), None)
-    if known is None:
-        known = torch.zeros(code.shape[-2:], dtype=torch.long, device=code.device)
-    return torch.stack([torch.full_like(known, IGNORED_LABEL) if label is None else label for label in labels])

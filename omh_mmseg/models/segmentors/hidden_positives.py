@@ -15,11 +15,12 @@ from omh_mmseg.models.losses.local_positives import (
     mix_neighbours,
     neighbour_weights,
 )
-from omh_mmseg.models.segmentors.base import HostStep, UnsupervisedSegmentor
+from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
 from omh_mmseg.models.utils.head_average import HeadAverage
 from omh_mmseg.models.utils.photometric_view import PhotometricView
 from omh_mmseg.registry import MODELS
-from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs, pixels
+from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs, pixels, single_view
+from omh_mmseg.structures.host_step import HostStep
 from omh_mmseg.utils.precision import widened
 
 LOCAL_AFFINITIES = ('attention', 'features')
@@ -119,7 +120,7 @@ class HiddenPositives(UnsupervisedSegmentor):
             ValueError: If the batch holds several views, or the schedule of lambda needs a length that nobody set.
             RuntimeError: If the reference pools are empty.
         """
-        images = self.single_view(inputs)
+        images = single_view(inputs, type(self).__name__)
         self._require_pools()
         view = self._other_light(pixels(images)) if self.trains_on_images else None
         all_features, weights = self._features_and_weights(images, view)
@@ -182,7 +183,7 @@ class HiddenPositives(UnsupervisedSegmentor):
 
         Source: docs/methods/hp.md 3B.4.
         """
-        features = self.extract_feat(self.single_view(inputs))
+        features = self.extract_feat(single_view(inputs, type(self).__name__))
         vectors = {}
         for name in names:
             maps = self.decode_head.drop(features) if name == 'agnostic_pool' else self._ema_code(features)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from omh_mmseg.models.segmentors.base import HostStep, UnsupervisedSegmentor
+from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
 from omh_mmseg.registry import MODELS
-from omh_mmseg.structures.frozen_inputs import Inputs
+from omh_mmseg.structures.frozen_inputs import Inputs, single_view
+from omh_mmseg.structures.host_step import HostStep
 
 
 @MODELS.register_module()
@@ -49,7 +50,7 @@ class SmooSeg(UnsupervisedSegmentor):
         Raises:
             ValueError: If the batch holds several views, or fewer than two images.
         """
-        features = self.extract_feat(self.single_view(inputs))
+        features = self.extract_feat(single_view(inputs, type(self).__name__))
         code = self.decode_head(features)
         # docs/methods/features.md 2.2: the closeness comes from features with a channel dropout of their own.
         dropped = self.decode_head.drop(features)

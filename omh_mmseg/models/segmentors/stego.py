@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from omh_mmseg.models.segmentors.base import HostStep, UnsupervisedSegmentor
+from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
 from omh_mmseg.registry import MODELS
 from omh_mmseg.structures.frozen_inputs import Inputs, joined
+from omh_mmseg.structures.host_step import HostStep
 
 
 @MODELS.register_module()

@@ -1,0 +1,80 @@
+"""How a segmentor predicts: what mmengine, mmseg and our own commands ask of a model beside its training."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from omh_mmseg.models.prediction.predictor import Predictor
+from omh_mmseg.structures.frozen_inputs import Inputs
+from omh_mmseg.utils.shared_options import check_shared_options
+
+
+class PredictingSegmentor(BaseSegmentor):
+    """A segmentor whose predictions are a `Predictor`'s; what is built and trained is its subclass's."""
+
+    @property
+    def cfg(self) -> Any:
+        """The whole config, as mmengine's inferencers and mmseg's ``init_model`` set it.
+
+        Raises:
+            ValueError: When set, if the model or another part is out of date; see `check_shared_options`.
+        """
+        return self._config
+
+    @cfg.setter
+    def cfg(self, config: Any) -> None:
+        check_shared_options(config)
+        self._config = config
+
+    def use_test_cfg(self, test_cfg: Mapping[str, Any]) -> None:
+        """Predict as a ``test_cfg`` says from now on.
+
+        Raises:
+            ImportError: See `Predictor`.
+            ValueError: Likewise.
+        """
+        self.predictor = Predictor(test_cfg, self)
+        self.test_cfg = dict(test_cfg)
+
+    @abstractmethod
+    def encode(self, inputs: Inputs) -> Tensor:
+        """Code (B, D, h, w) of normalised images (B, 3, H, W)."""
+
+    def encode_decode(self, inputs: Inputs, batch_data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
+        """Scores of the cluster probe at the size of the input, (B, K, H, W)."""
+        code = F.interpolate(self.encode(inputs), size=inputs.shape[-2:], mode='bilinear', align_corners=False)
+        return self.cluster_probe(code)
+
+    def _forward(self, inputs: Inputs, data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
+        """Scores of the cluster probe on the code's grid, (B, K, h, w)."""
+        return self.cluster_probe(self.encode(inputs))
+
+    def predict(self, inputs: Inputs, data_samples: Sequence[SegDataSample] | None = None) -> list[SegDataSample]:
+        """Segment a batch; see `Predictor`.
+
+        Args:
+            inputs: Normalised images (B, 3, H, W), possibly padded at the right and bottom, or what is frozen of them.
+            data_samples: Their metadata and, where present, labels.
+
+        Returns:
+            The samples with cluster numbers (1, h, w) in ``pred_sem_seg`` (cluster probe), ``pred_linear`` (classes)
+            and, with OMH, ``pred_level1``, ``pred_level2``, ...; once matched, with the classes of the clusters in
+            their metadata, see `ClusterAssignment.annotate`.
+        """
+        samples = [SegDataSample() for _ in range(len(inputs))] if data_samples is None else list(data_samples)
+        return self.predict_from_code(self.prediction_code(inputs), inputs, samples)
+
+    def prediction_code(self, inputs: Inputs) -> Tensor:
+        """Code (B, D, h, w) that predictions start from: with windows and flip averaging where ``test_cfg`` says so."""
+        return self.predictor.code(self, inputs)
+
+    def predict_from_code(self, code: Tensor, inputs: Inputs, samples: list[SegDataSample]) -> list[SegDataSample]:
+        """`predict`, given the code (B, D, h, w) of the inputs."""
+        return self.predictor.masks(self, code, inputs, samples)
