@@ -29,8 +29,8 @@ from omh_mmseg.utils.devices import check_device, default_device
 from omh_mmseg.utils.text import first_few
 
 Image = str | os.PathLike[str] | np.ndarray
-STATISTICS = ('assignment.', 'iteration')
-"""Beginnings of the weights that a checkpoint may lack."""
+OPTIONAL = ('assignment.', 'iteration', 'project_head.', 'agnostic_pool', 'specific_pool')
+"""Beginnings of the weights that a checkpoint may lack: nothing is predicted by them. HP's authors keep no others."""
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ def _load_weights(model: UnsupervisedSegmentor, state: Mapping[str, Any], checkp
         model.backbone.init_weights()
         state |= {key: value for key, value in model.state_dict().items() if key.startswith('backbone.')}
     missing, unused = model.load_state_dict(state, strict=False)
-    absent = sorted(key for key in missing if not key.startswith(STATISTICS))
+    absent = sorted(key for key in missing if not key.startswith(OPTIONAL))
     if absent:
         raise ValueError(
             f"{checkpoint} lacks {len(absent)} weights of the config's model: {first_few(absent)}. Use the config of "

@@ -79,12 +79,19 @@ def replace_settings(config: Config, options: Mapping[str, Any] | None) -> Confi
         ``config``.
 
     Raises:
-        ValueError: A key is below nothing that the config has or mmengine knows; names similar ones.
+        ValueError: A key is below nothing that the config has or mmengine knows (names similar ones), or below a value
+            that has no options.
     """
     if options:
         for key in options:
             _check_key(config, key)
-        config.merge_from_dict(dict(options))
+        try:
+            config.merge_from_dict(dict(options))
+        except (IndexError, KeyError, TypeError) as error:
+            raise ValueError(
+                f'--cfg-options {" ".join(options)}: one of them is below a value that has no options, such as None '
+                f'({error})'
+            ) from error
         apply_shared_options(config, options)
     return config
 

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from PIL import Image
 
 from omh_mmseg.apis import Segmentation, find_images, init_model
+from omh_mmseg.registry import MODELS
+from omh_mmseg.utils.config import read_config
 
 HEADS = ['probe', 'linear', 'level1', 'level2', 'level3']
 
@@ -178,3 +183,15 @@ def test_checkpoints_from_before_assignments(trained_demo, tmp_path):
 def test_batch_size(inferencer):
     with pytest.raises(ValueError, match='batch_size must be at least 1; got 0'):
         inferencer(batch_size=0)
+
+
+def test_a_converted_checkpoint_of_hp_predicts(tmp_path):
+    """The authors' checkpoints hold neither the project head nor the reference pools, which only training needs."""
+    config = read_config(str(Path(__file__).resolve().parents[2] / 'configs' / 'hp_vit-t8_demo.py'))
+    init_default_scope('mmseg')
+    state = MODELS.build(config.model).state_dict()
+    for key in ('project_head.weight', 'project_head.bias', 'agnostic_pool', 'specific_pool', 'iteration'):
+        del state[key]
+    torch.save(dict(state_dict=state), tmp_path / 'converted.pth')
+    model = init_model(config, tmp_path / 'converted.pth', 'cpu')
+    assert torch.equal(model.cluster_probe.centres, state['cluster_probe.centres'])

@@ -47,5 +47,14 @@ def test_other_backbones_and_entries_do_not(shapes):
     CheckpointShapeHook().after_load_checkpoint(runner(), checkpoint(**shapes))
 
 
+def test_a_checkpoint_without_the_heads_ends_a_test():
+    model = nn.ModuleDict(dict(decode_head=nn.Linear(2, 2), linear_probe=nn.Linear(2, 2)))
+    run = SimpleNamespace(model=model, _train_loop=dict(), _load_from='run/iter_2.pth')
+    with pytest.raises(ValueError, match=r'lacks 2 weights of .*: decode_head.weight, decode_head.bias'):
+        CheckpointShapeHook().after_load_checkpoint(run, dict(state_dict={}))
+    heads = {key: value for key, value in model.state_dict().items() if key.startswith('decode')}
+    CheckpointShapeHook().after_load_checkpoint(run, dict(state_dict=heads))
+
+
 def test_trainings_may_start_from_another_model():
     CheckpointShapeHook().after_load_checkpoint(runner(training=True), checkpoint(probe=(4, 2)))

@@ -54,6 +54,12 @@ def test_a_shared_option_needs_no_variable():
         replace_settings(config, dict(layout='mmseg'))
 
 
+@pytest.mark.parametrize('key', ['load_from.path', 'model.num_classes.more', 'custom_hooks.99'])
+def test_a_key_below_a_value_is_refused(key):
+    with pytest.raises(ValueError, match=f'--cfg-options {key}: .* below a value that has no options'):
+        read_config(FOLDER, {key: 3})
+
+
 def test_our_configs_give_no_warning(warnings):
     for path in CONFIGS.glob('*.py'):
         read_config(str(path))

@@ -42,7 +42,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     args = build_parser().parse_args(argv)
-    config = read_config(args.config, args.cfg_options)
+    try:
+        if args.images < 1 or args.positions < 1:
+            raise ValueError(f'--images and --positions must be at least 1; got {args.images} and {args.positions}')
+        config = read_config(args.config, args.cfg_options)
+    except (OSError, ValueError) as error:
+        sys.exit(f'feature_cosines.py: {error}')
     init_default_scope(config.get('default_scope', 'mmseg'))
     torch.manual_seed(args.seed)
     model = MODELS.build(config.model)

@@ -43,12 +43,15 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     args = build_parser().parse_args(argv)
-    if args.backbone:
-        run = parse_backbone(args.backbone, args.config, ROOT / BLOCKS)
-        config = ready_config(SweepJob(run, 0, f'work_dirs/kmeans_baseline/{run.slug}', args.cfg_options or {}))
-    else:
-        config = read_config(args.config, args.cfg_options)
-        init_default_scope(config.get('default_scope', 'mmseg'))
+    try:
+        if args.backbone:
+            run = parse_backbone(args.backbone, args.config, ROOT / BLOCKS)
+            config = ready_config(SweepJob(run, 0, f'work_dirs/kmeans_baseline/{run.slug}', args.cfg_options or {}))
+        else:
+            config = read_config(args.config, args.cfg_options)
+            init_default_scope(config.get('default_scope', 'mmseg'))
+    except (OSError, ValueError) as error:
+        sys.exit(f'kmeans_baseline.py: {error}')
     model = MODELS.build(config.model)
     model.init_weights()
     model.eval()

@@ -9,11 +9,15 @@ from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 
 from omh_mmseg.registry import HOOKS
+from omh_mmseg.utils.text import first_few
+
+PREDICTING = ('decode_head.', 'cluster_probe.', 'omh_head.centres.')
+"""Beginnings of the weights without which nothing can be predicted; converted checkpoints lack others."""
 
 
 @HOOKS.register_module()
 class CheckpointShapeHook(Hook):
-    """Ends a test whose checkpoint has weights of other shapes than the model.
+    """Ends a test whose checkpoint has weights of other shapes than the model, or lacks those that it predicts by.
 
     mmengine prints such weights, leaves them as they were initialised and goes on: the scores would be those of random
     weights. Trainings may start from such a checkpoint, e.g. for another number of classes. The backbone is left out,
@@ -24,7 +28,7 @@ class CheckpointShapeHook(Hook):
         """Compare.
 
         Raises:
-            ValueError: Shapes differ, in a test.
+            ValueError: Shapes differ or weights are missing, in a test.
         """
         if isinstance(runner._train_loop, BaseLoop):
             return
@@ -44,4 +48,10 @@ class CheckpointShapeHook(Hook):
                 f'{runner._load_from} is of another model than the config: {key} is {tuple(given[key].shape)} there '
                 f'and {tuple(weights[key].shape)} here ({len(differing)} weights differ in shape). Use the config of '
                 'its run.'
+            )
+        absent = [key for key in weights if key.startswith(PREDICTING) and key not in given]
+        if absent:
+            raise ValueError(
+                f"{runner._load_from} lacks {len(absent)} weights of the config's model: {first_few(absent)}. Use the "
+                'config of its run.'
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -31,7 +32,7 @@ class CentreRule(nn.Module):
             this library): 1 is maximum a posteriori. With 0 each level chooses by itself.
 
     Raises:
-        ValueError: On an unknown start or a prior below 0.
+        ValueError: On an unknown start, or a prior that is below 0 or infinite.
     """
 
     learns_by_gradient = True
@@ -41,8 +42,8 @@ class CentreRule(nn.Module):
         super().__init__()
         if start not in STARTS:
             raise ValueError(f'start must be one of {STARTS}; got {start!r}.')
-        if not prior >= 0:
-            raise ValueError(f'prior must be at least 0; got {prior}.')
+        if not 0 <= prior < math.inf:
+            raise ValueError(f'prior must be finite and at least 0; got {prior}.')
         self.start = KMeansStart(in_channels, begin) if start == 'kmeans' else None
         self.prior = prior
 
@@ -98,8 +99,8 @@ class GradientCentres(CentreRule):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(in_channels, begin, start, prior)
-        if not loss_weight > 0:
-            raise ValueError(f'loss_weight of the centres must be above 0; got {loss_weight}.')
+        if not 0 < loss_weight < math.inf:
+            raise ValueError(f'loss_weight of the centres must be finite and above 0; got {loss_weight}.')
         self.cluster_loss = ClusterLoss(alpha, loss_weight)
 
     def loss(self, similarities: Sequence[Tensor], priors: Sequence[Tensor] | None) -> dict[str, Tensor]:

@@ -80,8 +80,8 @@ class OMHHead(BaseModule):
         refuse_unknown(unknown)
         if in_channels < 1:
             raise ValueError(f'in_channels must be at least 1; got {in_channels}.')
-        if not temperature > 0:
-            raise ValueError(f'temperature must be above 0; got {temperature}.')
+        if not 0 < temperature < torch.inf:
+            raise ValueError(f'temperature must be finite and above 0; got {temperature}.')
         self.level_sizes = level_sizes_of(num_classes, num_levels, expansion, level_sizes)
         self.temperature = temperature
         self.reach = build_part('reach', reach, REACH)

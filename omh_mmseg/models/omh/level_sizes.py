@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -9,11 +10,12 @@ def expand_levels(num_classes: int, num_levels: int, expansion: float) -> list[i
     """Cluster counts ``K_1 = num_classes``, ``K_{l+1} = round(expansion K_l)``, coarsest first.
 
     Raises:
-        ValueError: If num_classes or num_levels is below 1 or the expansion below 1.
+        ValueError: If num_classes or num_levels is no integer of at least 1, or the expansion below 1 or infinite.
     """
-    if num_classes < 1 or num_levels < 1 or not expansion >= 1:
+    whole = all(isinstance(number, int) and number >= 1 for number in (num_classes, num_levels))
+    if not whole or not 1 <= expansion < math.inf:
         raise ValueError(
-            'num_classes and num_levels must be at least 1 and expansion at least 1.0; '
+            'num_classes and num_levels must be integers of at least 1 and expansion finite and at least 1.0; '
             f'got {num_classes}, {num_levels} and {expansion}.'
         )
     sizes = [num_classes]
@@ -34,6 +36,8 @@ def level_sizes_of(
     if level_sizes is None:
         levels, factor = 3 if num_levels is None else num_levels, 2.0 if expansion is None else expansion
         return expand_levels(num_classes, levels, factor)
+    if not isinstance(level_sizes, Sequence) or not all(isinstance(size, int) for size in level_sizes):
+        raise ValueError(f'level_sizes must be a list of integers, such as [27, 54]; got {level_sizes!r}.')
     if num_levels is not None or expansion is not None:
         raise ValueError(
             f'level_sizes={list(level_sizes)} says how many levels and clusters there are; set num_levels and '

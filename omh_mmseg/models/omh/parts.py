@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ CENTRES = dict(type='GradientCentres')
 MATCH = dict(type='HierarchyMatchingLoss', loss_weight=0.1)
 CLUSTER = dict(type='ClusterLoss')
 REACH = dict(type='HostShare')
+NEEDED = dict(plan='begin_step', centres='joint', reach='scales_gradients', match='loss_weight', cluster='over_levels')
+"""What tells a part of one kind from those of the others."""
 MOVED = dict(
     entropy_weight='plan.entropy_weight', plan_gradient='plan.gradient', marginal='plan.marginal',
     tolerance='plan.tolerance', max_iterations='plan.max_iterations', warm_start='plan.warm_start',
@@ -40,8 +43,11 @@ def build_part(name: str, given: Mapping[str, Any] | None, default: Mapping[str,
         **sizes: Arguments that the head fills in, as far as the part takes them.
 
     Raises:
-        ValueError: For an option that the part does not take, naming those that it takes.
+        ValueError: For an option that the part does not take, naming those that it takes; for what is no such part.
     """
+    if not isinstance(given, Mapping | None):
+        without = ', or None to leave it out' if name in ('match', 'cluster') else ''
+        raise ValueError(f'omh_head.{name} must be a dict of options, such as {default}{without}; got {given!r}.')
     config = dict(given or {})
     if config.get('type', default['type']) == default['type']:
         config = {**default, **config}
@@ -53,9 +59,13 @@ def build_part(name: str, given: Mapping[str, Any] | None, default: Mapping[str,
     if unknown:
         options = ', '.join(option for option in takes if option not in sizes)
         raise ValueError(
-            f'omh_head.{name} is a {part.__name__}, which takes no option {", ".join(unknown)}; it takes {options}.'
+            f'omh_head.{name} is a {part.__name__}, which takes no option {", ".join(unknown)}; it takes {options}. '
+            f'Options that a config sets for a part of another type go with omh_head.{name}._delete_=True.'
         )
-    return MODELS.build({**config, **{option: value for option, value in sizes.items() if option in takes}})
+    built = MODELS.build({**config, **{option: value for option, value in sizes.items() if option in takes}})
+    if not hasattr(built, NEEDED[name]):
+        raise ValueError(f'omh_head.{name} is a {part.__name__}, which has no {NEEDED[name]}; default: {default}.')
+    return built
 
 
 def refuse_unknown(options: Mapping[str, Any]) -> None:
@@ -73,21 +83,25 @@ def refuse_idle(head: Any) -> None:
     """
     for name in ('match', 'cluster'):
         loss = getattr(head, name)
-        if loss is not None and not loss.loss_weight > 0:
+        if loss is not None and not 0 < loss.loss_weight < math.inf:
             raise ValueError(
-                f'omh_head.{name}.loss_weight must be above 0; got {loss.loss_weight}. Leave the loss out with '
-                f'omh_head.{name}=None.'
+                f'omh_head.{name}.loss_weight must be finite and above 0; got {loss.loss_weight}. Leave the loss out '
+                f'with omh_head.{name}=None.'
             )
     rule = type(head.rule).__name__
-    nothing = head.match is None and head.cluster is None
+    matches = head.match is not None and len(head.level_sizes) > 1
+    nothing = not matches and head.cluster is None
     if head.rule.joint and nothing:
-        raise ValueError(f'{rule} learn from the losses that reach the features; set omh_head.match or cluster.')
+        raise ValueError(
+            f'{rule} learn from the losses that reach the features; set omh_head.match, which needs two levels, or '
+            'omh_head.cluster.'
+        )
     if head.rule.joint and head.rule.prior > 0 and head.cluster is None:
         raise ValueError(f'centres.prior of {rule} acts through the cluster loss; set omh_head.cluster or prior=0.')
-    if head.plan.gradient == 'solver' and (head.match is None or not head.rule.learns_by_gradient):
+    if head.plan.gradient == 'solver' and (not matches or not head.rule.learns_by_gradient):
         raise ValueError(
-            "plan.gradient='solver' moves centres through the matching loss; it needs omh_head.match and centres that "
-            f'learn by gradient, and got match={head.match} and {rule}.'
+            "plan.gradient='solver' moves centres through the matching loss; it needs omh_head.match, two levels and "
+            f'centres that learn by gradient, and got match={head.match}, {head.level_sizes} and {rule}.'
         )
     if head.reach.ramp > 0 and nothing:
         raise ValueError('reach.ramp is of losses that reach the features; set omh_head.match or cluster, or ramp=0.')

@@ -55,8 +55,10 @@ class PlanSolver(nn.Module):
         for name, number in (('entropy_weight', entropy_weight), ('tolerance', tolerance)):
             if not number > 0:
                 raise ValueError(f'{name} must be above 0; got {number}.')
-        if max_iterations < 1:
-            raise ValueError(f'max_iterations must be at least 1; got {max_iterations}.')
+        if not tolerance < 1:
+            raise ValueError(f'tolerance, a share of the mass, must be below 1; got {tolerance}.')
+        if not isinstance(max_iterations, int) or max_iterations < 1:
+            raise ValueError(f'max_iterations must be an integer of at least 1; got {max_iterations!r}.')
         self.levels = len(level_sizes)
         self.entropy_weight = entropy_weight
         self.marginal = marginal

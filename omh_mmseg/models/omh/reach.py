@@ -18,7 +18,7 @@ class FixedWeight(nn.Module):
         ramp: Steps over which the weight then grows linearly to its full value.
 
     Raises:
-        ValueError: If a number is below 0.
+        ValueError: If a number is no integer of at least 0.
     """
 
     scales_gradients = False
@@ -26,8 +26,8 @@ class FixedWeight(nn.Module):
     def __init__(self, begin: int = 200, ramp: int = 0) -> None:
         super().__init__()
         for name, value in (('begin', begin), ('ramp', ramp)):
-            if not value >= 0:
-                raise ValueError(f'{name} must be at least 0; got {value}.')
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f'{name} must be an integer of at least 0; got {value!r}.')
         self.begin = begin
         self.ramp = ramp
 

@@ -146,11 +146,13 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         return self.decode_head(self.extract_feat(inputs))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        steps, omh = int(state_dict.get(f'{prefix}iteration', 0)), f'{prefix}omh_head.'
-        if self.omh_head is not None and steps > 0 and not any(key.startswith(omh) for key in state_dict):
+        steps, omh = int(state_dict.get(f'{prefix}iteration', 0)), f'{prefix}omh_head.centres.'
+        centres = {} if self.omh_head is None else self.omh_head.centres.state_dict(prefix=omh)
+        if steps > 0 and any(key not in state_dict or state_dict[key].shape != centres[key].shape for key in centres):
+            without = 'these levels of OMH' if any(key.startswith(omh) for key in state_dict) else 'OMH'
             MMLogger.get_current_instance().info(
-                f'the weights were trained for {steps} steps without OMH: training steps count from 0 again, so that '
-                'OMH begins as in a new run'
+                f'the weights were trained for {steps} steps without {without}: training steps count from 0 again, so '
+                'that OMH begins as in a new run'
             )
             state_dict = {**state_dict, f'{prefix}iteration': torch.zeros_like(self.iteration)}
         super()._load_from_state_dict(state_dict, prefix, *args)

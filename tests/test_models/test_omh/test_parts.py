@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from typing import Any
 
 import pytest
@@ -130,10 +131,43 @@ def build(**options: Any) -> OMHHead:
         (dict(match=None, reach=dict(ramp=3)), 'reach.ramp is of losses that reach the features'),
         (dict(level_sizes=[3, 4], num_levels=2), r'level_sizes=\[3, 4\] says how many .*got 2 and None'),
         (dict(level_sizes=[3, 4], expansion=2.0), 'got None and 2.0'),
+        (dict(plan=dict(gradient='solver'), level_sizes=[3]), r"gradient='solver' .* two levels .* \[3\]"),
+        (dict(centres=dict(type='JointCentres'), num_levels=1), 'JointCentres learn from .* needs two levels'),
+        (dict(reach=dict(ramp=3), num_levels=1), 'reach.ramp is of losses'),
         (dict(nonsense=1), r'OMHHead takes no option nonsense \(got 1\)\.'),
     ],
 )  # fmt: skip
 def test_an_option_that_reaches_nothing_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**options)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(match=False), 'match must be a dict of options, such as .*, or None to leave it out; got False'),
+        (dict(cluster=True), 'cluster must be a dict of options, such as .*; got True'),
+        (dict(centres='MomentumCentres'), "centres must be a dict .*; got 'MomentumCentres'"),
+        (dict(centres=dict(type='HostShare')), 'centres is a HostShare, which has no joint'),
+        (dict(plan=dict(type='ClusterLoss')), 'plan is a ClusterLoss, which has no begin_step'),
+        (dict(cluster=dict(type='HierarchyMatchingLoss')), 'has no over_levels'),
+        (dict(centres=dict(type='JointCentres', momentum=0.9)), r'centres\._delete_=True'),
+        (dict(num_levels=math.nan), 'num_levels must be integers of at least 1'),
+        (dict(num_levels=2.5), 'num_levels must be integers of at least 1'),
+        (dict(expansion=math.inf), 'expansion finite'),
+        (dict(level_sizes=3), r'level_sizes must be a list of integers, such as .*; got 3'),
+        (dict(level_sizes=[3, 6.0]), r'level_sizes must be a list of integers'),
+        (dict(temperature=math.inf), 'temperature must be finite'),
+        (dict(match=dict(loss_weight=math.inf)), 'loss_weight must be finite'),
+        (dict(centres=dict(prior=math.inf)), 'prior must be finite'),
+        (dict(centres=dict(loss_weight=math.inf)), 'loss_weight of the centres must be finite'),
+        (dict(reach=dict(begin=1e2)), 'begin must be an integer of at least 0; got 100.0'),
+        (dict(reach=dict(ramp=math.inf)), 'ramp must be an integer'),
+        (dict(plan=dict(tolerance=math.inf)), 'tolerance, a share of the mass, must be below 1'),
+        (dict(plan=dict(max_iterations=2.5)), 'max_iterations must be an integer of at least 1; got 2.5'),
+    ],
+)  # fmt: skip
+def test_what_is_no_part_or_no_number_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         build(**options)
 

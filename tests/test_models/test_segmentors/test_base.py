@@ -55,6 +55,20 @@ def test_a_host_trained_without_omh_counts_from_0_with_it(tiny_stego, monkeypatc
     assert 'trained for 5000 steps without OMH: training steps count from 0 again' in message
 
 
+@pytest.mark.parametrize('sizes', [dict(num_classes=5), dict(omh_head=dict(type='OMHHead', num_levels=4))])
+def test_other_levels_count_from_0(tiny_stego, monkeypatch, sizes):
+    """Centres that a checkpoint does not fill would stay as they were drawn: their start would lie behind them."""
+    messages: list[str] = []
+    monkeypatch.setattr(logging.Logger, 'info', lambda self, message, *_: messages.append(str(message)))
+    trained, fresh = tiny_stego(), tiny_stego(**sizes)
+    trained.iteration.fill_(5000)
+    messages.clear()
+    load_state_dict(fresh, trained.state_dict())
+    assert fresh.step == 0
+    (message,) = (message for message in messages if 'steps' in message)
+    assert 'trained for 5000 steps without these levels of OMH: training' in message
+
+
 def test_other_weights_keep_their_steps(tiny_stego, monkeypatch):
     messages: list[str] = []
     monkeypatch.setattr(logging.Logger, 'info', lambda self, message, *_: messages.append(str(message)))
