@@ -58,7 +58,10 @@ def main() -> None:
     config.load_from = args.checkpoint
     if args.out is not None:
         launch.keep_predictions(config, args.out)
-    launch.build_runner(config).test()
+    try:
+        launch.build_runner(config).test()
+    except (OSError, ValueError) as error:
+        sys.exit(f'test.py: {error}')
 
 
 if __name__ == '__main__':

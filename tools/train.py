@@ -37,7 +37,11 @@ def main() -> None:
     if args.resume:
         config.resume = True
     with started_with(args.config, args.cfg_options), launch.interruptible(config.work_dir):
-        launch.build_runner(config).train()
+        try:
+            runner = launch.build_runner(config)
+        except (OSError, ValueError) as error:
+            sys.exit(f'train.py: {error}')
+        runner.train()
 
 
 if __name__ == '__main__':
