@@ -36,8 +36,10 @@ SMALLEST = [
     (f'step_share {TINY} --image-size 32 --batch-sizes 2 --part-repeats 1 --variants default "solver gradient" '
      '"all of these"',
      ['batch', 'what', *TIMES, 'wall_percent', 'cpu_percent'], 1),
-    (f'gpu_rate {TINY} --image-size 32 --batch-size 2 --steps 1 --hosts stego hp --device cpu',
-     ['host', 'batch', 'images', 'step', 'omh', 'wall_ms', 'images_per_s', 'share_of_bare', 'peak_mib'], 4),
+    pytest.param(
+        f'gpu_rate {TINY} --image-size 32 --batch-size 2 --steps 1 --hosts stego hp --device cpu',
+        ['host', 'batch', 'images', 'step', 'omh', 'wall_ms', 'images_per_s', 'share_of_bare', 'peak_mib'], 4,
+        marks=pytest.mark.slow),
     ('plan_time --lambdas 0.1 --levels 3 6 --dtypes float64 --centres random --gradients detach solver',
      ['centres', 'entropy_weight', 'dtype', 'gradient', 'solver', *TIMES, 'iterations', 'violation', 'finite_gradient'],
      1),
@@ -205,6 +207,7 @@ def test_a_gpu_that_is_not_there_is_named(load, tmp_path: Path, monkeypatch) -> 
         module.main(['--out-dir', str(tmp_path)])
 
 
+@pytest.mark.slow
 def test_a_script_runs_by_its_command(tmp_path: Path) -> None:
     command = [sys.executable, 'benchmarks/lean_forms.py', 'energy', '--quick', '--batch-sizes', '2', '--sides', '6']
     options = ['--channels', '8', '--classes', '3', '--out-dir', str(tmp_path), '--machine', 'here', '--threads', '1']

@@ -291,6 +291,8 @@ def built(request) -> tuple[Config, torch.nn.Module]:
         )
     if config.model.get('omh_head'):
         config.model.omh_head.reach = dict(begin=0)
+        # k-means of thousands of codes, at each config anew, would take most of the time of these tests.
+        config.model.omh_head.centres = dict(config.model.omh_head.get('centres') or {}, start='random')
     model = MODELS.build(config.model)
     model.init_weights()
     for pool in (getattr(model, name) for name in ('agnostic_pool', 'specific_pool') if hasattr(model, name)):

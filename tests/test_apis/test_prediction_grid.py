@@ -40,6 +40,7 @@ def scenes(trained_demo, tmp_path):
     return options, [dataset.get_data_info(index)['img_path'] for index in range(4)], dataset
 
 
+@pytest.mark.slow
 def test_rows_are_images_and_columns_are_levels(inferencer, folder, drawn, tmp_path):
     run, images = inferencer(), find_images(folder)
     assert draw_prediction_grid(tmp_path / 'grid.png', run, images) == tmp_path / 'grid.png'

@@ -59,6 +59,7 @@ def folder(tmp_path, scope) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_prepares_trains_and_validates(folder, command, run):
     options = {
         'model.backbone.checkpoint': 'dino.pth',

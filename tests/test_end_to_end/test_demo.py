@@ -55,6 +55,7 @@ def test_kmeans_floor(tmp_path: Path, run, command, host, options) -> None:
     assert mean == pytest.approx(sum(scores) / 2, abs=0.02)
 
 
+@pytest.mark.slow
 def test_feature_cosines(tmp_path: Path, run, command, host, options) -> None:
     run(tmp_path, command('prepare.py', 'neighbours', host, options=options))
     words = command('analysis_tools/feature_cosines.py', host, '--images', 8, options=options)

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from omh_mmseg.feature_cache.cached_features import CachedFeatures
 from omh_mmseg.structures.frozen_inputs import FrozenItem
 
-CASES = [('stego', True, 2), ('hp', True, 0), ('smooseg', False, 2)]
+CASES = [('stego', True, 2)]
 OTHERS = [
     (host, omh, workers)
     for host in ('stego', 'hp', 'smooseg')
@@ -46,7 +46,7 @@ def test_same_losses_and_scores(settings, train, tmp_path, host, omh, workers) -
     assert_close(cached, live, rel=1e-6, abs=1e-6)
 
 
-@pytest.mark.parametrize('host', ['stego', 'hp', 'smooseg'])
+@pytest.mark.parametrize('host', ['hp', *(pytest.param(host, marks=pytest.mark.slow) for host in ('stego', 'smooseg'))])
 def test_passes_are_saved(settings, train, tmp_path, passes, host) -> None:
     """A complete cache leaves the three probed items of each loop, and HP its jittered view."""
     train(settings(host, folder=tmp_path / 'cache', steps=2))
@@ -60,6 +60,7 @@ def test_passes_are_saved(settings, train, tmp_path, passes, host) -> None:
     assert isinstance(dataset, CachedFeatures) and dataset.images == (host == 'hp')
 
 
+@pytest.mark.slow
 def test_hp_without_jitter_decodes_nothing(settings, train, tmp_path, monkeypatch) -> None:
     changes = {'model.hidden_positive_loss.consistency_weight': 0.0}
     _, live = train(settings('hp', **changes))
@@ -70,6 +71,7 @@ def test_hp_without_jitter_decodes_nothing(settings, train, tmp_path, monkeypatc
     assert isinstance(item, FrozenItem) and item.image is None and item.weights.shape == (9, 4, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('dtype', 'tolerance'), [('float16', 5e-3), ('bfloat16', 4e-2)])
 def test_narrow_types_are_close(settings, train, tmp_path, dtype, tolerance) -> None:
     _, live = train(settings('smooseg'))
@@ -84,9 +86,9 @@ def test_narrow_types_are_close(settings, train, tmp_path, dtype, tolerance) -> 
     'changes',
     [
         {},
-        {'model.test_cfg': dict(mode='whole', flip=True)},
-        {'model.test_cfg': dict(mode='slide', crop_size=16, stride=8)},
-        {'model.data_preprocessor.test_cfg': dict(size_divisor=32)},
+        pytest.param({'model.test_cfg': dict(mode='whole', flip=True)}, marks=pytest.mark.slow),
+        pytest.param({'model.test_cfg': dict(mode='slide', crop_size=16, stride=8)}, marks=pytest.mark.slow),
+        pytest.param({'model.data_preprocessor.test_cfg': dict(size_divisor=32)}, marks=pytest.mark.slow),
     ],
     ids=['whole', 'flip', 'slide', 'padded'],
 )
@@ -132,6 +134,7 @@ def test_resume(settings, train, tmp_path) -> None:
     assert rest == whole[3:]
 
 
+@pytest.mark.slow
 def test_switched_off(settings, train) -> None:
     runner, _ = train(settings('smooseg', steps=1))
     assert not isinstance(runner.train_dataloader.dataset, CachedFeatures)

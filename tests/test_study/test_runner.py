@@ -292,6 +292,7 @@ def tiny_job(folder: Path, work: Path, **more) -> SweepJob:
     return SweepJob(SweepRun('x', TWIN), 1, str(work / 'run'), options, **more)
 
 
+@pytest.mark.slow
 def test_train_and_score(folder, tmp_path):
     job = tiny_job(folder, tmp_path, protocols=('mmseg',), threads=1)
     assert make_neighbours(job) == dict(path=str(tmp_path / 'index.npz'), made=True)

@@ -18,7 +18,7 @@ TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 MMSEG_TOOLS = Path(mmseg.__file__).parent / '.mim' / 'tools'
 
 
-ADDED = {'test.py': {'--protocol', '--no-crf', '--no-flip'}}
+ADDED = {'train.py': {'--trust'}, 'test.py': {'--protocol', '--no-crf', '--no-flip', '--trust'}}
 
 
 def options_of_mmseg(name: str) -> set[str]:

@@ -115,6 +115,7 @@ def test_other_files(content):
         convert_hp_checkpoint(content, 'a.pth')
 
 
+@pytest.mark.slow
 def test_command(theirs, tmp_path):
     """A file with a pickled object is refused without --trust, and read inertly with it."""
     module = ModuleType('their_package')

@@ -138,6 +138,7 @@ def test_other_files(content):
         convert_smooseg_checkpoint(content, 'a.ckpt')
 
 
+@pytest.mark.slow
 def test_command(parts, tmp_path):
     """A file with a pickled object is refused without --trust, and read inertly with it."""
     module = ModuleType('their_package')
