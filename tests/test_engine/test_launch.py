@@ -96,12 +96,12 @@ class TestSwitches:
 
 
 @pytest.fixture
-def logged() -> Iterator[list[str]]:
-    """What mmengine's logger says, wherever its own handlers write."""
+def logged(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """What mmengine's logger says, wherever its own handlers write; that of an earlier test may be a quiet one."""
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())
-    logger = MMLogger.get_current_instance()
+    logger = MMLogger.get_instance(request.node.nodeid, log_level='INFO')
     logger.addHandler(handler)
     yield lines
     logger.removeHandler(handler)
