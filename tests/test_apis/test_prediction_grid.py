@@ -98,6 +98,7 @@ def test_notes_on_colours(inferencer, scenes, drawn, tmp_path):
     assert [call['note'] for call in drawn] == [f'{SHADES} {UNRELATED}', f'{SHADES} {GREY}']
 
 
+@pytest.mark.slow
 def test_rows_are_spread_evenly(inferencer, folder, drawn, tmp_path, monkeypatch):
     run, images = inferencer(), [str(folder / 'a.png')] * 10
     seen: list[str] = []

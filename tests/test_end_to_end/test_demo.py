@@ -46,6 +46,7 @@ def test_demo(tmp_path: Path, run, command, options) -> None:
             assert min(image.size) > 200
 
 
+@pytest.mark.slow
 def test_kmeans_floor(tmp_path: Path, run, command, host, options) -> None:
     words = command('analysis_tools/kmeans_baseline.py', host, '--seeds', 0, 1, options=options)
     text = run(tmp_path, words)

@@ -46,7 +46,7 @@ def test_same_losses_and_scores(settings, train, tmp_path, host, omh, workers) -
     assert_close(cached, live, rel=1e-6, abs=1e-6)
 
 
-@pytest.mark.parametrize('host', ['hp', *(pytest.param(host, marks=pytest.mark.slow) for host in ('stego', 'smooseg'))])
+@pytest.mark.parametrize('host', ['smooseg', *(pytest.param(host, marks=pytest.mark.slow) for host in ('stego', 'hp'))])
 def test_passes_are_saved(settings, train, tmp_path, passes, host) -> None:
     """A complete cache leaves the three probed items of each loop, and HP its jittered view."""
     train(settings(host, folder=tmp_path / 'cache', steps=2))
@@ -140,6 +140,7 @@ def test_switched_off(settings, train) -> None:
     assert not isinstance(runner.train_dataloader.dataset, CachedFeatures)
 
 
+@pytest.mark.slow
 def test_splits(settings, train, tmp_path) -> None:
     changes = {'default_hooks.feature_cache.splits': ['val']}
     runner, _ = train(settings('smooseg', folder=tmp_path / 'cache', steps=1, **changes))
