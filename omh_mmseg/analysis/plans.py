@@ -16,6 +16,7 @@ from mmengine.runner.checkpoint import _load_checkpoint
 from torch import Tensor
 
 from omh_mmseg.analysis.level_counts import run_names
+from omh_mmseg.models.omh.parts import rename_old_keys
 from omh_mmseg.models.omh.plan_solver import PlanSolver
 from omh_mmseg.transport import diagnose_plan, hierarchy_plans
 from omh_mmseg.utils.tables import PathLike, list_files, markdown_table, summarise, with_spreads, write_csv
@@ -24,7 +25,7 @@ from omh_mmseg.visualization.plan_curves import draw_plan_sweep, draw_plan_train
 PREFIX = 'omh_'
 DEFAULT_ENTROPY_WEIGHT: float = inspect.signature(PlanSolver).parameters['entropy_weight'].default
 _CENTRES = 'omh_head.centres.'
-_MARGINALS = ('omh_head.plan.marginal_', 'omh_head.marginal_')  # of this version, and of 0.1
+_MARGINAL = 'omh_head.plan.marginal_'
 
 
 def training_figures(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -82,6 +83,7 @@ def checkpoint_centres(path: str | os.PathLike[str]) -> tuple[list[Tensor], list
         raise FileNotFoundError(f'there is no checkpoint {path}')
     loaded = _load_checkpoint(path, map_location='cpu')
     weights = loaded.get('state_dict', loaded)
+    rename_old_keys(weights, 'omh_head.')
 
     def numbered(prefix: str) -> list[Tensor]:
         keys = [key for key in weights if key.startswith(prefix)]
@@ -90,7 +92,7 @@ def checkpoint_centres(path: str | os.PathLike[str]) -> tuple[list[Tensor], list
     centres = numbered(_CENTRES)
     if not centres:
         raise ValueError(f'{path} has no weights {_CENTRES}*; it is no checkpoint of a model with model.omh_head')
-    return centres, numbered(_MARGINALS[0]) or numbered(_MARGINALS[1]) or None
+    return centres, numbered(_MARGINAL) or None
 
 
 def figures_by_entropy_weight(

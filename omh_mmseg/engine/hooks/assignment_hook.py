@@ -11,8 +11,8 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import _load_checkpoint
 
-from omh_mmseg.compat import is_trusted, read_as_data
 from omh_mmseg.evaluation import UnsupervisedIoUMetric
 from omh_mmseg.models.prediction import ClusterAssignment
 from omh_mmseg.registry import HOOKS
@@ -85,8 +85,7 @@ def store_assignment(
         target: File to write; default: ``path``, replaced as a whole.
         dataset_meta: Names and colours of the classes, which replace those of the checkpoint.
     """
-    with read_as_data(path):
-        checkpoint = torch.load(path, map_location='cpu', weights_only=not is_trusted())
+    checkpoint = _load_checkpoint(str(path), map_location='cpu', logger='silent')
     if dataset_meta is not None and 'state_dict' in checkpoint:
         checkpoint['meta'] = {**checkpoint.get('meta', {}), 'dataset_meta': dict(dataset_meta)}
     _write_checkpoint(checkpoint, assignment, path if target is None else target)
@@ -103,8 +102,7 @@ def _put_into_checkpoint(runner: Runner, assignment: ClusterAssignment) -> None:
             f'{tool_path("analysis_tools/fit_assignment.py")}'
         )
         return
-    with read_as_data(noted):
-        checkpoint = torch.load(noted, map_location='cpu', weights_only=not is_trusted())
+    checkpoint = _load_checkpoint(noted, map_location='cpu', logger='silent')
     if checkpoint.get('meta', {}).get('iter') == runner.iter:
         _write_checkpoint(checkpoint, assignment, noted)
 
