@@ -21,8 +21,9 @@ SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_in
 STACK := mmengine mmcv mmseg mmpretrain ot rich torch torchvision
 COMPLETE := import importlib.util, sys; sys.exit(None in map(importlib.util.find_spec, sys.argv[1:]))
 
-# A file's tests stay together: they share what is dear to make.
-PARALLEL := -n auto --maxprocesses 8 --dist loadfile
+# A file's tests stay together: they share what is dear to make. In pytest's own order the longest files, which run
+# whole commands and have few tests, come early; xdist would start them last and leave one process idle.
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 help:
 	@echo 'make demo       train STEGO and STEGO + OMH on the demo scenes, print the scores, draw the hierarchy'
