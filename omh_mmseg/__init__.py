@@ -4,11 +4,11 @@ Importing the package registers its components with mmseg. Where no mm package i
 :mod:`omh_mmseg.transport` can be used, which needs torch and pot alone.
 """
 
-from omh_mmseg import compat
+from omh_mmseg import compat, stack
 from omh_mmseg.version import __version__
 
-if compat.stack_is_absent():
-    compat.guard_rooms()
+if stack.stack_is_absent():
+    stack.guard_rooms()
 else:
     compat.apply()
     from omh_mmseg import apis, datasets, engine, evaluation, models, visualization  # noqa: F401

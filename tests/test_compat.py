@@ -17,7 +17,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
-from omh_mmseg import compat
+from omh_mmseg import compat, stack
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -46,7 +46,7 @@ def run_python(code: str, blocked: tuple[str, ...] = ()) -> subprocess.Completed
 
 
 def fake_distributions(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str]) -> None:
-    known = {release.distribution for releases in compat.FAMILIES.values() for release in releases}
+    known = {release.distribution for releases in stack.FAMILIES.values() for release in releases}
     real = metadata.version
 
     def version(name: str) -> str:
@@ -60,40 +60,40 @@ def fake_distributions(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str]
 
 
 def supported(family: str, **changes: str) -> dict[str, str]:
-    versions = {release.distribution: release.tested for release in compat.FAMILIES[family]}
+    versions = {release.distribution: release.tested for release in stack.FAMILIES[family]}
     versions.update({name.replace('_', '-'): version for name, version in changes.items()})
     return versions
 
 
 class TestStack:
     def test_installed_stack_passes(self) -> None:
-        assert compat.check_stack() in compat.FAMILIES
+        assert stack.check_stack() in stack.FAMILIES
 
     def test_transport_needs_no_mm_package(self) -> None:
         done = run_python(
             'import omh_mmseg.transport, omh_mmseg\n'
             "print(sorted({name.split('.')[0] for name in sys.modules} & {'mmengine', 'mmcv', 'mmseg', 'mmpretrain'}))",
-            (*compat.STACK, 'cv2', 'torchvision'),
+            (*stack.STACK, 'cv2', 'torchvision'),
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == '[]'
 
     @pytest.mark.parametrize('statement', ['import omh_mmseg.models', 'from omh_mmseg import datasets'])
     def test_rooms_without_any_mm_package(self, statement: str) -> None:
-        done = run_python(statement, compat.STACK)
+        done = run_python(statement, stack.STACK)
         assert 'StackError' in done.stderr.splitlines()[-3]
         assert 'none of them is installed' in done.stderr
-        assert compat.INSTALL_ONEDL in done.stderr and compat.INSTALL_OPENMMLAB in done.stderr
+        assert stack.INSTALL_ONEDL in done.stderr and stack.INSTALL_OPENMMLAB in done.stderr
 
     def test_import_with_mmengine_alone(self) -> None:
         done = run_python('import omh_mmseg', ('mmseg', 'mmpretrain'))
         assert 'mmseg, mmpretrain cannot be imported (mmengine, mmcv present)' in done.stderr
-        assert compat.INSTALL_ONEDL in done.stderr
+        assert stack.INSTALL_ONEDL in done.stderr
 
     def test_both_families(self, monkeypatch: pytest.MonkeyPatch) -> None:
         fake_distributions(monkeypatch, {**supported('onedl'), 'mmengine': '0.10.7'})
-        with pytest.raises(compat.StackError, match='both families.*onedl-mmengine 0.10.12.*mmengine 0.10.7') as caught:
-            compat.check_stack()
+        with pytest.raises(stack.StackError, match='both families.*onedl-mmengine 0.10.12.*mmengine 0.10.7') as caught:
+            stack.check_stack()
         assert 'pip uninstall -y' in str(caught.value)
 
     @pytest.mark.parametrize(
@@ -105,21 +105,21 @@ class TestStack:
         self, monkeypatch: pytest.MonkeyPatch, family: str, name: str, version: str
     ) -> None:
         fake_distributions(monkeypatch, {**supported(family), name: version})
-        with pytest.raises(compat.StackError, match=f'{name} {version} is installed where >='):
-            compat.check_stack()
+        with pytest.raises(stack.StackError, match=f'{name} {version} is installed where >='):
+            stack.check_stack()
 
     @pytest.mark.parametrize('family', ['onedl', 'openmmlab'])
     def test_tested_versions_pass(self, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
         fake_distributions(monkeypatch, supported(family))
-        assert compat.check_stack() == family
+        assert stack.check_stack() == family
 
     def test_opencv_without_system_libraries(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def import_module(name: str) -> ModuleType:
             raise ImportError('libGL.so.1: cannot open shared object file: No such file or directory')
 
-        monkeypatch.setattr(compat, 'import_module', import_module)
-        with pytest.raises(compat.StackError, match=r'libGL.so.1.*(?s:.*)libgl1'):
-            compat.check_opencv()
+        monkeypatch.setattr(stack, 'import_module', import_module)
+        with pytest.raises(stack.StackError, match=r'libGL.so.1.*(?s:.*)libgl1'):
+            stack.check_opencv()
 
 
 class TestTorchvision:

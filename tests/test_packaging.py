@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from setuptools.config.pyprojecttoml import read_configuration
 
 import omh_mmseg
-from omh_mmseg import compat
+from omh_mmseg import stack
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -66,17 +66,17 @@ def test_pins_of_the_tests_satisfy_the_extras(project: dict, extra: str) -> None
     assert all(item.specifier.contains(pinned[item.name]) for item in requirements if item.name in pinned)
 
 
-@pytest.mark.parametrize('family', sorted(compat.FAMILIES))
-def test_pins_are_what_compat_calls_tested(family: str) -> None:
+@pytest.mark.parametrize('family', sorted(stack.FAMILIES))
+def test_pins_are_what_the_stack_calls_tested(family: str) -> None:
     pinned = pins(family)
     mm = {name: version for name, version in pinned.items() if name.startswith(('mm', 'onedl-'))}
-    tested = {release.distribution: release.tested for release in compat.FAMILIES[family]}
+    tested = {release.distribution: release.tested for release in stack.FAMILIES[family]}
     if family == 'openmmlab':
         assert tested.pop('mmcv') == tested['mmcv-lite']
     assert mm == tested
 
 
-@pytest.mark.parametrize('family', sorted(compat.FAMILIES))
+@pytest.mark.parametrize('family', sorted(stack.FAMILIES))
 def test_lanes_satisfy_the_base_install(project: dict, family: str) -> None:
     pinned = pins(family)
     for line in project['dependencies']:
@@ -98,7 +98,7 @@ def test_python_range(project: dict) -> None:
     assert '(3, 10) <= sys.version_info[:2] < (3, 13)' in makefile
     named = [line.rpartition(' :: ')[2] for line in project['classifiers'] if ':: Python :: 3.' in line]
     matrix = yaml.safe_load((REPOSITORY / '.github/workflows/ci.yml').read_text())['jobs']['test']['strategy']['matrix']
-    assert matrix == {'python': named, 'lane': sorted(compat.FAMILIES)}
+    assert matrix == {'python': named, 'lane': sorted(stack.FAMILIES)}
 
 
 def test_hooks_run_what_make_lint_runs() -> None:
