@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,6 +14,13 @@ from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN_FILES = ('stego_correlation.npz', 'cluster_lookup.npz', 'metrics.npz', 'dino_vit.npz')
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _configs_unformatted() -> Iterator[None]:
+    """Spare each of some hundred runs the half second in which mmengine lays out the config that it logs."""
+    with mock.patch('yapf.yapflib.yapf_api.FormatCode', lambda text, **options: (text, True)):
+        yield
 
 
 @pytest.fixture(scope='session')
