@@ -92,15 +92,22 @@ def checkpoint_centres(path: str | os.PathLike[str]) -> tuple[list[Tensor], list
         keys = {key for key in weights if key.startswith(prefix)}
         expected = [f'{prefix}{level}' for level in range(len(keys))]
         if keys != set(expected):
-            raise ValueError(f'{path} lacks a level: of {prefix}* it has {", ".join(sorted(keys))}')
+            there = ', '.join(sorted(keys))
+            raise ValueError(f'{path} lacks a level: of {prefix}* it has {there}. Use the checkpoint of a run.')
         return [weights[key] for key in expected]
 
     centres = numbered(_CENTRES)
     if not centres:
-        raise ValueError(f'{path} has no weights {_CENTRES}*; it is no checkpoint of a model with model.omh_head')
+        raise ValueError(
+            f'{path} has no weights {_CENTRES}*; it is no checkpoint of a model with model.omh_head. '
+            'Use one of a run with OMH.'
+        )
     infinite = not_finite({key: weights[key] for key in weights if key.startswith(_HEAD)})
     if infinite:
-        raise ValueError(f'{path} has {len(infinite)} weights that are not finite: {first_few(infinite)}')
+        raise ValueError(
+            f'{path} has {len(infinite)} weights that are not finite: {first_few(infinite)}. Use an earlier checkpoint '
+            'of its run.'
+        )
     return centres, numbered(_MARGINAL) or None
 
 

@@ -255,7 +255,8 @@ def check(case: SimpleNamespace, name: str, kind: str, work_dir: Path) -> None:
     text = said_by(case, name, file, work_dir)
     assert not case.trace.exists(), f'{name} ran the code of {kind}'
     assert '\n' not in text and file.name in text, text
-    assert any(word in text for word in REMEDIES), text
+    # Converters say which files they are for.
+    assert name.endswith(('2omh', '2mmpretrain')) or any(word in text for word in REMEDIES), text
 
 
 @pytest.mark.parametrize(('name', 'kind'), QUICK)

@@ -158,7 +158,10 @@ def load_backbone_weights(
         )
     infinite = not_finite(state)
     if infinite:
-        raise ValueError(f'{checkpoint} has {len(infinite)} weights that are not finite: {_some(infinite)}')
+        raise ValueError(
+            f'{checkpoint} has {len(infinite)} weights that are not finite: {_some(infinite)}. Set '
+            'model.backbone.checkpoint to other weights.'
+        )
     logger = MMLogger.get_current_instance()
     logger.info(f'Loaded the frozen backbone from {checkpoint}')
     if allowed_missing or allowed_left_over:
