@@ -44,7 +44,7 @@ def main() -> None:
             sys.exit(f'train.py: {error}')
         try:
             runner.train()
-        except (CheckpointError, FileNotFoundError) as error:
+        except (CheckpointError, OSError) as error:
             sys.exit(f'train.py: {error}')
 
 

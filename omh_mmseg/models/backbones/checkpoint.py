@@ -15,7 +15,7 @@ import torch
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
-from omh_mmseg.checkpoint_files import is_trusted, read_as_data
+from omh_mmseg.checkpoint_files import CheckpointError, is_trusted, read_as_data
 from omh_mmseg.models.backbones.key_converters import KEY_CONVERTERS
 from omh_mmseg.models.utils.loaded_weights import not_finite
 from omh_mmseg.utils.text import first_few
@@ -97,7 +97,7 @@ def unwrap_state_dict(content: Any, name: str) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
     ):
-        raise ValueError(
+        raise CheckpointError(
             f'{name} holds no state dict of tensors (looked below {WRAPPER_KEYS} too). Set model.backbone.checkpoint '
             'to weights of the backbone.'
         )
@@ -143,14 +143,14 @@ def load_backbone_weights(
         result = backbone.load_state_dict(state, strict=False)
     except (AssertionError, IndexError, RuntimeError) as error:
         reason = ' '.join(str(error).split())[:LONGEST_REASON]
-        raise ValueError(
+        raise CheckpointError(
             f'{checkpoint} holds weights of another architecture than the configured backbone ({reason}). Correct the '
             'backbone config, or set model.backbone.checkpoint to weights of it.'
         ) from error
     missing, allowed_missing = _split(result.missing_keys, allow_missing)
     left_over, allowed_left_over = _split(result.unexpected_keys, allow_left_over)
     if missing or left_over:
-        raise ValueError(
+        raise CheckpointError(
             f'{checkpoint} does not fit {type(backbone).__name__}: missing {_some(missing)}; left over '
             f'{_some(left_over)}. Set key_converter (one of {sorted(KEY_CONVERTERS)}) for another '
             'layout, correct the backbone config, or name what may be so in allow_missing or allow_left_over, e.g. '
@@ -158,7 +158,7 @@ def load_backbone_weights(
         )
     infinite = not_finite(state)
     if infinite:
-        raise ValueError(
+        raise CheckpointError(
             f'{checkpoint} has {len(infinite)} weights that are not finite: {_some(infinite)}. Set '
             'model.backbone.checkpoint to other weights.'
         )
@@ -181,7 +181,7 @@ def _check_positions(backbone: nn.Module, state: dict[str, Tensor], checkpoint: 
     if needed is None or stored is None:
         return
     if needed.shape[-1:] == stored.shape[-1:] and needed.shape != stored.shape:
-        raise ValueError(
+        raise CheckpointError(
             f'{checkpoint} has a positional embedding of {stored.shape[1]} tokens and the backbone one of '
             f"{needed.shape[1]}; it would be resized on loading, before position_interpolation='dino' sees it. Set "
             'img_size (and patch_size) of the wrapped backbone to those of the pretraining, e.g. 224 for DINO.'
