@@ -5,20 +5,18 @@ from __future__ import annotations
 import functools
 import io
 import os
-import pickle
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
-from typing import Any
-from unittest import mock
+from typing import IO, Any
 
+from omh_mmseg.checkpoint_files import is_trusted, named_content, read_as_data
 from omh_mmseg.stack import check_stack
-
-TRUST = 'OMH_TRUST'
 
 
 @functools.cache
@@ -100,42 +98,13 @@ def allow_checkpoint_classes() -> None:
     torch.serialization.add_safe_globals(allowed)
 
 
-def is_trusted() -> bool:
-    """Whether the user lets checkpoints run code: ``OMH_TRUST=1``, which ``--trust`` of the commands sets."""
-    return os.environ.get(TRUST, '') not in ('', '0')
-
-
-@contextmanager
-def read_as_data(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Make every ``torch.load`` inside read tensors and plain values alone, unless the user trusts the files.
-
-    Raises:
-        ValueError: The file ``path`` holds anything else, or is no checkpoint.
-    """
-    if is_trusted():
-        yield
-        return
-    try:
-        with mock.patch.dict(os.environ, TORCH_FORCE_WEIGHTS_ONLY_LOAD='1'):
-            yield
-    except pickle.UnpicklingError as error:
-        reason = ' '.join(str(error).partition('WeightsUnpickler error:')[2].split())[:120]
-        raise ValueError(
-            f'{path} holds more than tensors and plain values, or is damaged ({reason}); it was not read, as it could '
-            f'run code. Use the checkpoint of a run, or, if you trust whoever made it, set {TRUST}=1 (--trust in the '
-            'commands of this library): it is then read as it is, and what it holds is run.'
-        ) from error
-    except (EOFError, RuntimeError, UnicodeDecodeError) as error:
-        reason = f'{type(error).__name__}: {" ".join(str(error).split())[:120]}'
-        raise ValueError(f'{path} is damaged or no checkpoint ({reason}). Copy or download it again.') from error
-
-
 @functools.cache
 def read_checkpoints_as_data() -> None:
     """Let mmengine's loaders, and so its runner and mmseg's tools, read checkpoints by `read_as_data`.
 
     Range: onedl-mmengine <= 0.10.12, which falls back to ``weights_only=False``, and every mmengine for checkpoints at
-    an address. Symptom: a checkpoint runs the code that it pickles.
+    an address. Symptom: a checkpoint runs the code that it pickles. Further, with every mmengine: ``AttributeError:
+    'list' object has no attribute 'get'`` where a file holds something else.
     """
     from mmengine.runner import checkpoint as module
 
@@ -143,7 +112,8 @@ def read_checkpoints_as_data() -> None:
 
     def load_checkpoint(cls: Any, filename: str, *args: Any, **options: Any) -> Any:
         with read_as_data(filename):
-            return original(cls, filename, *args, **options)
+            content = original(cls, filename, *args, **options)
+        return named_content(content, filename)
 
     def load_once(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
         return module.torch.load(file, map_location=map_location, weights_only=not is_trusted())
@@ -151,6 +121,113 @@ def read_checkpoints_as_data() -> None:
     module.CheckpointLoader.load_checkpoint = classmethod(functools.wraps(original)(load_checkpoint))
     if hasattr(module, '_safe_torch_load'):
         module._safe_torch_load = load_once
+
+
+@contextmanager
+def _renamed_when_complete(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Name of a file beside ``path`` that takes its name at the end and vanishes on any exception."""
+    temporary = f'{os.fspath(path)}.part'
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class _Postponed:
+    """A file backend that removes nothing before `finish`."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self._removals: list[tuple[Callable[[str], None], str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def remove(self, path: str) -> None:
+        """Remember to remove a file."""
+        self._removals.append((self._backend.remove, path))
+
+    def rmtree(self, path: str) -> None:
+        """Remember to remove a folder."""
+        self._removals.append((self._backend.rmtree, path))
+
+    def finish(self, kept: set[str]) -> None:
+        """Remove all of it, less what has been written anew."""
+        for remove, path in self._removals:
+            if path not in kept:
+                remove(path)
+
+
+@functools.cache
+def write_checkpoints_completely() -> None:
+    """Let checkpoints, and the note of the newest, be complete or absent, and old ones go after new ones are there.
+
+    Range: every mmengine. Symptoms: a full disk or a kill leaves half an ``iter_N.pth`` or an empty
+    ``last_checkpoint``, and with ``max_keep_ckpts=1`` or ``save_best`` nothing else, as the old file is removed first.
+    """
+    from mmengine.fileio import LocalBackend
+    from mmengine.hooks import CheckpointHook
+    from mmengine.hooks import checkpoint_hook as module
+
+    put = LocalBackend.put
+
+    @functools.wraps(put)
+    def put_completely(self: Any, obj: bytes, filepath: str | os.PathLike[str]) -> None:
+        with _renamed_when_complete(filepath) as temporary:
+            put(self, obj, temporary)
+
+    @contextmanager
+    def open_completely(path: str, mode: str) -> Iterator[IO[Any]]:
+        with _renamed_when_complete(path) as temporary, open(temporary, mode) as file:
+            yield file
+
+    def saving_first(save: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(save)
+        def wrapped(self: Any, *args: Any, **options: Any) -> None:
+            backend, self.file_backend = self.file_backend, _Postponed(self.file_backend)
+            try:
+                save(self, *args, **options)
+                best = getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()
+                self.file_backend.finish({str(self.last_ckpt), *map(str, best)})
+            finally:
+                self.file_backend = backend
+
+        return wrapped
+
+    LocalBackend.put = put_completely
+    module.open = open_completely
+    for name in ('_save_checkpoint_with_step', '_save_best_checkpoint'):
+        setattr(CheckpointHook, name, saving_first(getattr(CheckpointHook, name)))
+
+
+@functools.cache
+def write_configs_of_started_runs() -> None:
+    """Let a runner write its config into the work directory once its training, validation or test begins.
+
+    Range: every mmengine, which does so while the runner is built. Symptom: a run that is refused, as its checkpoint or
+    data do not fit, has replaced the config of the run that the work directory is of.
+    """
+    from mmengine.runner import Runner
+
+    dump, call = Runner.dump_config, Runner.call_hook
+
+    @functools.wraps(dump)
+    def dump_config(self: Any) -> None:
+        if hasattr(self, '_config_is_due'):
+            dump(self)
+        else:
+            self._config_is_due = True
+
+    @functools.wraps(call)
+    def call_hook(self: Any, fn_name: str, **options: Any) -> None:
+        call(self, fn_name, **options)
+        if fn_name in ('before_train', 'before_val', 'before_test') and getattr(self, '_config_is_due', False):
+            self._config_is_due = False
+            dump(self)
+
+    Runner.dump_config, Runner.call_hook = dump_config, call_hook
 
 
 @contextmanager
@@ -248,4 +325,6 @@ def apply() -> None:
     alias_channel_conversion()
     allow_checkpoint_classes()
     read_checkpoints_as_data()
+    write_checkpoints_completely()
+    write_configs_of_started_runs()
     keep_drop_probability_plain()

@@ -11,6 +11,7 @@ sys.path.insert(0, str(ROOT))
 
 from mmengine.config import DictAction  # noqa: E402
 
+from omh_mmseg.checkpoint_files import CheckpointError  # noqa: E402
 from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.study import demo  # noqa: E402
 
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     with launch.interruptible(args.work_dir):
         try:
             summary = demo.run_demo(*configs, args.work_dir, options)
-        except OSError as error:
+        except (OSError, CheckpointError) as error:
             sys.exit(f'demo.py: {error}')
     print(demo.report(summary))
     print(f'summary: {Path(args.work_dir) / "summary.json"}')

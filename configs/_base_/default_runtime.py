@@ -17,6 +17,8 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=500, max_keep_ckpts=3, save_last=True),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook', interval=1),
+    # Ends a run whose checkpoint does not fill the model; what load_from reads begins a new run.
+    checkpoint_check=dict(type='CheckpointCheckHook'),
     assignment=dict(type='AssignmentHook'),
     score_report=dict(type='ScoreReportHook'),
     protocol=dict(type='ProtocolHook'),

@@ -18,12 +18,15 @@ from torch import Tensor
 from omh_mmseg.analysis.level_counts import run_names
 from omh_mmseg.models.omh.parts import rename_old_keys
 from omh_mmseg.models.omh.plan_solver import PlanSolver
+from omh_mmseg.models.utils.loaded_weights import not_finite, tensors_of
 from omh_mmseg.transport import diagnose_plan, hierarchy_plans
 from omh_mmseg.utils.tables import PathLike, list_files, markdown_table, summarise, with_spreads, write_csv
+from omh_mmseg.utils.text import first_few
 from omh_mmseg.visualization.plan_curves import draw_plan_sweep, draw_plan_training
 
 PREFIX = 'omh_'
 DEFAULT_ENTROPY_WEIGHT: float = inspect.signature(PlanSolver).parameters['entropy_weight'].default
+_HEAD = 'omh_head.'
 _CENTRES = 'omh_head.centres.'
 _MARGINAL = 'omh_head.plan.marginal_'
 
@@ -76,22 +79,35 @@ def checkpoint_centres(path: str | os.PathLike[str]) -> tuple[list[Tensor], list
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: The checkpoint has no OMH head.
+        ValueError: The checkpoint has no OMH head, lacks a level, or is not finite.
     """
     path = os.fspath(path)
     if '://' not in path and not Path(path).is_file():
         raise FileNotFoundError(f'there is no checkpoint {path}')
     loaded = _load_checkpoint(path, map_location='cpu')
-    weights = loaded.get('state_dict', loaded)
-    rename_old_keys(weights, 'omh_head.')
+    weights = tensors_of(loaded.get('state_dict', loaded), path)
+    rename_old_keys(weights, _HEAD)
 
     def numbered(prefix: str) -> list[Tensor]:
-        keys = [key for key in weights if key.startswith(prefix)]
-        return [weights[key] for key in sorted(keys, key=lambda key: int(key.removeprefix(prefix)))]
+        keys = {key for key in weights if key.startswith(prefix)}
+        expected = [f'{prefix}{level}' for level in range(len(keys))]
+        if keys != set(expected):
+            there = ', '.join(sorted(keys))
+            raise ValueError(f'{path} lacks a level: of {prefix}* it has {there}. Use the checkpoint of a run.')
+        return [weights[key] for key in expected]
 
     centres = numbered(_CENTRES)
     if not centres:
-        raise ValueError(f'{path} has no weights {_CENTRES}*; it is no checkpoint of a model with model.omh_head')
+        raise ValueError(
+            f'{path} has no weights {_CENTRES}*; it is no checkpoint of a model with model.omh_head. '
+            'Use one of a run with OMH.'
+        )
+    infinite = not_finite({key: weights[key] for key in weights if key.startswith(_HEAD)})
+    if infinite:
+        raise ValueError(
+            f'{path} has {len(infinite)} weights that are not finite: {first_few(infinite)}. Use an earlier checkpoint '
+            'of its run.'
+        )
     return centres, numbered(_MARGINAL) or None
 
 
@@ -159,6 +175,7 @@ def analyse_plans(
         raise ValueError('give runs (work directories), checkpoints, or both')
     if checkpoints and not entropy_weights:
         raise ValueError('checkpoints are solved at --entropy-weights; give some, such as 0.01 0.05 0.1')
+    solvable = [checkpoint_centres(checkpoint) for checkpoint in checkpoints]
     out, texts = Path(out), []
     names = run_names([str(Path(run) / 'log') for run in runs])
     logged = {name: training_figures(run) for name, run in zip(names, runs)}
@@ -170,8 +187,7 @@ def analyse_plans(
         ends = [row for name in logged for row in _last_figures(name, weights[name], logged[name][-1])]
         texts += ['at the end of the training', markdown_table(ends, 3), list_files(paths), '']
     solved: list[dict[str, Any]] = []
-    for name, checkpoint in zip(run_names(checkpoints), checkpoints):
-        centres, marginals = checkpoint_centres(checkpoint)
+    for name, (centres, marginals) in zip(run_names(checkpoints), solvable):
         figures = figures_by_entropy_weight(centres, sorted(entropy_weights), marginals)
         solved += [dict(run=name) | row for row in figures]
     trained = [row for row in ends if row['entropy_weight'] == row['entropy_weight']]

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from mmengine.runner.checkpoint import _load_checkpoint
+from mmengine.runner import load_checkpoint
 from mmseg.structures import SegDataSample
 
 from omh_mmseg.datasets.base import run_pipeline
@@ -26,11 +25,8 @@ from omh_mmseg.transport import Hierarchy
 from omh_mmseg.utils.config import check_checkpoint, read_config
 from omh_mmseg.utils.dataset_configs import innermost_datasets
 from omh_mmseg.utils.devices import check_device, default_device
-from omh_mmseg.utils.text import first_few
 
 Image = str | os.PathLike[str] | np.ndarray
-OPTIONAL = ('assignment.', 'iteration', 'project_head.', 'agnostic_pool', 'specific_pool')
-"""Beginnings of the weights that a checkpoint may lack: nothing is predicted by them. HP's authors keep no others."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ def init_model(
 
     Raises:
         FileNotFoundError: No such file; names similar ones.
-        ValueError: The weights are not those of the config's model, or there is no such device.
+        ValueError: The weights do not fill the config's model, see `fill_model`, or there is no such device.
     """
     if not isinstance(config, Config):
         config = read_config(os.fspath(config), options)
@@ -85,8 +81,7 @@ def init_model(
     check_checkpoint(checkpoint)
     init_default_scope(config.get('default_scope', 'mmseg'))
     model = MODELS.build(config.model)
-    loaded = _load_checkpoint(checkpoint, map_location='cpu')
-    _load_weights(model, loaded.get('state_dict', loaded), checkpoint)
+    loaded = load_checkpoint(model, checkpoint, map_location='cpu')
     model.dataset_meta = loaded.get('meta', {}).get('dataset_meta') or _metainfo(config)
     model.cfg = config
     return model.to(device).eval()
@@ -266,32 +261,6 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
 
 def _field(head: str) -> str:
     return 'pred_sem_seg' if head == 'probe' else f'pred_{head}'
-
-
-def _load_weights(model: UnsupervisedSegmentor, state: Mapping[str, Any], checkpoint: str) -> None:
-    state = {key.removeprefix('module.'): value for key, value in state.items()}
-    weights = model.state_dict()
-    differing = [key for key, value in state.items() if key in weights and weights[key].shape != value.shape]
-    if differing:
-        key = differing[0]
-        raise ValueError(
-            f'{checkpoint} is of another model than the config: {key} is {tuple(state[key].shape)} there and '
-            f'{tuple(weights[key].shape)} here ({len(differing)} weights differ in shape). Use the config of its run.'
-        )
-    if model.backbone.checkpoint is not None and not any(key.startswith('backbone.') for key in state):
-        model.backbone.init_weights()
-        state |= {key: value for key, value in model.state_dict().items() if key.startswith('backbone.')}
-    missing, unused = model.load_state_dict(state, strict=False)
-    absent = sorted(key for key in missing if not key.startswith(OPTIONAL))
-    if absent:
-        raise ValueError(
-            f"{checkpoint} lacks {len(absent)} weights of the config's model: {first_few(absent)}. Use the config of "
-            'its run.'
-        )
-    if unused:
-        MMLogger.get_current_instance().warning(
-            f'{checkpoint} has {len(unused)} weights that the config does not use: {first_few(sorted(unused))}'
-        )
 
 
 def _metainfo(config: Config) -> dict[str, Any]:

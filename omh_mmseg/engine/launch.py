@@ -17,14 +17,13 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
+from omh_mmseg.engine.hooks.checkpoint_check_hook import LATEST, CheckpointCheckHook
 from omh_mmseg.evaluation.protocols import Protocol, apply_protocol, resolve
 from omh_mmseg.models.prediction.options import PredictionOptions
 from omh_mmseg.utils.config import add_config_options, read_config
 
 PROTOCOL_KEYS = ('model.test_cfg.', 'test_pipeline', 'test_dataloader.dataset.pipeline', 'test_evaluator')
 """Starts of the settings that a protocol makes."""
-LATEST = 'last_checkpoint'
-"""Name of the file in which mmengine's ``CheckpointHook`` notes the newest checkpoint's path."""
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -176,9 +175,10 @@ def keep_predictions(config: Config, folder: str) -> None:
 
 
 def build_runner(config: Config) -> Any:
-    """The runner that the config names in ``runner_type``, by default mmengine's, with a `CheckpointShapeHook`."""
+    """The runner that the config names in ``runner_type``, by default mmengine's, with a `CheckpointCheckHook`."""
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
-    runner.register_hook(dict(type='CheckpointShapeHook'))
+    if not any(isinstance(hook, CheckpointCheckHook) for hook in runner.hooks):
+        runner.register_hook(CheckpointCheckHook())
     return runner
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
+from mmengine.runner import CheckpointLoader
 
 from omh_mmseg.feature_cache.build import FeatureCache
 from omh_mmseg.feature_cache.of_model import SPLITS, frozen_part, hook_options, needs, why_live
+from omh_mmseg.models.utils.loaded_weights import fill_model, start
 from omh_mmseg.registry import DATASETS, MODELS
+from omh_mmseg.utils.config import check_checkpoint
 from omh_mmseg.utils.devices import check_device
 
 DEFAULT_FOLDER = 'data/feature_cache'
@@ -77,7 +79,9 @@ def feature_caches(
     model = MODELS.build(cfg.model)
     model.init_weights()
     if cfg.get('load_from'):
-        load_checkpoint(model, cfg.load_from, map_location='cpu')
+        check_checkpoint(cfg.load_from)
+        loaded = CheckpointLoader.load_checkpoint(cfg.load_from, map_location='cpu')
+        fill_model(model, loaded.get('state_dict', loaded), start())
     model.to(device).eval()
     root = folder or options.get('folder') or DEFAULT_FOLDER
     for split in splits:

@@ -15,7 +15,7 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
-from omh_mmseg.compat import TRUST
+from omh_mmseg.checkpoint_files import TRUST
 from omh_mmseg.utils.dataset_configs import find_dataset, innermost_datasets
 from omh_mmseg.utils.shared_options import SHARED_OPTIONS, apply_shared_options, shared_parts
 

@@ -182,7 +182,7 @@ def test_safetensors(weights, tmp_path, tiny_vit):
     backbone.init_weights()
     assert_loaded(backbone, weights)
     path.write_bytes(b'nonsense')
-    with pytest.raises(ValueError, match='weights.safetensors is not a readable checkpoint'):
+    with pytest.raises(ValueError, match='weights.safetensors is damaged or no checkpoint'):
         read_state_dict(str(path))
 
 
@@ -256,12 +256,17 @@ def test_file_without_a_state_dict(load, content):
 def test_unreadable_file(tiny_vit, tmp_path):
     path = tmp_path / 'broken.pth'
     path.write_bytes(b'<html>404</html>')
-    with pytest.raises(ValueError, match='broken.pth is not a readable checkpoint of plain tensors'):
+    with pytest.raises(ValueError, match='broken.pth holds more than tensors .* or is damaged .*; it was not read'):
         FrozenBackbone(tiny_vit, str(path)).init_weights()
 
 
 def test_pickled_objects_are_not_executed(tiny_vit, tmp_path):
     path = tmp_path / 'objects.pth'
     torch.save(dict(state_dict={}, path=Path('.')), path)
-    with pytest.raises(ValueError, match='not a readable checkpoint of plain tensors'):
+    with pytest.raises(ValueError, match='objects.pth holds more than tensors .*pathlib.*OMH_TRUST=1'):
         FrozenBackbone(tiny_vit, str(path)).init_weights()
+
+
+def test_weights_that_are_not_finite(load, weights):
+    with pytest.raises(ValueError, match='has 1 weights that are not finite: layers.0.ln1.bias'):
+        load(weights | {'layers.0.ln1.bias': torch.full_like(weights['layers.0.ln1.bias'], torch.nan)})

@@ -46,12 +46,12 @@ def main(argv: list[str] | None = None) -> None:
         if args.images < 1 or args.positions < 1:
             raise ValueError(f'--images and --positions must be at least 1; got {args.images} and {args.positions}')
         config = read_config(args.config, args.cfg_options)
-    except (OSError, ValueError) as error:
+        init_default_scope(config.get('default_scope', 'mmseg'))
+        torch.manual_seed(args.seed)
+        model = MODELS.build(config.model)
+        model.init_weights()
+    except (ImportError, OSError, ValueError) as error:
         sys.exit(f'feature_cosines.py: {error}')
-    init_default_scope(config.get('default_scope', 'mmseg'))
-    torch.manual_seed(args.seed)
-    model = MODELS.build(config.model)
-    model.init_weights()
     model.eval()
     loader = DataLoader(
         DATASETS.build(config.train_dataloader.dataset),

@@ -50,10 +50,10 @@ def main(argv: list[str] | None = None) -> None:
         else:
             config = read_config(args.config, args.cfg_options)
             init_default_scope(config.get('default_scope', 'mmseg'))
-    except (OSError, ValueError) as error:
+        model = MODELS.build(config.model)
+        model.init_weights()
+    except (ImportError, OSError, ValueError) as error:
         sys.exit(f'kmeans_baseline.py: {error}')
-    model = MODELS.build(config.model)
-    model.init_weights()
     model.eval()
     train = DataLoader(DATASETS.build(find_pairs_config(config)['dataset']), batch_size=8, collate_fn=pseudo_collate)
     features = collect_features(model, train, args.per_image, torch.Generator().manual_seed(0))

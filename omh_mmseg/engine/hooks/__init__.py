@@ -1,7 +1,7 @@
 """Hooks."""
 
 from omh_mmseg.engine.hooks.assignment_hook import AssignmentHook
-from omh_mmseg.engine.hooks.checkpoint_shape_hook import CheckpointShapeHook
+from omh_mmseg.engine.hooks.checkpoint_check_hook import CheckpointCheckHook
 from omh_mmseg.engine.hooks.deferred_runtime_info_hook import DeferredRuntimeInfoHook
 from omh_mmseg.engine.hooks.feature_cache_hook import FeatureCacheHook
 from omh_mmseg.engine.hooks.hierarchy_hook import HierarchyHook
@@ -14,7 +14,7 @@ from omh_mmseg.engine.hooks.score_report_hook import ScoreReportHook
 from omh_mmseg.engine.hooks.submodule_gradient_clip_hook import SubmoduleGradientClipHook
 
 __all__ = [
-    'AssignmentHook', 'CheckpointShapeHook', 'DeferredRuntimeInfoHook', 'FeatureCacheHook', 'HierarchyHook',
+    'AssignmentHook', 'CheckpointCheckHook', 'DeferredRuntimeInfoHook', 'FeatureCacheHook', 'HierarchyHook',
     'NeighbourIndexCheckHook', 'NonFiniteLossHook', 'ProtocolHook', 'RandomStateHook', 'ReferencePoolHook',
     'ScoreReportHook', 'SubmoduleGradientClipHook',
 ]  # fmt: skip

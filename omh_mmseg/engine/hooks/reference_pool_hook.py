@@ -91,7 +91,7 @@ class ReferencePoolHook(Hook):
             self._take_stored(runner, model)
             return
         if runner.iter == 0:
-            model.iteration.zero_()
+            model.begin_run()
         model.synchronise_average()
         self._fill(runner, POOLS)
 

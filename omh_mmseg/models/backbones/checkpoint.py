@@ -15,7 +15,9 @@ import torch
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
+from omh_mmseg.checkpoint_files import CheckpointError, is_trusted, read_as_data
 from omh_mmseg.models.backbones.key_converters import KEY_CONVERTERS
+from omh_mmseg.models.utils.loaded_weights import not_finite
 from omh_mmseg.utils.text import first_few
 
 PACKAGE_SCHEME = 'omh_mmseg://'
@@ -23,6 +25,7 @@ ASSETS = Path(__file__).resolve().parents[2] / 'assets'
 WRAPPER_KEYS = ('state_dict', 'model', 'teacher')
 SAFETENSORS = '.safetensors'
 LISTED_KEYS = 6
+LONGEST_REASON = 300
 
 
 def read_state_dict(checkpoint: str) -> dict[str, Tensor]:
@@ -77,13 +80,9 @@ def _content(path: Path) -> Any:
             )
         read = import_module('safetensors.torch').load_file
     else:
-        read = partial(torch.load, map_location='cpu', weights_only=True)
-    try:
+        read = partial(torch.load, map_location='cpu', weights_only=not is_trusted())
+    with read_as_data(path):
         return read(path)
-    except Exception as error:
-        raise ValueError(
-            f'{path} is not a readable checkpoint of plain tensors ({type(error).__name__}: {error}).'
-        ) from error
 
 
 def unwrap_state_dict(content: Any, name: str) -> dict[str, Tensor]:
@@ -95,8 +94,13 @@ def unwrap_state_dict(content: Any, name: str) -> dict[str, Tensor]:
     for key in WRAPPER_KEYS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f'{name} holds no state dict of tensors (looked below {WRAPPER_KEYS} too).')
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
+        raise CheckpointError(
+            f'{name} holds no state dict of tensors (looked below {WRAPPER_KEYS} too). Set model.backbone.checkpoint '
+            'to weights of the backbone.'
+        )
     return content
 
 
@@ -137,18 +141,26 @@ def load_backbone_weights(
         _check_positions(backbone, state, checkpoint)
     try:
         result = backbone.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise ValueError(
-            f'{checkpoint} holds weights of another architecture than the configured backbone: {error}'
+    except (AssertionError, IndexError, RuntimeError) as error:
+        reason = ' '.join(str(error).split())[:LONGEST_REASON]
+        raise CheckpointError(
+            f'{checkpoint} holds weights of another architecture than the configured backbone ({reason}). Correct the '
+            'backbone config, or set model.backbone.checkpoint to weights of it.'
         ) from error
     missing, allowed_missing = _split(result.missing_keys, allow_missing)
     left_over, allowed_left_over = _split(result.unexpected_keys, allow_left_over)
     if missing or left_over:
-        raise ValueError(
+        raise CheckpointError(
             f'{checkpoint} does not fit {type(backbone).__name__}: missing {_some(missing)}; left over '
             f'{_some(left_over)}. Set key_converter (one of {sorted(KEY_CONVERTERS)}) for another '
             'layout, correct the backbone config, or name what may be so in allow_missing or allow_left_over, e.g. '
             "allow_left_over=['head.*']."
+        )
+    infinite = not_finite(state)
+    if infinite:
+        raise CheckpointError(
+            f'{checkpoint} has {len(infinite)} weights that are not finite: {_some(infinite)}. Set '
+            'model.backbone.checkpoint to other weights.'
         )
     logger = MMLogger.get_current_instance()
     logger.info(f'Loaded the frozen backbone from {checkpoint}')
@@ -169,7 +181,7 @@ def _check_positions(backbone: nn.Module, state: dict[str, Tensor], checkpoint: 
     if needed is None or stored is None:
         return
     if needed.shape[-1:] == stored.shape[-1:] and needed.shape != stored.shape:
-        raise ValueError(
+        raise CheckpointError(
             f'{checkpoint} has a positional embedding of {stored.shape[1]} tokens and the backbone one of '
             f"{needed.shape[1]}; it would be resized on loading, before position_interpolation='dino' sees it. Set "
             'img_size (and patch_size) of the wrapped backbone to those of the pretraining, e.g. 224 for DINO.'

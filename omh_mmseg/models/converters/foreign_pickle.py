@@ -121,8 +121,9 @@ def read_foreign_checkpoint(path: str | Path, trust: bool = False) -> Any:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
+    reason = ' '.join(str(error).split())[:LONGEST_REASON]
     return (
-        f'{path} is not a readable PyTorch checkpoint ({type(error).__name__}: {str(error)[:LONGEST_REASON]}). An '
+        f'{path} is not a readable PyTorch checkpoint ({type(error).__name__}: {reason}). An '
         'incomplete download is the usual reason: compare its size with that of the source.'
     )
 

@@ -47,6 +47,11 @@ class CentreRule(nn.Module):
         self.start = KMeansStart(in_channels, begin) if start == 'kmeans' else None
         self.prior = prior
 
+    def begin_run(self) -> None:
+        """Forget the positions of an earlier run."""
+        if self.start is not None:
+            self.start.pool.zero_()
+
     def begin_step(self, positions: Tensor, centres: Sequence[Tensor], step: int) -> None:
         """Put the centres (K_l, D) at their start, if this is the step, given unit positions (P, D)."""
         if self.start is not None:

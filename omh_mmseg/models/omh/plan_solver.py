@@ -80,6 +80,11 @@ class PlanSolver(nn.Module):
         """The solver asks for the violation again and again, and its problems are too small for anything but a CPU."""
         return self.gradient == 'detach'
 
+    def begin_run(self) -> None:
+        """Start cold, from uniform marginals."""
+        for name, buffer in self.named_buffers():
+            buffer.fill_(1 / len(buffer) if name.startswith('marginal_') else 0)
+
     def begin_step(self, centres: Sequence[Tensor]) -> None:
         """Send what plans are solved from to the host, while the device computes something else.
 

@@ -81,6 +81,11 @@ class ClusterAssignment(nn.Module):
                 self.set(field, classes)
         return sorted(self.fixed & assignment.keys())
 
+    def forget(self) -> None:
+        """Make all fields unknown that were not set by hand."""
+        for field in self.sizes.keys() - self.fixed:
+            self.get_buffer(field).fill_(UNKNOWN)
+
     def as_dict(self) -> dict[str, list[int]]:
         """Class of each cluster by field, for the fields that are known."""
         return {field: self.get_buffer(field).tolist() for field in self.known}

@@ -12,12 +12,17 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from omh_mmseg.models.prediction.predictor import Predictor
+from omh_mmseg.models.utils.loaded_weights import file_of, fill_model
 from omh_mmseg.structures.frozen_inputs import Inputs
 from omh_mmseg.utils.shared_options import check_shared_options
 
 
 class PredictingSegmentor(BaseSegmentor):
-    """A segmentor whose predictions are a `Predictor`'s; what is built and trained is its subclass's."""
+    """A segmentor whose predictions are a `Predictor`'s; what is built and trained is its subclass's.
+
+    Weights that one of mmengine's loaders has read from a file must fill it, see `fill_model`, whoever loads them: the
+    runner, mmseg's ``init_model`` or an inferencer.
+    """
 
     @property
     def cfg(self) -> Any:
@@ -78,3 +83,8 @@ class PredictingSegmentor(BaseSegmentor):
     def predict_from_code(self, code: Tensor, inputs: Inputs, samples: list[SegDataSample]) -> list[SegDataSample]:
         """`predict`, given the code (B, D, h, w) of the inputs."""
         return self.predictor.masks(self, code, inputs, samples)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if file_of(state_dict) is not None and not prefix:
+            fill_model(self, state_dict)
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.logging import MMLogger
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
@@ -87,6 +86,21 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         """Training steps made, as in the buffer ``iteration``; reading it does not wait for the device."""
         return self._step_counter.read(self.iteration)
 
+    @torch.no_grad()
+    def begin_run(self) -> None:
+        """Forget what belongs to the run that the weights come from.
+
+        The state of a run is what its schedule and its batches left in buffers beside what was learned: the steps, by
+        which OMH's start and every ramp are timed, the classes that a validation found for the clusters, and what the
+        parts call theirs in their own ``begin_run``. Parameters and SmooSeg's teacher stay. A resumed run forgets
+        nothing.
+        """
+        self.iteration.zero_()
+        self.assignment.forget()
+        if self.omh_head is not None:
+            self.omh_head.plan.begin_run()
+            self.omh_head.rule.begin_run()
+
     @abstractmethod
     def host_losses(self, inputs: Inputs | dict[str, Inputs]) -> HostStep:
         """The host's losses of one batch.
@@ -144,15 +158,3 @@ class UnsupervisedSegmentor(PredictingSegmentor):
     def encode(self, inputs: Inputs) -> Tensor:
         """Code (B, D, h, w) of normalised images (B, 3, H, W)."""
         return self.decode_head(self.extract_feat(inputs))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        steps, omh = int(state_dict.get(f'{prefix}iteration', 0)), f'{prefix}omh_head.centres.'
-        centres = {} if self.omh_head is None else self.omh_head.centres.state_dict(prefix=omh)
-        if steps > 0 and any(key not in state_dict or state_dict[key].shape != centres[key].shape for key in centres):
-            without = 'these levels of OMH' if any(key.startswith(omh) for key in state_dict) else 'OMH'
-            MMLogger.get_current_instance().info(
-                f'the weights were trained for {steps} steps without {without}: training steps count from 0 again, so '
-                'that OMH begins as in a new run'
-            )
-            state_dict = {**state_dict, f'{prefix}iteration': torch.zeros_like(self.iteration)}
-        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -113,6 +113,15 @@ class HiddenPositives(UnsupervisedSegmentor):
         if int(self.ema_head.steps) == 0:
             self.ema_head.module.load_state_dict(self.decode_head.state_dict())
 
+    @torch.no_grad()
+    def begin_run(self) -> None:
+        """As every host; empty pools, and a moving average that starts as a copy of the head."""
+        super().begin_run()
+        for name in POOLS:
+            getattr(self, name).zero_()
+        self.ema_head.steps.zero_()
+        self.synchronise_average()
+
     def host_losses(self, inputs: Inputs | dict[str, Inputs]) -> HostStep:
         """Losses of images (B, 3, H, W).
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-
-import pytest
 import torch
-from mmengine.runner.checkpoint import load_state_dict
 from mmseg.structures import SegDataSample
 
 
@@ -35,49 +31,20 @@ def test_parts_of_a_host_step(tiny_stego):
     assert list(losses) == ['loss_self', 'loss_knn', 'loss_rand'] and step.losses is losses
 
 
-@pytest.mark.parametrize('loader', ['torch', 'mmengine'])
-def test_a_host_trained_without_omh_counts_from_0_with_it(tiny_stego, monkeypatch, loader):
-    """OMH's start would else lie behind it."""
-    messages: list[str] = []
-    monkeypatch.setattr(logging.Logger, 'info', lambda self, message, *_: messages.append(str(message)))
-    host, both = tiny_stego(omh_head=None), tiny_stego()
-    host.iteration.fill_(5000)
-    both.iteration.fill_(7)
-    weights = host.state_dict()
-    messages.clear()
-    if loader == 'torch':
-        both.load_state_dict(weights, strict=False)
-    else:
-        load_state_dict(both, weights)
-    assert both.step == int(both.iteration) == 0 and int(weights['iteration']) == 5000
-    assert torch.equal(both.decode_head.linear.weight, host.decode_head.linear.weight)
-    (message,) = (message for message in messages if 'steps' in message)
-    assert 'trained for 5000 steps without OMH: training steps count from 0 again' in message
-
-
-@pytest.mark.parametrize('sizes', [dict(num_classes=5), dict(omh_head=dict(type='OMHHead', num_levels=4))])
-def test_other_levels_count_from_0(tiny_stego, monkeypatch, sizes):
-    """Centres that a checkpoint does not fill would stay as they were drawn: their start would lie behind them."""
-    messages: list[str] = []
-    monkeypatch.setattr(logging.Logger, 'info', lambda self, message, *_: messages.append(str(message)))
-    trained, fresh = tiny_stego(), tiny_stego(**sizes)
-    trained.iteration.fill_(5000)
-    messages.clear()
-    load_state_dict(fresh, trained.state_dict())
-    assert fresh.step == 0
-    (message,) = (message for message in messages if 'steps' in message)
-    assert 'trained for 5000 steps without these levels of OMH: training' in message
-
-
-def test_other_weights_keep_their_steps(tiny_stego, monkeypatch):
-    messages: list[str] = []
-    monkeypatch.setattr(logging.Logger, 'info', lambda self, message, *_: messages.append(str(message)))
-    for parts in (dict(), dict(omh_head=None)):
-        trained, fresh = tiny_stego(**parts), tiny_stego(**parts)
-        trained.iteration.fill_(5000)
-        fresh.load_state_dict(trained.state_dict())
-        assert fresh.step == 5000
-    host = tiny_stego(omh_head=None)
-    host.load_state_dict(tiny_stego().state_dict() | dict(iteration=torch.tensor(3)), strict=False)
-    assert host.step == 3
-    assert not any('count from 0' in message for message in messages)
+def test_a_new_run_forgets_the_run_of_its_weights(tiny_stego):
+    """Steps, OMH's warm start and pool, and classes that a validation found; nothing that was learned."""
+    head = dict(type='OMHHead', plan=dict(marginal='activation'), reach=dict(begin=2))
+    model = tiny_stego(omh_head=head, test_cfg=dict(assignment=dict(pred_level1=[3, 2, 1, 0])))
+    fresh = {key: value.clone() for key, value in model.state_dict().items()}
+    images, samples = pairs(), [SegDataSample() for _ in range(3)]
+    for _ in range(3):
+        model.loss(images, samples)
+    model.assignment.set('pred_sem_seg', [0, 1, 2, 3])
+    learned = {key: value.clone() for key, value in model.state_dict().items()}
+    forgotten = {key for key in fresh if not torch.equal(learned[key], fresh[key])}
+    assert {'iteration', 'assignment.pred_sem_seg', 'omh_head.rule.start.pool', 'omh_head.plan.marginal_0'} < forgotten
+    model.begin_run()
+    assert model.step == 0 and model.assignment.known == ['pred_level1']
+    for key, value in model.state_dict().items():
+        centres = key.startswith('omh_head.centres.')
+        assert torch.equal(value, (learned if centres else fresh)[key]), key

@@ -1,0 +1,83 @@
+"""What a checkpoint file may hold, and what is said of one that is not read; needs the standard library alone."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+TRUST = 'OMH_TRUST'
+FILE = 'file'
+"""Entry of a state dict's metadata that names the file which it was read from."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is not read, or that does not fit what it is read for."""
+
+
+def is_trusted() -> bool:
+    """Whether the user lets checkpoints run code: ``OMH_TRUST=1``, which ``--trust`` of the commands sets."""
+    return os.environ.get(TRUST, '') not in ('', '0')
+
+
+@contextmanager
+def read_as_data(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Make every ``torch.load`` inside read tensors and plain values alone, unless the user trusts the files.
+
+    Raises:
+        CheckpointError: The file ``path`` holds anything else, or is no checkpoint.
+    """
+    try:
+        with mock.patch.dict(os.environ):
+            if not is_trusted():
+                os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+                os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+            yield
+    except OSError:
+        raise
+    except Exception as error:
+        if isinstance(error, pickle.UnpicklingError) and not is_trusted():
+            reason = ' '.join(str(error).partition('WeightsUnpickler error:')[2].split())[:120]
+            raise CheckpointError(
+                f'{path} holds more than tensors and plain values, or is damaged ({reason}); it was not read, as it '
+                f'could run code. Use the checkpoint of a run, or, if you trust whoever made it, set {TRUST}=1 '
+                '(--trust in the commands of this library): it is then read as it is, and what it holds is run.'
+            ) from error
+        reason = f'{type(error).__name__}: {" ".join(str(error).split())[:120]}'
+        raise CheckpointError(f'{path} is damaged or no checkpoint ({reason}). Copy or download it again.') from error
+
+
+def named_content(content: Any, path: str) -> dict[str, Any]:
+    """A checkpoint's content, whose state dict says in its metadata which file it comes from.
+
+    Args:
+        content: What the file holds.
+        path: The file.
+
+    Raises:
+        CheckpointError: It is no dict, or its state dict, metadata or message hub is none.
+    """
+    sections = dict(content=content)
+    if isinstance(content, dict):
+        sections |= {name: content[name] for name in ('state_dict', 'meta', 'message_hub') if name in content}
+    for name, section in sections.items():
+        if not isinstance(section, dict) or not all(isinstance(key, str) for key in section):
+            kind = 'dict whose keys are no names' if isinstance(section, dict) else type(section).__name__
+            raise CheckpointError(
+                f'{path} is no checkpoint of a run: its {name} is a {kind}. Use the checkpoint of a run, '
+                'or a dict of weights by name.'
+            )
+    state = content.get('state_dict', content)
+    metadata = getattr(state, '_metadata', None)
+    versions = {
+        module: dict(version=entry.get('version'))
+        for module, entry in (metadata.items() if isinstance(metadata, Mapping) else ())
+        if isinstance(entry, Mapping)
+    }
+    state = OrderedDict(state)
+    state._metadata = OrderedDict({**versions, '': {**versions.get('', {}), FILE: path}})  # type: ignore[attr-defined]
+    return {**content, 'state_dict': state} if 'state_dict' in content else state
