@@ -26,8 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import omh_mmseg  # noqa: F401
 from omh_mmseg.engine.hooks import ReferencePoolHook, SubmoduleGradientClipHook
-from omh_mmseg.engine.hooks.random_state_hook import generator_states, restore_generators
-from omh_mmseg.registry import HOOKS, MODELS
+from omh_mmseg.registry import MODELS
 
 MODEL = dict(
     type='HiddenPositives',
@@ -207,32 +206,13 @@ def test_resume_continues_bit_by_bit(train, tmp_path, step):
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_without_the_states_of_the_generators_a_resumed_run_differs(train, tmp_path):
+def test_without_seeded_steps_a_resumed_run_differs(train, tmp_path):
     """Else the test above would say little."""
     hooks = HOOKS_OF_A_RUN[1:]
     _, diary = train('whole', hooks)
     _, later = train('resumed', hooks, resume=tmp_path / 'whole' / 'iter_6.pth')
     assert torch.equal(later.pools[6], diary.pools[6])
     assert later.losses[6] != diary.losses[6]
-
-
-def test_validation_leaves_no_trace_in_the_generators():
-    hook = HOOKS.build(dict(type='RandomStateHook'))
-    before = generator_states()
-    hook.before_val(SimpleNamespace())
-    torch.rand(3), np.random.rand(3)
-    hook.after_val(SimpleNamespace())
-    assert torch.equal(generator_states()['torch'], before['torch'])
-    assert (generator_states()['numpy'][1] == before['numpy'][1]).all()
-
-
-def test_generators_are_restored():
-    import random
-
-    states = generator_states()
-    drawn = torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()
-    restore_generators(states)
-    assert (torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()) == drawn
 
 
 def test_a_new_run_from_old_weights_fills_its_own_pools(train, tmp_path):
