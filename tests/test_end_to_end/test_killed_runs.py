@@ -11,7 +11,9 @@ import os
 import resource
 import runpy
 import signal
+import socket
 from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,36 @@ def train(folder: Path, work_dir: Path, case: tuple[str, bool, int], point: str 
         runner.train()
 
 
+class Draws(Hook):
+    """Keeps what a step would draw first, and which items it is given."""
+
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self.drawn: list[tuple[float, list[str]]] = []
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        state = torch.get_rng_state()
+        self.drawn.append((float(torch.rand(())), [sample.img_path for sample in data_batch['data_samples']]))
+        torch.set_rng_state(state)
+
+
+def train_rank(folder: Path, work_dir: Path, rank: int, port: int) -> None:
+    """Train as one of two processes, and keep what has become of it."""
+    leave_out_the_slow()
+    os.environ['LOCAL_RANK'] = str(rank)
+    torch.distributed.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
+    path, options = settings(folder, 'stego', True, 0)
+    options['model.omh_head.plan'] = dict(tolerance=1e-3, marginal='activation')
+    config = launch.load_config(path, str(work_dir), 'pytorch', options)
+    config.log_level = 'ERROR'
+    config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None)
+    runner, draws = launch.build_runner(config), Draws()
+    runner.register_hook(draws)
+    runner.train()
+    torch.save(dict(state=runner.model.module.state_dict(), drawn=draws.drawn), work_dir / f'{rank}.pth')
+
+
 def differences(one: Any, other: Any, name: str = '') -> Iterator[str]:
     """Names of the values in nested containers that are not the same, bit by bit."""
     if isinstance(one, Mapping):
@@ -184,14 +216,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='module')
-def in_process(folder) -> Callable[..., int]:
-    """``in_process(name, case, point=None, runs=1)``: train in a process of its own; how it ended."""
+def start() -> Callable[..., BaseProcess]:
+    """``start('train', ...)``: a process that calls a function of this file."""
     context = process_context(job.__name__)
 
-    def run(name: str, case: tuple[str, bool, int], point: str | None = None, runs: int = 1) -> int:
-        task = dict(TASK=(folder, folder / name, case, point, runs))
+    def begin(function: str, *arguments: Any) -> BaseProcess:
+        task = dict(FUNCTION=function, ARGUMENTS=arguments)
         process = context.Process(target=runpy.run_path, args=(__file__, task, RUN_NAME))
         process.start()
+        return process
+
+    return begin
+
+
+@pytest.fixture(scope='module')
+def in_process(folder, start) -> Callable[..., int]:
+    """``in_process(name, case, point=None, runs=1)``: train in a process of its own; how it ended."""
+
+    def run(name: str, case: tuple[str, bool, int], point: str | None = None, runs: int = 1) -> int:
+        process = start('train', folder, folder / name, case, point, runs)
         process.join(LIMIT)
         assert process.exitcode is not None, 'the run hangs'
         return process.exitcode
@@ -248,5 +291,23 @@ def test_two_runs_in_one_process(folder, in_process, whole, host, omh) -> None:
         (log,) = work_dir.glob('*/*.log')
 
 
+@pytest.mark.slow
+def test_two_ranks_draw_apart_and_stay_one_model(folder, start, whole) -> None:
+    """Of the state, the positions that k-means starts from are each rank's own."""
+    whole(('stego', True, 0))  # whose neighbours are needed
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    ranks = [start('train_rank', folder, folder / 'ranks', rank, port) for rank in range(2)]
+    for process in ranks:
+        process.join(LIMIT)
+        assert process.exitcode == 0
+    one, other = (torch.load(folder / 'ranks' / f'{rank}.pth') for rank in range(2))
+    assert len(one['drawn']) == STEPS
+    for (drawn, items), (drawn_there, items_there) in zip(one['drawn'], other['drawn']):
+        assert drawn != drawn_there and items != items_there
+    assert list(differences(one['state'], other['state'])) in ([], ['.omh_head.rule.start.pool'])
+
+
 if __name__ == RUN_NAME:
-    train(*TASK)  # type: ignore[name-defined]  # noqa: F821
+    globals()[FUNCTION](*ARGUMENTS)  # type: ignore[name-defined]  # noqa: F821

@@ -223,6 +223,27 @@ def test_a_new_run_from_old_weights_fills_its_own_pools(train, tmp_path):
     assert not torch.equal(diary.pools[0], runner.model.specific_pool)
 
 
+class DrawingPictures(Pictures):
+    """Pictures whose brightness is drawn anew each time."""
+
+    def __getitem__(self, index: int) -> dict:
+        item = super().__getitem__(index)
+        return dict(item, inputs=(item['inputs'] * torch.rand(())).to(torch.uint8))
+
+
+@pytest.mark.parametrize('pictures', [Pictures, DrawingPictures])
+def test_pools_do_not_depend_on_who_loads_the_images(pictures):
+    pools = {}
+    for workers, step in ((0, 0), (2, 0), (0, 1)):
+        runner = runner_around(build_model(), step=step)
+        runner.train_dataloader = DataLoader(pictures(), batch_size=BATCH, collate_fn=pseudo_collate)
+        hook = ReferencePoolHook(4, num_workers=workers)
+        torch.manual_seed(1)
+        hook.before_train(runner)
+        pools[workers, step] = runner.model.agnostic_pool
+    assert torch.equal(pools[0, 0], pools[2, 0]) and not torch.equal(pools[0, 0], pools[0, 1])
+
+
 def test_mixed_precision():
     """Pools are filled under the autocast of the wrapper, and stay in single precision."""
     exact, rounded = build_model(), build_model()
