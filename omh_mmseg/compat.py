@@ -8,6 +8,7 @@ import os
 import pickle
 import sys
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib import import_module
@@ -19,6 +20,8 @@ from unittest import mock
 from omh_mmseg.stack import check_stack
 
 TRUST = 'OMH_TRUST'
+TRAINED_WITH = 'trained_with'
+"""Entry of a checkpoint's ``meta``, and of its state dict's metadata once it is read."""
 
 
 @functools.cache
@@ -130,6 +133,23 @@ def read_as_data(path: str | os.PathLike[str]) -> Iterator[None]:
         raise ValueError(f'{path} is damaged or no checkpoint ({reason}). Copy or download it again.') from error
 
 
+def with_its_origin(checkpoint: Any, filename: str) -> Any:
+    """Note in the metadata of a checkpoint's state dict which file it is of, and what its run was trained with.
+
+    Range: every mmengine, whose loaders hand a state dict to the model and leave ``meta`` behind. The metadata of a
+    state dict reach `torch.nn.Module._load_from_state_dict`.
+    """
+    state = checkpoint.get('state_dict') if isinstance(checkpoint, dict) else None
+    if isinstance(state, dict):
+        state = OrderedDict(state) if not hasattr(state, '_metadata') else state
+        metadata = OrderedDict(getattr(state, '_metadata', {}))
+        origin = (os.fspath(filename), (checkpoint.get('meta') or {}).get(TRAINED_WITH))
+        metadata[''] = {**metadata.get('', {}), TRAINED_WITH: origin}
+        state._metadata = metadata
+        checkpoint['state_dict'] = state
+    return checkpoint
+
+
 @functools.cache
 def read_checkpoints_as_data() -> None:
     """Let mmengine's loaders, and so its runner and mmseg's tools, read checkpoints by `read_as_data`.
@@ -143,7 +163,7 @@ def read_checkpoints_as_data() -> None:
 
     def load_checkpoint(cls: Any, filename: str, *args: Any, **options: Any) -> Any:
         with read_as_data(filename):
-            return original(cls, filename, *args, **options)
+            return with_its_origin(original(cls, filename, *args, **options), filename)
 
     def load_once(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
         return module.torch.load(file, map_location=map_location, weights_only=not is_trusted())
@@ -151,6 +171,36 @@ def read_checkpoints_as_data() -> None:
     module.CheckpointLoader.load_checkpoint = classmethod(functools.wraps(original)(load_checkpoint))
     if hasattr(module, '_safe_torch_load'):
         module._safe_torch_load = load_once
+
+
+@functools.cache
+def write_configs_of_started_runs() -> None:
+    """Let a runner write its config into the work directory once its training begins, or where none is.
+
+    Range: every mmengine, which does so while the runner is built. Symptoms: a run that is refused, as its checkpoint
+    or data do not fit, has replaced the config of the run that the work directory is of; so has every test of that run,
+    by a config with the protocol of the test.
+    """
+    from mmengine.runner import Runner
+
+    dump, call = Runner.dump_config, Runner.call_hook
+
+    @functools.wraps(dump)
+    def dump_config(self: Any) -> None:
+        if hasattr(self, '_config_is_due'):
+            dump(self)
+        else:
+            self._config_is_due = True
+
+    @functools.wraps(call)
+    def call_hook(self: Any, fn_name: str, **options: Any) -> None:
+        call(self, fn_name, **options)
+        if fn_name in ('before_train', 'before_val', 'before_test') and getattr(self, '_config_is_due', False):
+            self._config_is_due = False
+            if fn_name == 'before_train' or not any(name.endswith('.py') for name in os.listdir(self.work_dir)):
+                dump(self)
+
+    Runner.dump_config, Runner.call_hook = dump_config, call_hook
 
 
 @contextmanager
@@ -248,4 +298,5 @@ def apply() -> None:
     alias_channel_conversion()
     allow_checkpoint_classes()
     read_checkpoints_as_data()
+    write_configs_of_started_runs()
     keep_drop_probability_plain()
