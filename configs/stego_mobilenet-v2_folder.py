@@ -28,7 +28,7 @@ model = dict(
 train_dataloader = dict(
     batch_size=8,
     dataset=dict(
-        index='data/neighbours/folder_mobilenet-v2_{fingerprint}.npz',
+        index='data/neighbours/folder_{fingerprint}.npz',
         # docs/methods/stego.md 4.1; the index may hold more.
         num_neighbours=7,
     ),

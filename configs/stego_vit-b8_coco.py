@@ -28,7 +28,7 @@ model = dict(
 train_dataloader = dict(
     batch_size=32,
     dataset=dict(
-        index='data/neighbours/coco-stuff27_vit-b8_{fingerprint}.npz',
+        index='data/neighbours/coco-stuff27_{fingerprint}.npz',
         # docs/methods/stego.md 4.1; the index may hold more.
         num_neighbours=7,
     ),

@@ -31,7 +31,7 @@ model = dict(
 train_dataloader = dict(
     batch_size=8,
     dataset=dict(
-        index='data/neighbours/demo_vit-t8_{fingerprint}.npz',
+        index='data/neighbours/demo_{fingerprint}.npz',
         # docs/methods/stego.md 4.1; the index may hold more.
         num_neighbours=7,
     ),

@@ -13,6 +13,8 @@ from unittest import mock
 TRUST = 'OMH_TRUST'
 FILE = 'file'
 """Entry of a state dict's metadata that names the file which it was read from."""
+TRAINED_WITH = 'trained_with'
+"""Entry of a checkpoint's ``meta``; once it is read, entry of its state dict's metadata: the file and the former."""
 
 
 class CheckpointError(ValueError):
@@ -52,7 +54,9 @@ def read_as_data(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def named_content(content: Any, path: str) -> dict[str, Any]:
-    """A checkpoint's content, whose state dict says in its metadata which file it comes from.
+    """A checkpoint's content, whose state dict says in its metadata which file it comes from, and of what run.
+
+    Loaders hand the state dict alone to the model; its metadata reach `torch.nn.Module._load_from_state_dict`.
 
     Args:
         content: What the file holds.
@@ -78,6 +82,8 @@ def named_content(content: Any, path: str) -> dict[str, Any]:
         for module, entry in (metadata.items() if isinstance(metadata, Mapping) else ())
         if isinstance(entry, Mapping)
     }
+    record = content['meta'].get(TRAINED_WITH) if 'state_dict' in content and 'meta' in content else None
+    origin = {FILE: path, TRAINED_WITH: (path, record)}
     state = OrderedDict(state)
-    state._metadata = OrderedDict({**versions, '': {**versions.get('', {}), FILE: path}})  # type: ignore[attr-defined]
+    state._metadata = OrderedDict({**versions, '': {**versions.get('', {}), **origin}})  # type: ignore[attr-defined]
     return {**content, 'state_dict': state} if 'state_dict' in content else state

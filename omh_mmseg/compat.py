@@ -250,10 +250,11 @@ def write_checkpoints_completely() -> None:
 
 @functools.cache
 def write_configs_of_started_runs() -> None:
-    """Let a runner write its config into the work directory once its training, validation or test begins.
+    """Let a runner write its config into the work directory once its training begins, or where none is.
 
-    Range: every mmengine, which does so while the runner is built. Symptom: a run that is refused, as its checkpoint or
-    data do not fit, has replaced the config of the run that the work directory is of.
+    Range: every mmengine, which does so while the runner is built. Symptoms: a run that is refused, as its checkpoint
+    or data do not fit, has replaced the config of the run that the work directory is of; so has every test of that run,
+    by a config with the protocol of the test.
     """
     from mmengine.runner import Runner
 
@@ -271,7 +272,8 @@ def write_configs_of_started_runs() -> None:
         call(self, fn_name, **options)
         if fn_name in ('before_train', 'before_val', 'before_test') and getattr(self, '_config_is_due', False):
             self._config_is_due = False
-            dump(self)
+            if fn_name == 'before_train' or not any(name.endswith('.py') for name in os.listdir(self.work_dir)):
+                dump(self)
 
     Runner.dump_config, Runner.call_hook = dump_config, call_hook
 

@@ -1,4 +1,8 @@
-"""Segment a folder of images (or single ones): masks, overlays, a picture of all levels and a JSON summary."""
+"""Segment a folder of images (or single ones): masks, overlays, a picture of all levels and a JSON summary.
+
+python tools/predict.py work_dirs/my_run photos
+python tools/predict.py CONFIG CHECKPOINT photos/a.jpg photos/b.jpg --grid levels.png
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from omh_mmseg.apis import SegmentationInferencer, draw_prediction_grid, find_images, predict_images  # noqa: E402
 from omh_mmseg.evaluation.protocols import known_protocols  # noqa: E402
 from omh_mmseg.utils.config import add_config_options  # noqa: E402
+from omh_mmseg.utils.work_dirs import RunParser, add_run_arguments, is_checkpoint, resolve_run  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file or address')
-    parser.add_argument('images', nargs='+', help='a folder, searched recursively, or image files')
+    parser = RunParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_run_arguments(parser)
+    parser.add_argument('images', metavar='IMAGES', nargs='+', help='a folder, searched recursively, or image files')
     parser.add_argument('--out-dir', default='predictions', help='folder of the results (default: ./predictions)')
     parser.add_argument('--levels', type=int, nargs='*', help='OMH levels to predict; default: all')
     parser.add_argument('--overlay', default='probe', help='head drawn over the images: probe, level1, ... or none')
@@ -38,14 +42,17 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     args = build_parser().parse_args()
+    if args.checkpoint is not None and Path(args.config).is_dir() and not is_checkpoint(args.checkpoint):
+        args.images, args.checkpoint = [args.checkpoint, *args.images], None
     try:
+        config, checkpoint = resolve_run(args.config, args.checkpoint)
         folder = args.images[0] if len(args.images) == 1 and Path(args.images[0]).is_dir() else None
         images = args.images if folder is None else find_images(folder)
         absent = [path for path in images if not Path(path).is_file()]
         if absent:
             raise FileNotFoundError(f'there is no image {absent[0]} (looked from {Path.cwd()})')
         inferencer = SegmentationInferencer(
-            args.config, args.checkpoint, args.device, args.levels, args.protocol, args.flip, args.crf,
+            config, checkpoint, args.device, args.levels, args.protocol, args.flip, args.crf,
             args.batch_size, args.cfg_options,
         )  # fmt: skip
         overlay = None if args.overlay == 'none' else args.overlay

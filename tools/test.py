@@ -12,14 +12,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.evaluation.protocols import known_protocols, resolve  # noqa: E402
 from omh_mmseg.utils.config import check_checkpoint, check_config  # noqa: E402
+from omh_mmseg.utils.work_dirs import RunParser, add_run_arguments, resolve_run  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file or address')
-    parser.add_argument('--work-dir', help='folder for scores as JSON (default: ./work_dirs/<config name>)')
+    parser = RunParser(description=__doc__)
+    add_run_arguments(parser)
+    parser.add_argument(
+        '--work-dir', help='folder for scores as JSON (default: that of the run, else ./work_dirs/<config name>)'
+    )
     parser.add_argument('--out', help='folder for the predicted label maps, for offline evaluation')
     parser.add_argument('--show', action='store_true', help='show predictions in windows')
     parser.add_argument('--show-dir', help='folder for pictures of predictions (in vis_data/vis_image below it)')
@@ -43,9 +45,10 @@ def main() -> None:
             resolve(args.protocol)
         elif args.no_crf or args.no_flip:
             raise ValueError('--no-crf and --no-flip change a protocol; name it with --protocol')
-        check_config(args.config)
-        check_checkpoint(args.checkpoint)
-        config = launch.load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
+        config_path, checkpoint = resolve_run(args.config, args.checkpoint)
+        check_config(config_path)
+        check_checkpoint(checkpoint)
+        config = launch.load_config(config_path, args.work_dir, args.launcher, args.cfg_options)
         if args.show or args.show_dir:
             launch.draw_predictions(config, args.show, args.show_dir, args.wait_time)
         if args.protocol:
@@ -55,7 +58,7 @@ def main() -> None:
             launch.use_test_time_augmentation(config)
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f'test.py: {error}')
-    config.load_from = args.checkpoint
+    config.load_from, config.resume = checkpoint, False
     if args.out is not None:
         launch.keep_predictions(config, args.out)
     try:

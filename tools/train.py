@@ -13,16 +13,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from omh_mmseg.checkpoint_files import CheckpointError  # noqa: E402
 from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.engine.work_dir_lock import launched_rank, work_dir_lock  # noqa: E402
+from omh_mmseg.structures.provenance import ProvenanceError  # noqa: E402
 from omh_mmseg.utils.commands import started_with  # noqa: E402
+from omh_mmseg.utils.work_dirs import add_accept_option, config_file  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, or with --resume the work directory of a run')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: ./work_dirs/<config name>)')
     parser.add_argument('--resume', action='store_true', help='go on from the newest checkpoint in the work directory')
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    add_accept_option(parser)
     launch.add_run_options(parser)
     return parser
 
@@ -32,14 +35,22 @@ def main() -> None:
     args = build_parser().parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     try:
+        if Path(args.config).is_dir() and not args.resume and args.work_dir is None:
+            raise ValueError(
+                f'{args.config} is the work directory of a run: go on with it by --resume, or choose another one for a '
+                'new run by --work-dir'
+            )
         config = launch.load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
         if args.amp:
             launch.use_mixed_precision(config)
     except (OSError, ValueError) as error:
         sys.exit(f'train.py: {error}')
-    if args.resume:
-        config.resume = True
-    with ExitStack() as held, started_with(args.config, args.cfg_options), launch.interruptible(config.work_dir):
+    if args.resume or Path(args.config).is_dir():
+        config.resume = args.resume
+    if Path(args.config).is_dir() and args.resume and 'load_from' not in (args.cfg_options or {}):
+        config.load_from = None  # what the run once started from
+    started = started_with(config_file(args.config), args.cfg_options)
+    with ExitStack() as held, started, launch.interruptible(config.work_dir):
         try:
             if launched_rank(args.launcher) == 0:
                 held.enter_context(work_dir_lock(config.work_dir))
@@ -48,7 +59,7 @@ def main() -> None:
             sys.exit(f'train.py: {error}')
         try:
             runner.train()
-        except (CheckpointError, OSError) as error:
+        except (CheckpointError, OSError, ProvenanceError) as error:
             sys.exit(f'train.py: {error}')
 
 

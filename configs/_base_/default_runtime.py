@@ -22,6 +22,10 @@ default_hooks = dict(
     assignment=dict(type='AssignmentHook'),
     score_report=dict(type='ScoreReportHook'),
     protocol=dict(type='ProtocolHook'),
+    # Checkpoints say what they were trained with; a test or a resume with other settings is refused.
+    provenance=dict(type='ProvenanceHook'),
+    # STEGO's nearest neighbours, made on first use; build=False stops a run that lacks them.
+    neighbour_index=dict(type='NeighbourIndexHook', build=True),
     # A folder, e.g. data/feature_cache, switches on the cache of frozen features there.
     feature_cache=dict(
         type='FeatureCacheHook', folder=None, dtype='float32', splits=['train', 'val', 'test'], verify=True

@@ -21,10 +21,12 @@ from omh_mmseg.datasets.folder import IMAGE_SUFFIXES, images_by_stem
 from omh_mmseg.evaluation.protocols import LABELS, apply_protocol
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.registry import DATASETS, MODELS
+from omh_mmseg.structures.provenance import record_of
 from omh_mmseg.transport import Hierarchy
 from omh_mmseg.utils.config import check_checkpoint, read_config
 from omh_mmseg.utils.dataset_configs import innermost_datasets
 from omh_mmseg.utils.devices import check_device, default_device
+from omh_mmseg.utils.work_dirs import checkpoint_file, resolve_run
 
 Image = str | os.PathLike[str] | np.ndarray
 
@@ -52,17 +54,20 @@ class Segmentation:
 
 def init_model(
     config: str | os.PathLike[str] | Config,
-    checkpoint: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
     options: Mapping[str, Any] | None = None,
+    accept_differences: bool = False,
 ) -> UnsupervisedSegmentor:
     """Build a config's model with the weights of a checkpoint, ready to predict.
 
     Args:
-        config: File or content.
-        checkpoint: File or address.
+        config: File, work directory of a run, or content.
+        checkpoint: File, address or work directory; None where ``config`` is a work directory, which then stands for
+            both.
         device: By default the first GPU, else the CPU.
         options: Settings that replace those of the config.
+        accept_differences: Use the weights with other settings than those of their run; a warning names them.
 
     Returns:
         The model in evaluation mode, with ``cfg`` and ``dataset_meta`` as mmseg's functions expect them.
@@ -70,19 +75,17 @@ def init_model(
     Raises:
         FileNotFoundError: No such file; names similar ones.
         ValueError: The weights do not fill the config's model, see `fill_model`, or there is no such device.
+        ProvenanceError: The run of the weights had another normalisation, image size or backbone than the config.
     """
-    if not isinstance(config, Config):
-        config = read_config(os.fspath(config), options)
-    elif options:
-        config.merge_from_dict(dict(options))
+    config, checkpoint = _config_and_checkpoint(config, checkpoint, options)
     device = default_device() if device is None else device
     check_device(device)
-    checkpoint = os.fspath(checkpoint)
     check_checkpoint(checkpoint)
     init_default_scope(config.get('default_scope', 'mmseg'))
     model = MODELS.build(config.model)
     loaded = load_checkpoint(model, checkpoint, map_location='cpu')
     model.dataset_meta = loaded.get('meta', {}).get('dataset_meta') or _metainfo(config)
+    model.note_run(checkpoint, record_of(loaded), accept_differences)
     model.cfg = config
     return model.to(device).eval()
 
@@ -91,8 +94,8 @@ class SegmentationInferencer:
     """Segments images with a trained model.
 
     Args:
-        config: File or content of the config.
-        checkpoint: File or address of the weights.
+        config: File or content of the config, or the work directory of a run.
+        checkpoint: File or address of the weights; None where ``config`` is a work directory.
         device: By default the first GPU, else the CPU.
         levels: OMH levels to predict beside the probe; all by default.
         protocol: Resize, crop, flip and CRF of a protocol, see `omh_mmseg.evaluation.protocols.resolve`; by default
@@ -101,6 +104,7 @@ class SegmentationInferencer:
         crf: Switches the dense CRF on or off; a dict has keywords of `DenseCRF`.
         batch_size: Images of one size that go through the network together.
         options: Settings that replace those of the config.
+        accept_differences: See `init_model`. A protocol sets the size of images on purpose, which is no difference.
 
     Attributes:
         model: The model.
@@ -109,7 +113,7 @@ class SegmentationInferencer:
 
     Example::
 
-        inferencer = SegmentationInferencer('configs/omh_stego_vit-s8_coco.py', 'run/iter_5000.pth')
+        inferencer = SegmentationInferencer('work_dirs/omh_stego_vit-s8_coco')
         result = inferencer('photo.jpg')
         result.clusters['level2'], result.merged['level2'], result.classes.get('probe')
     """
@@ -117,7 +121,7 @@ class SegmentationInferencer:
     def __init__(
         self,
         config: str | os.PathLike[str] | Config,
-        checkpoint: str | os.PathLike[str],
+        checkpoint: str | os.PathLike[str] | None = None,
         device: str | torch.device | None = None,
         levels: Sequence[int] | None = None,
         protocol: str | None = None,
@@ -125,13 +129,11 @@ class SegmentationInferencer:
         crf: bool | Mapping[str, Any] | None = None,
         batch_size: int = 1,
         options: Mapping[str, Any] | None = None,
+        accept_differences: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f'batch_size must be at least 1; got {batch_size}.')
-        if not isinstance(config, Config):
-            config = read_config(os.fspath(config), options)
-        elif options:
-            config.merge_from_dict(dict(options))
+        config, checkpoint = _config_and_checkpoint(config, checkpoint, options)
         if protocol is not None:
             apply_protocol(config, protocol)
         test_cfg = dict(config.model.get('test_cfg') or {})
@@ -143,7 +145,7 @@ class SegmentationInferencer:
             test_cfg['crf'] = (dict(crf) if isinstance(crf, Mapping) else {}) if crf is not False else None
         config.model.test_cfg = test_cfg
         self.batch_size = batch_size
-        self.model = init_model(config, checkpoint, device)
+        self.model = init_model(config, checkpoint, device, accept_differences=accept_differences)
         self.classes: tuple[str, ...] = tuple((self.model.dataset_meta or {}).get('classes') or ())
         self.hierarchy: Hierarchy | None = None if self.model.omh_head is None else self.model.omh_head.hierarchy()
         steps = [dict(step) for step in config.test_pipeline if not LABELS.fullmatch(step['type'])]
@@ -257,6 +259,21 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
     if not images:
         raise FileNotFoundError(f'there are no images in {root}: no file ends in {", ".join(IMAGE_SUFFIXES)}.')
     return sorted(images.values())
+
+
+def _config_and_checkpoint(
+    config: str | os.PathLike[str] | Config,
+    checkpoint: str | os.PathLike[str] | None,
+    options: Mapping[str, Any] | None,
+) -> tuple[Config, str]:
+    if not isinstance(config, Config):
+        path, checkpoint = resolve_run(config, checkpoint)
+        return read_config(path, options), checkpoint
+    if checkpoint is None:
+        raise ValueError('a config without the work directory of its run needs a checkpoint')
+    if options:
+        config.merge_from_dict(dict(options))
+    return config, checkpoint_file(checkpoint)
 
 
 def _field(head: str) -> str:

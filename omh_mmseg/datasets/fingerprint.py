@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from omh_mmseg.datasets.wrapper import DatasetWrapper
+from omh_mmseg.utils.digests import plain_settings, weights_digest
 
 DATASET_PARTS = ('items', 'images', 'pipeline')
 MODEL_PARTS = ('backbone', 'weights', 'normalisation')
@@ -79,21 +79,9 @@ def model_fingerprint(backbone: nn.Module, backbone_cfg: dict, preprocessor_cfg:
     }
     return dict(
         backbone=_canonical(backbone_cfg),
-        weights=state_dict_digest(backbone),
+        weights=weights_digest(backbone.state_dict()),
         normalisation=_canonical(normalisation),
     )
-
-
-def state_dict_digest(module: nn.Module) -> str:
-    """SHA-256 (first 16 digits) over names, types, shapes and bytes of all parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        if not isinstance(value, Tensor):
-            continue
-        digest.update(f'{name.replace("_orig_mod.", "")} {value.dtype} {tuple(value.shape)}\n'.encode())
-        flat = value.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b'')
-    return digest.hexdigest()[:16]
 
 
 def compare_fingerprints(stored: dict, current: dict, parts: Iterable[str]) -> list[str]:
@@ -112,13 +100,11 @@ def compare_fingerprints(stored: dict, current: dict, parts: Iterable[str]) -> l
 
 
 def _canonical(cfg: Any) -> str:
-    def strip(value: Any) -> Any:
+    def floats(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: strip(entry) for key, entry in sorted(value.items()) if key not in BACKBONE_KEYS_OUTSIDE}
-        if isinstance(value, (list, tuple)):
-            return [strip(entry) for entry in value]
-        if isinstance(value, type):
-            return value.__name__
+            return {key: floats(entry) for key, entry in value.items()}
+        if isinstance(value, list):
+            return [floats(entry) for entry in value]
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
-    return json.dumps(strip(cfg), sort_keys=True, default=repr)
+    return json.dumps(floats(plain_settings(cfg, BACKBONE_KEYS_OUTSIDE)), sort_keys=True)

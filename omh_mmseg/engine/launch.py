@@ -17,10 +17,11 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
-from omh_mmseg.engine.hooks.checkpoint_check_hook import LATEST, CheckpointCheckHook
+from omh_mmseg.engine.hooks.checkpoint_check_hook import CheckpointCheckHook
 from omh_mmseg.evaluation.protocols import Protocol, apply_protocol, resolve
 from omh_mmseg.models.prediction.options import PredictionOptions
 from omh_mmseg.utils.config import add_config_options, read_config
+from omh_mmseg.utils.work_dirs import LATEST, config_file
 
 PROTOCOL_KEYS = ('model.test_cfg.', 'test_pipeline', 'test_dataloader.dataset.pipeline', 'test_evaluator')
 """Starts of the settings that a protocol makes."""
@@ -39,8 +40,9 @@ def load_config(
     """Read a config file and set its work directory.
 
     Args:
-        path: The config file.
-        work_dir: Work directory from the command line. First that, then the config's own, then
+        path: The config file, or the work directory of a run.
+        work_dir: Work directory from the command line. First that, then, of a config that a run left in its work
+            directory, this one, wherever it was moved, then the config's own, then
             ``./work_dirs/<stem of the config file>``.
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
         options: Settings that replace those of the file.
@@ -53,6 +55,8 @@ def load_config(
     config.launcher = launcher
     if work_dir is not None:
         config.work_dir = work_dir
+    elif (Path(config_file(path)).parent / LATEST).is_file():
+        config.work_dir = str(Path(config_file(path)).parent)
     elif config.get('work_dir') is None:
         config.work_dir = os.path.join('./work_dirs', Path(path).stem)
     check_work_dir(config.work_dir)

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from omh_mmseg.datasets.fingerprint import model_fingerprint
+from omh_mmseg.models.data_preprocessor import preprocessing
 
 FORMAT = 1
 RANDOM_NAMES = ('Random', 'PhotoMetric', 'AutoAugment', 'TrivialAugment', 'AugMix', 'MixUp', 'Mosaic', 'GenerateEdge')
@@ -54,21 +55,6 @@ def fingerprint_key(fingerprint: Mapping[str, Any], dtype: str) -> str:
     """Name of the cache's folder."""
     text = json.dumps([fingerprint, dtype], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def preprocessing(preprocessor: Any, training: bool) -> dict[str, Any]:
-    """Normalisation and padding of images; paddings that come to the same read the same."""
-    holder = preprocessor if training else preprocessor.test_cfg or {}
-    size, divisor = (_option(holder, name) for name in ('size', 'size_divisor'))
-    pads = size is not None or (divisor or 1) > 1
-    padding = dict(size=None if size is None else list(size), divisor=divisor or 1)
-    normalises = bool(getattr(preprocessor, '_enable_normalize', False))
-    return dict(
-        mean=preprocessor.mean.flatten().tolist() if normalises else None,
-        std=preprocessor.std.flatten().tolist() if normalises else None,
-        swaps_channels=bool(getattr(preprocessor, '_channel_conversion', False)),
-        padding=padding | dict(image=preprocessor.pad_val, label=preprocessor.seg_pad_val) if pads else None,
-    )
 
 
 def transforms_of(dataset: Any) -> list[Any]:
@@ -169,7 +155,3 @@ def _root(dataset: Any) -> str | None:
             return str(root)
         dataset = getattr(dataset, 'dataset', None)
     return None
-
-
-def _option(holder: Any, name: str) -> Any:
-    return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)

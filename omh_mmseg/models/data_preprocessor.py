@@ -189,3 +189,22 @@ def bgr_bytes_by(preprocessor: nn.Module) -> Callable[[Tensor], Tensor]:
         "model.data_preprocessor.type='ViewsDataPreprocessor' or mmseg's 'SegDataPreProcessor', give yours a method "
         'to_bgr_bytes, or set model.test_cfg.crf=None.'
     )
+
+
+def preprocessing(preprocessor: Any, training: bool) -> dict[str, Any]:
+    """Normalisation and padding of images; paddings that come to the same read the same."""
+    holder = preprocessor if training else getattr(preprocessor, 'test_cfg', None) or {}
+    size, divisor = (_option(holder, name) for name in ('size', 'size_divisor'))
+    pads = size is not None or (divisor or 1) > 1
+    padding = dict(size=None if size is None else list(size), divisor=divisor or 1)
+    normalises = bool(getattr(preprocessor, '_enable_normalize', False))
+    return dict(
+        mean=preprocessor.mean.flatten().tolist() if normalises else None,
+        std=preprocessor.std.flatten().tolist() if normalises else None,
+        swaps_channels=bool(getattr(preprocessor, '_channel_conversion', False)),
+        padding=padding | dict(image=preprocessor.pad_val, label=preprocessor.seg_pad_val) if pads else None,
+    )
+
+
+def _option(holder: Any, name: str) -> Any:
+    return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,14 @@ from omh_mmseg.datasets.fingerprint import (
     model_fingerprint,
 )
 from omh_mmseg.datasets.neighbours.features import pooled_features
-from omh_mmseg.datasets.neighbours.index import NeighbourIndex, command_to_remake, resolve_index_path, write_index
+from omh_mmseg.datasets.neighbours.index import (
+    PLACEHOLDER,
+    NeighbourIndex,
+    command_to_remake,
+    resolve_index_path,
+    write_index,
+)
+from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
 from omh_mmseg.datasets.neighbours.search import check_arguments, neighbour_blocks, search_memory
 from omh_mmseg.datasets.neighbours.store import (
     COMMIT_SECONDS,
@@ -35,15 +43,20 @@ from omh_mmseg.datasets.neighbours.store import (
     partial_progress,
 )
 from omh_mmseg.feature_cache.build import FeatureCache
-from omh_mmseg.feature_cache.fingerprint import preprocessing
 from omh_mmseg.feature_cache.frozen_part import FrozenPart, features_alone
 from omh_mmseg.feature_cache.of_model import hook_options
+from omh_mmseg.models.data_preprocessor import preprocessing
 from omh_mmseg.registry import DATASETS, MODELS
 from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs
+from omh_mmseg.structures.provenance import ProvenanceError
 from omh_mmseg.utils.config import find_pairs_config
 from omh_mmseg.utils.devices import check_device
 from omh_mmseg.utils.files import replaced_when_complete
 from omh_mmseg.utils.progress import progress_bar
+
+COLUMNS = 30
+"""Of an index, the item itself included."""
+WAIT_SECONDS = 0.5
 
 
 def prepare_neighbours(
@@ -73,17 +86,72 @@ def prepare_neighbours(
         OSError: The disk has no room for the features.
     """
     job = IndexJob(cfg, **options)
-    if job.path.exists() and _is_current(job, force) and (if_missing or not force):
+    there = job.path.exists()
+    if there and _is_current(job, force) and (if_missing or not force):
         discard_partial(job.path)
         return job.path, False
+    return job.path, _make(job, cfg, progress, replace=there)
+
+
+def complete_pairs(pairs: NeighbourPairs, cfg: Config, backbone: nn.Module, build: bool = True) -> None:
+    """Give a data set of pairs the index of a model; without one there, make it first.
+
+    Where several processes ask for the same index, one makes it and the others wait for it. An interrupted call is
+    continued by the next one, see `prepare_neighbours`.
+
+    Args:
+        pairs: Completely initialised.
+        cfg: Of the model.
+        backbone: With its weights, on the device to compute on.
+        build: False leaves an absent index absent.
+
+    Raises:
+        FileNotFoundError: There is no index and ``build`` is False; the message holds the command that makes it.
+        ValueError: The index at that path belongs to other images.
+        ProvenanceError: It belongs to another backbone, weights or normalisation.
+        OSError: The disk has no room for the features.
+    """
+    columns = max(COLUMNS, pairs.num_neighbours + 1)
+    device = str(next(iter(backbone.state_dict().values()), torch.empty(0)).device)
+    job = IndexJob(cfg, columns, device=device, pairs=pairs, backbone=backbone)
+    waiting = False
+    while build and not job.path.exists():
+        try:
+            _make(job, cfg, progress=True)
+        except BlockingIOError:
+            if not waiting:
+                MMLogger.get_current_instance().info(f'waiting for another process that makes {job.path}')
+            waiting = True
+            time.sleep(WAIT_SECONDS)
+    if pairs.index_path != job.path:
+        pairs.use_index(job.path)
+    differences = compare_fingerprints(pairs.fingerprint, job.fingerprint, MODEL_PARTS)
+    if differences:
+        listed = '\n  '.join(differences)
+        raise ProvenanceError(
+            f'the neighbour index {job.path} was made with another backbone:\n  {listed}\n'
+            f'Make it anew with\n    {command_to_remake(pairs.fingerprint, cfg.filename)}\n'
+            f'or set another `index` path in the config; with {PLACEHOLDER} in it each backbone has its own'
+        )
+
+
+def _make(job: IndexJob, cfg: Config, progress: bool, replace: bool = False) -> bool:
+    """Compute an index, unless another process has made it just now.
+
+    Raises:
+        BlockingIOError: Another process is making it.
+    """
     with PartialIndex(job.path, job.fingerprint, job.items) as partial:
+        if job.path.exists() and not replace:
+            partial.remove()
+            return False
         features = _complete_features(job, partial, cfg, progress)
         neighbours = _complete_neighbours(job, partial, features, progress)
         with replaced_when_complete(job.path) as file:
             write_index(file, neighbours, job.fingerprint)
         partial.remove()
     MMLogger.get_current_instance().info(f'neighbour index of {job.items} items written to {job.path.resolve()}')
-    return job.path, True
+    return True
 
 
 def describe_neighbours(cfg: Config, **options: Any) -> str:
@@ -131,6 +199,8 @@ class IndexJob:
             (docs/methods/data.md 5.7).
         dropout_seed: Of that dropout.
         search: ``'matmul'`` or ``'faiss'``, both exact.
+        pairs: The data set of pairs, completely initialised, in place of that of the config.
+        backbone: With its weights, in place of that of the config with its own.
 
     Raises:
         ValueError: The device is not available, or an option is out of range.
@@ -140,35 +210,42 @@ class IndexJob:
     def __init__(
         self,
         cfg: Config,
-        num_neighbours: int = 30,
+        num_neighbours: int = COLUMNS,
         chunk_size: int | None = None,
         device: str = 'cpu',
         train_mode_dropout: float = 0.0,
         dropout_seed: int = 0,
         search: str = 'matmul',
+        pairs: NeighbourPairs | None = None,
+        backbone: nn.Module | None = None,
     ) -> None:
         check_device(device)
         if not 0 <= train_mode_dropout < 1:
             raise ValueError(f'train_mode_dropout must lie in [0, 1), got {train_mode_dropout}; 0.1 is the reference')
         init_default_scope(cfg.get('default_scope', 'mmseg'))
-        pairs = find_pairs_config(cfg)
-        self.dataset = DATASETS.build(pairs['dataset'])
-        self.dataset.full_init()
+        if pairs is None:
+            pairs_cfg = find_pairs_config(cfg)
+            index, self.dataset = pairs_cfg['index'], DATASETS.build(pairs_cfg['dataset'])
+            self.dataset.full_init()
+        else:
+            index, self.dataset = pairs.index, pairs.dataset
         if chunk_size is None:
             chunk_size = 1024 if torch.device(device).type == 'cpu' else 8192
         check_arguments(search, len(self.dataset), num_neighbours, chunk_size)
         self.columns = min(num_neighbours, len(self.dataset))
         self.chunk_size, self.device, self.search = chunk_size, device, search
         self.preprocessor_cfg = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-        self.backbone = MODELS.build(cfg.model.backbone)
-        if hasattr(self.backbone, 'init_weights'):
-            self.backbone.init_weights()
+        self.backbone: Any = backbone
+        if backbone is None:
+            self.backbone = MODELS.build(cfg.model.backbone)
+            if hasattr(self.backbone, 'init_weights'):
+                self.backbone.init_weights()
         self.backbone.eval()
-        fingerprint = model_fingerprint(self.backbone, cfg.model.backbone, self.preprocessor_cfg)
-        self.fingerprint = dataset_fingerprint(self.dataset) | fingerprint
+        images = dataset_fingerprint(self.dataset) if pairs is None else pairs.images
+        self.fingerprint = images | model_fingerprint(self.backbone, cfg.model.backbone, self.preprocessor_cfg)
         if train_mode_dropout:
             self.fingerprint[DROPOUT_PART] = dict(probability=float(train_mode_dropout), seed=dropout_seed)
-        self.path = resolve_index_path(pairs['index'], self.fingerprint)
+        self.path = resolve_index_path(index, self.fingerprint)
 
     @property
     def items(self) -> int:

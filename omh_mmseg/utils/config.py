@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 from omh_mmseg.checkpoint_files import TRUST
 from omh_mmseg.utils.dataset_configs import find_dataset, innermost_datasets
 from omh_mmseg.utils.shared_options import SHARED_OPTIONS, apply_shared_options, shared_parts
+from omh_mmseg.utils.work_dirs import config_file
 
 SPLITS = ('train', 'val', 'test')
 OPTIONAL_KEYS = (
@@ -54,14 +55,15 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
-    """Read a config file and replace settings, without touching a work directory.
+    """Read a config file, or that of a work directory, and replace settings, without touching a work directory.
 
     Shared options such as ``data_root``, whether the file, its bases or ``options`` set them, reach every part.
 
     Raises:
         FileNotFoundError: No such config file; the message names similar ones beside it.
-        ValueError: See `replace_settings` and `apply_shared_options`.
+        ValueError: See `config_file`, `replace_settings` and `apply_shared_options`.
     """
+    path = config_file(path)
     check_config(path)
     config = replace_settings(apply_shared_options(Config.fromfile(path)), options)
     _warn_of_variables(config, path)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -11,12 +12,18 @@ from omh_mmseg.datasets.fingerprint import (
     compare_fingerprints,
     dataset_fingerprint,
     model_fingerprint,
-    state_dict_digest,
 )
 from omh_mmseg.datasets.neighbours import index as neighbour_index
-from omh_mmseg.datasets.neighbours.index import NeighbourIndex, command_to_remake, resolve_index_path, write_index
+from omh_mmseg.datasets.neighbours.index import (
+    NeighbourIndex,
+    command_to_remake,
+    find_index,
+    resolve_index_path,
+    write_index,
+)
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.utils.commands import started_with
+from omh_mmseg.utils.digests import weights_digest
 from omh_mmseg.utils.files import replaced_when_complete
 
 
@@ -114,16 +121,31 @@ def test_model_fingerprint_follows_weights_and_settings():
     assert first['normalisation'] != other_std['normalisation']
     with torch.no_grad():
         backbone[1].running_mean[2] += 1e-6
-    assert state_dict_digest(backbone) != first['weights']
+    assert weights_digest(backbone.state_dict()) != first['weights']
 
 
-def test_index_path_has_one_name_per_images_and_pipeline():
-    one = dict(items=3, images='abc', pipeline=['Resize(8)'])
-    other = one | dict(pipeline=['Resize(16)'])
-    pattern = 'data/neighbours/vit-s8_{fingerprint}.npz'
-    assert resolve_index_path(pattern, one) == resolve_index_path(pattern, one | dict(weights='later'))
-    assert resolve_index_path(pattern, one) != resolve_index_path(pattern, other)
+def test_index_path_has_one_name_per_images_pipeline_and_model():
+    one = dict(items=3, images='abc', pipeline=['Resize(8)'], backbone='{}', weights='12', normalisation='{}')
+    pattern = 'data/neighbours/photos_{fingerprint}.npz'
+    paths = {resolve_index_path(pattern, one)}
+    for part, value in one.items():
+        paths.add(resolve_index_path(pattern, one | {part: f'{value} or another'}))
+    assert len(paths) == 7
+    assert resolve_index_path(pattern, one) == resolve_index_path(pattern, one | dict(train_mode_dropout=0.1))
     assert str(resolve_index_path('plain.npz', one)) == 'plain.npz'
+
+
+def test_programs_without_a_model_find_any_index_of_their_images(tmp_path):
+    one = dict(items=3, images='abc', pipeline=['Resize(8)'], backbone='{}', weights='12', normalisation='{}')
+    pattern = str(tmp_path / '[a] b_{fingerprint}.npz')
+    with pytest.raises(FileNotFoundError, match=r'(?s)b_\w{8}-\*.npz. Make it with.*prepare.py neighbours'):
+        find_index(pattern, one)
+    for number, fingerprint in enumerate((one, one | dict(weights='13'), one | dict(items=4))):
+        path = resolve_index_path(pattern, fingerprint)
+        path.touch()
+        os.utime(path, (number, number))
+    assert find_index(pattern, one) == resolve_index_path(pattern, one | dict(weights='13'))
+    assert str(find_index('plain.npz', one)) == 'plain.npz'
 
 
 def test_command_to_remake_keeps_the_dropout():

@@ -98,7 +98,7 @@ def test_tools_that_expect_one_image_see_the_anchor(pairs):
 
 def test_missing_index_names_the_command(pairs, tmp_path):
     with pytest.raises(FileNotFoundError, match=r'none.npz. Make it with\s+python \S*/prepare.py neighbours CONFIG'):
-        DATASETS.build(pairs(index=str(tmp_path / 'none.npz')))
+        DATASETS.build(pairs(index=str(tmp_path / 'none.npz')))[0]
 
 
 def test_index_of_other_images_or_pipeline(pairs, folder):

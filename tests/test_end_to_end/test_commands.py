@@ -108,7 +108,9 @@ def test_testing_writes_scores_label_maps_and_pictures(trained, command, run, tm
 
 
 def test_missing_index_names_the_command_that_makes_it(demo, command, run, tmp_path):
-    options = demo.options | {'train_dataloader.dataset.index': tmp_path / 'absent.npz'}
+    options = demo.options | {
+        'train_dataloader.dataset.index': tmp_path / 'absent.npz', 'default_hooks.neighbour_index.build': False
+    }  # fmt: skip
     log = run(tmp_path, command('train.py', demo.config, '--work-dir', tmp_path / 'run', options=options), status=1)
     lines = [line.strip() for line in log.splitlines()]
     assert any(f'there is no neighbour index {tmp_path}/absent.npz. Make it with' in line for line in lines)

@@ -11,6 +11,7 @@ from mmengine.logging import MMLogger
 from omh_mmseg.datasets.fingerprint import model_fingerprint
 from omh_mmseg.models.backbones import FrozenBackbone, wrapped
 from omh_mmseg.registry import MODELS
+from omh_mmseg.utils.digests import weights_digest
 
 BACKBONES = dict(
     vit=dict(
@@ -121,10 +122,28 @@ def test_random_weights_are_said_to_be_random(monkeypatch, tmp_path):
     messages = []
     monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', messages.append)
     backbone = build('vit')
-    assert len(messages) == 1 and 'random weights: neither model.backbone.checkpoint nor an init_cfg' in messages[0]
+    assert len(messages) == 1 and 'neither model.backbone.checkpoint nor a pretrained init_cfg is set' in messages[0]
     torch.save(backbone.backbone.state_dict(), tmp_path / 'weights.pth')
     build('vit', checkpoint=str(tmp_path / 'weights.pth'))
+    pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'))
+    MODELS.build(dict(type='FrozenBackbone', backbone=dict(BACKBONES['vit'], init_cfg=pretrained))).init_weights()
     assert len(messages) == 1
+
+
+@pytest.mark.parametrize('name', sorted(BACKBONES))
+def test_random_weights_are_the_same_in_every_process(name, monkeypatch):
+    """Also where an ``init_cfg`` draws them, as that of ResNet does."""
+    messages = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', messages.append)
+    digests = set()
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        backbone = MODELS.build(dict(type='FrozenBackbone', backbone=copy.deepcopy(BACKBONES[name])))
+        state = torch.get_rng_state()
+        backbone.init_weights()
+        assert torch.equal(torch.get_rng_state(), state)
+        digests.add(weights_digest(backbone.state_dict()))
+    assert len(digests) == 1 and len(messages) == 2
 
 
 @pytest.mark.skipif(importlib.util.find_spec('timm') is None, reason='timm is not installed')

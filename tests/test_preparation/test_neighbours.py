@@ -71,7 +71,7 @@ def test_index_is_that_of_the_training_data(cfg):
     path, made = prepare_neighbours(cfg, progress=False)
     assert made
     pairs = DATASETS.build(cfg.train_dataloader.dataset)
-    assert pairs.index_path == path
+    assert pairs.index_path is None and pairs[0] and pairs.index_path == path
     images = torch.stack([item['inputs'] for item in pairs.dataset])[:, [2, 1, 0]].float()
     features = nn.functional.normalize(((images - 100) / 50).mean(dim=(2, 3)), dim=1)
     similarity = (features @ features.T).fill_diagonal_(torch.inf)
@@ -89,15 +89,26 @@ def test_valid_index_is_kept_and_force_makes_it_anew(cfg):
     assert prepare_neighbours(cfg, progress=False, force=True) == (path, True)
 
 
-@pytest.mark.parametrize(
-    ('change', 'part'),
-    [
-        ({'model.backbone.stride': 2}, 'backbone: the index has'),
-        ({'model.backbone.seed': 1}, 'weights: the index has'),
-        ({'model.data_preprocessor.mean': [0.0] * 3}, 'normalisation: the index has'),
-    ],
-)
-def test_another_models_index_is_not_overwritten(cfg, change, part):
+CHANGES = [
+    ({'model.backbone.stride': 2}, 'backbone: the index has'),
+    ({'model.backbone.seed': 1}, 'weights: the index has'),
+    ({'model.data_preprocessor.mean': [0.0] * 3}, 'normalisation: the index has'),
+]
+
+
+@pytest.mark.parametrize('change', [change for change, _ in CHANGES], ids=str)
+def test_another_model_has_its_own_file(cfg, change):
+    path, _ = prepare_neighbours(cfg, progress=False)
+    content = path.read_bytes()
+    cfg.merge_from_dict(change)
+    other, made = prepare_neighbours(cfg, progress=False)
+    assert made and other != path and path.read_bytes() == content
+    assert prepare_neighbours(cfg, progress=False, force=True)[0] == other and path.read_bytes() == content
+
+
+@pytest.mark.parametrize(('change', 'part'), CHANGES, ids=str)
+def test_at_a_fixed_path_another_models_index_is_not_overwritten(cfg, change, part, tmp_path):
+    cfg.train_dataloader.dataset.index = str(tmp_path / 'fixed.npz')
     path, _ = prepare_neighbours(cfg, progress=False)
     content = path.read_bytes()
     cfg.merge_from_dict(change)
@@ -249,6 +260,7 @@ def test_description_changes_nothing(cfg, tmp_path):
     assert not (tmp_path / 'neighbours').exists()
     path, _ = prepare_neighbours(cfg, progress=False)
     assert f'{path}: there and valid' in describe_neighbours(cfg)
+    cfg.train_dataloader.dataset.index = str(path)
     cfg.model.backbone.seed = 4
     assert 'another one:\n  backbone: the index has' in describe_neighbours(cfg)
 
@@ -278,7 +290,8 @@ def test_tool_says_where_the_index_is(cfg, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [*sys.argv[:5], '--dry-run'])
     runpy.run_path(str(TOOL), run_name='__main__')
     assert 'there and valid\n9 items, 9 columns' in capsys.readouterr().out
-    monkeypatch.setattr(sys, 'argv', [*sys.argv[:5], '--cfg-options', 'model.backbone.seed=4'])
+    options = ['--cfg-options', 'model.backbone.seed=4', f'train_dataloader.dataset.index={written}']
+    monkeypatch.setattr(sys, 'argv', [*sys.argv[:5], *options])
     with pytest.raises(SystemExit, match=r'(?s)is another index.*--force --cfg-options model.backbone.seed=4'):
         runpy.run_path(str(TOOL), run_name='__main__')
 

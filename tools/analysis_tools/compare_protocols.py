@@ -3,6 +3,7 @@
 By default the full image, and STEGO's protocol with and without CRF and flip averaging. Others are named:
 
     python tools/analysis_tools/compare_protocols.py CONFIG CHECKPOINT --protocols stego stego-224 mmseg
+    python tools/analysis_tools/compare_protocols.py work_dirs/my_run
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from omh_mmseg.apis.protocols import compare_protocols, protocol_table  # noqa: 
 from omh_mmseg.evaluation.protocols import known_protocols, resolve  # noqa: E402
 from omh_mmseg.utils.config import add_config_options, read_config  # noqa: E402
 from omh_mmseg.utils.files import replaced_when_complete  # noqa: E402
+from omh_mmseg.utils.work_dirs import RunParser, add_run_arguments, resolve_run  # noqa: E402
 
 # docs/methods/evaluation.md 10.6: no CRF and no flip, CRF alone, both.
 DEFAULT = ['mmseg', 'stego-no-crf-no-flip', 'stego-no-crf', 'hp', 'stego']
@@ -26,9 +28,8 @@ DEFAULT = ['mmseg', 'stego-no-crf-no-flip', 'stego-no-crf', 'hp', 'stego']
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file or address')
+    parser = RunParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_run_arguments(parser)
     parser.add_argument('--protocols', nargs='+', default=DEFAULT, metavar='NAME', help=known_protocols())
     parser.add_argument('--out', help='JSON file to write')
     parser.add_argument('--device', help='e.g. cpu or cuda:1; default: the first GPU, else the CPU')
@@ -42,8 +43,9 @@ def main() -> None:
     try:
         for name in args.protocols:
             resolve(name)
-        config = read_config(args.config, args.cfg_options)
-        model = init_model(config, args.checkpoint, args.device)
+        config_path, checkpoint = resolve_run(args.config, args.checkpoint)
+        config = read_config(config_path, args.cfg_options)
+        model = init_model(config, checkpoint, args.device)
         rows = compare_protocols(model, config, args.protocols, args.cfg_options)
         if args.out:
             with replaced_when_complete(args.out) as file:

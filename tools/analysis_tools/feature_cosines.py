@@ -19,8 +19,10 @@ from mmengine.dataset import pseudo_collate  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
+from omh_mmseg.datasets.neighbours.pairs import pairs_of  # noqa: E402
 from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.models.losses.stego_correlation_loss import super_permutation  # noqa: E402
+from omh_mmseg.preparation.neighbours import complete_pairs  # noqa: E402
 from omh_mmseg.registry import DATASETS, MODELS  # noqa: E402
 from omh_mmseg.utils.config import read_config  # noqa: E402
 
@@ -53,8 +55,14 @@ def main(argv: list[str] | None = None) -> None:
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f'feature_cosines.py: {error}')
     model.eval()
+    dataset = DATASETS.build(config.train_dataloader.dataset)
+    try:
+        for pairs in pairs_of(dataset):
+            complete_pairs(pairs, config, model.backbone)
+    except (OSError, ValueError) as error:
+        sys.exit(f'feature_cosines.py: {error}')
     loader = DataLoader(
-        DATASETS.build(config.train_dataloader.dataset),
+        dataset,
         batch_size=8,
         shuffle=True,
         drop_last=True,

@@ -19,19 +19,19 @@ from omh_mmseg.apis.assignment import fit_assignment
 from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.evaluation.scores import MATCHINGS  # noqa: E402
 from omh_mmseg.utils.config import SPLITS, check_checkpoint, check_config  # noqa: E402
+from omh_mmseg.utils.work_dirs import RunParser, add_run_arguments, resolve_run  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file or address')
+    parser = RunParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_run_arguments(parser)
     parser.add_argument('--split', choices=SPLITS, default='train', help='labelled images to match on')
     parser.add_argument('--images', type=int, help='match on the first so many images of the split only')
     parser.add_argument('--matching', choices=MATCHINGS[:2], help="one to one or many to one (default: the metric's)")
     parser.add_argument('--out', default='assignment.json', help='file to write')
     parser.add_argument('--save', help='checkpoint to write with the assignment in it')
-    parser.add_argument('--work-dir', help='folder of the log (default: ./work_dirs/<config name>)')
+    parser.add_argument('--work-dir', help='folder of the log (default: as of test.py)')
     launch.add_run_options(parser)
     return parser
 
@@ -41,12 +41,11 @@ def main() -> None:
     args = build_parser().parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     try:
-        check_config(args.config)
-        check_checkpoint(args.checkpoint)
-        config = launch.load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
-        found = fit_assignment(
-            config, args.checkpoint, args.out, args.split, args.images, args.matching, args.save
-        )
+        config_path, checkpoint = resolve_run(args.config, args.checkpoint)
+        check_config(config_path)
+        check_checkpoint(checkpoint)
+        config = launch.load_config(config_path, args.work_dir, args.launcher, args.cfg_options)
+        found = fit_assignment(config, checkpoint, args.out, args.split, args.images, args.matching, args.save)
     except (OSError, ValueError) as error:
         sys.exit(f'fit_assignment.py: {error}')
     print(f'classes of the clusters of {", ".join(found)}, matched on the {args.split} split, are in {args.out}')

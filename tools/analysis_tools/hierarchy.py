@@ -7,6 +7,9 @@ Examples::
     python tools/analysis_tools/hierarchy.py scores CONFIG work_dirs/seed_*/iter_300.pth
     python tools/analysis_tools/hierarchy.py stability CONFIG work_dirs/seed_*/iter_300.pth
     python tools/analysis_tools/hierarchy.py recovery CONFIG work_dirs/seed_*/iter_300.pth
+
+The work directory of a run stands for its config and its newest checkpoint, several for one config and several
+checkpoints: `scores work_dirs/seed_*`.
 """
 
 from __future__ import annotations
@@ -25,6 +28,13 @@ from omh_mmseg.analysis.plans import analyse_plans  # noqa: E402
 from omh_mmseg.analysis.recovery import RecoveryOptions, add_recovery_options, analyse_recovery  # noqa: E402
 from omh_mmseg.analysis.stability import analyse_stability  # noqa: E402
 from omh_mmseg.utils.config import read_config  # noqa: E402
+from omh_mmseg.utils.work_dirs import (  # noqa: E402
+    RunParser,
+    add_run_arguments,
+    checkpoint_file,
+    resolve_run,
+    resolve_runs,
+)
 
 WEIGHTS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
 PLANS = """Sparsity of the plans and effective parents: over the training of runs, and against the entropy weight.
@@ -64,7 +74,7 @@ dealt at random. The known tree is that of the data set's labels of several gran
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
+    commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True, parser_class=RunParser)
 
     def add(name: str, text: str, run: Callable[[argparse.Namespace], str]) -> argparse.ArgumentParser:
         command = commands.add_parser(
@@ -80,27 +90,23 @@ def build_parser() -> argparse.ArgumentParser:
     plans.add_argument('--out', default='work_dirs/hierarchy_plans', help='folder of results (default: %(default)s)')
 
     parts = add('parts', PARTS, run_parts)
-    parts.add_argument('config', help='config file')
-    parts.add_argument('checkpoint', help='checkpoint file or address')
+    add_run_arguments(parts)
     parts.add_argument('--labels', metavar='NAME', help='granularity of the classes (default: the finest)')
     add_analysis_options(parts, 'work_dirs/hierarchy_parts')
     add_label_options(parts)
 
     scores = add('scores', SCORES, run_scores)
-    scores.add_argument('config', help='config file')
-    scores.add_argument('checkpoints', nargs='+', help='checkpoints of one or several seeds')
+    add_run_arguments(scores, several=True)
     add_analysis_options(scores, 'work_dirs/hierarchy_scores')
     add_label_options(scores)
 
     stability = add('stability', STABILITY, run_stability)
-    stability.add_argument('config', help='config file')
-    stability.add_argument('checkpoints', nargs='+', help='checkpoints of two or more runs of it')
+    add_run_arguments(stability, several=True)
     stability.add_argument('--permutations', type=int, default=1000, help='random parents behind the p-values')
     add_analysis_options(stability, 'work_dirs/hierarchy_stability')
 
     recovery = add('recovery', RECOVERY, run_recovery)
-    recovery.add_argument('config', help='config file')
-    recovery.add_argument('checkpoints', nargs='+', help='checkpoints of one or several seeds')
+    add_run_arguments(recovery, several=True)
     recovery.add_argument(
         '--control',
         nargs='+',
@@ -115,28 +121,32 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run_plans(args: argparse.Namespace) -> str:
     """Analyse plans; the report."""
-    return analyse_plans(args.out, args.runs, args.checkpoints, args.entropy_weights)
+    checkpoints = [checkpoint_file(path) for path in args.checkpoints]
+    return analyse_plans(args.out, args.runs, checkpoints, args.entropy_weights)
 
 
 def run_parts(args: argparse.Namespace) -> str:
     """Analyse parts and wholes; the report."""
-    config = read_config(args.config, args.cfg_options)
+    path, checkpoint = resolve_run(args.config, args.checkpoint)
+    config = read_config(path, args.cfg_options)
     return analyse_parts(
-        config, args.checkpoint, args.out, args.split, args.images, args.groups, args.labels, args.device
+        config, checkpoint, args.out, args.split, args.images, args.groups, args.labels, args.device
     )
 
 
 def run_scores(args: argparse.Namespace) -> str:
     """Score the levels; the report."""
-    config = read_config(args.config, args.cfg_options)
-    return analyse_scores(config, args.checkpoints, args.out, args.split, args.images, args.groups, args.device)
+    path, checkpoints = resolve_runs(args.config, args.checkpoints)
+    config = read_config(path, args.cfg_options)
+    return analyse_scores(config, checkpoints, args.out, args.split, args.images, args.groups, args.device)
 
 
 def run_stability(args: argparse.Namespace) -> str:
     """Compare runs; the report."""
-    config = read_config(args.config, args.cfg_options)
+    path, checkpoints = resolve_runs(args.config, args.checkpoints)
+    config = read_config(path, args.cfg_options)
     return analyse_stability(
-        config, args.checkpoints, args.out, args.split, args.images, args.permutations, args.device
+        config, checkpoints, args.out, args.split, args.images, args.permutations, args.device
     )
 
 
@@ -146,20 +156,19 @@ def run_recovery(args: argparse.Namespace) -> str:
         args.split, args.images, args.groups, args.labels, args.code_images, args.per_image, args.permutations,
         args.seed,
     )  # fmt: skip
-    config = read_config(args.config, args.cfg_options)
+    path, checkpoints = resolve_runs(args.config, args.checkpoints)
+    config = read_config(path, args.cfg_options)
     control = None
     if args.control is not None:
-        control = (read_config(args.control[0], args.cfg_options), args.control[1:])
-    return analyse_recovery(config, args.checkpoints, args.out, options, control, args.device)
+        control_path, control_checkpoints = resolve_runs(args.control[0], args.control[1:])
+        control = (read_config(control_path, args.cfg_options), control_checkpoints)
+    return analyse_recovery(config, checkpoints, args.out, options, control, args.device)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    control = getattr(args, 'control', None)
-    if control is not None and len(control) < 2:
-        parser.error('--control takes a config and at least one checkpoint')
     try:
         print(args.run(args))
     except (OSError, ValueError) as error:

@@ -17,7 +17,6 @@ train_cfg = dict(type='IterBasedTrainLoop')
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 custom_hooks = [
-    dict(type='NeighbourIndexCheckHook'),
     dict(type='NonFiniteLossHook'),
     dict(type='HierarchyHook'),
 ]

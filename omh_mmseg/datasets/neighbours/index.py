@@ -2,12 +2,13 @@
 
 An index file is an npz with ``neighbours``, int32 (N, k), column 0 being the item itself, and ``fingerprint``, a JSON
 text that says which images, pipeline, backbone, weights, normalisation and, if any, channel dropout it was computed
-from. Nothing of that stands in the file's name: whoever uses an index compares fingerprints
-(:func:`compare_fingerprints`).
+from. The name of the file may tell indices apart (:func:`resolve_index_path`), but whoever uses one compares
+fingerprints (:func:`compare_fingerprints`).
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import zipfile
@@ -17,12 +18,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from omh_mmseg.datasets.fingerprint import DATASET_PARTS, DROPOUT_PART
+from omh_mmseg.datasets.fingerprint import DATASET_PARTS, DROPOUT_PART, MODEL_PARTS
 from omh_mmseg.datasets.neighbours.search import Rows
 from omh_mmseg.utils.commands import suggested_command
 
 COMMAND = 'prepare.py neighbours'
 WRITTEN_ROWS = 65536
+PLACEHOLDER = '{fingerprint}'
+DIGITS = 8
 
 
 @dataclass
@@ -47,9 +50,7 @@ class NeighbourIndex:
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(
-                f'there is no neighbour index {path}. Make it with\n    {suggested_command(COMMAND)}'
-            )
+            raise FileNotFoundError(_absent(path))
         try:
             with np.load(path) as arrays:
                 neighbours, fingerprint = arrays['neighbours'], json.loads(str(arrays['fingerprint']))
@@ -87,17 +88,49 @@ def write_index(file: BinaryIO, neighbours: Rows, fingerprint: dict[str, Any]) -
 
 
 def resolve_index_path(index: str | Path, fingerprint: dict[str, Any]) -> Path:
-    """Fill in ``{fingerprint}`` in an index path: eight digits that stand for image list and pipeline.
+    """Fill in ``{fingerprint}`` in an index path: eight digits for the images and eight for the model.
 
-    Configs that are used for many folders write ``data/neighbours/folder_mobilenet-v2_{fingerprint}.npz``, so that each
-    folder and each resolution has its own file.
+    The first stand for image list and pipeline, the others for backbone, weights and normalisation, so that another
+    folder, resolution or backbone has another file.
 
     Args:
         index: The path as the config gives it.
-        fingerprint: Of the data set, from :func:`dataset_fingerprint`.
+        fingerprint: From :func:`dataset_fingerprint` and :func:`model_fingerprint`.
     """
-    parts = json.dumps({part: fingerprint[part] for part in DATASET_PARTS}, sort_keys=True)
-    return Path(str(index).replace('{fingerprint}', hashlib.sha256(parts.encode()).hexdigest()[:8]))
+    digits = '-'.join(_digits(fingerprint, parts) for parts in (DATASET_PARTS, MODEL_PARTS))
+    return Path(str(index).replace(PLACEHOLDER, digits))
+
+
+def find_index(index: str | Path, fingerprint: dict[str, Any]) -> Path:
+    """An index of some images for programs without a model, to which the neighbours of any backbone will do.
+
+    Args:
+        index: The path as the config gives it.
+        fingerprint: From :func:`dataset_fingerprint`.
+
+    Returns:
+        The path, where ``index`` has ``{fingerprint}`` that of the newest file of these images.
+
+    Raises:
+        FileNotFoundError: There is none; the message holds the command that makes it.
+    """
+    start, placeholder, end = str(index).partition(PLACEHOLDER)
+    if not placeholder:
+        return Path(index)
+    start += f'{_digits(fingerprint, DATASET_PARTS)}-'
+    found = [Path(path) for path in glob.glob(f'{glob.escape(start)}{"?" * DIGITS}{glob.escape(end)}')]
+    if not found:
+        raise FileNotFoundError(_absent(f'{start}*{end}'))
+    return max(found, key=lambda path: path.stat().st_mtime_ns)
+
+
+def _digits(fingerprint: dict[str, Any], names: tuple[str, ...]) -> str:
+    parts = json.dumps({part: fingerprint[part] for part in names}, sort_keys=True)
+    return hashlib.sha256(parts.encode()).hexdigest()[:DIGITS]
+
+
+def _absent(path: str | Path) -> str:
+    return f'there is no neighbour index {path}. Make it with\n    {suggested_command(COMMAND)}'
 
 
 def command_to_remake(fingerprint: dict[str, Any], config: str | None = None) -> str:

@@ -12,7 +12,7 @@ from mmengine.dataset import BaseDataset
 from torch import Tensor
 
 from omh_mmseg.datasets.fingerprint import DATASET_PARTS, compare_fingerprints, dataset_fingerprint
-from omh_mmseg.datasets.neighbours.index import COMMAND, NeighbourIndex, command_to_remake, resolve_index_path
+from omh_mmseg.datasets.neighbours.index import COMMAND, PLACEHOLDER, NeighbourIndex, command_to_remake, find_index
 from omh_mmseg.datasets.wrapper import DatasetWrapper, positive_index
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.utils.commands import suggested_command
@@ -38,21 +38,24 @@ class NeighbourPairs(DatasetWrapper):
     ``1 .. num_neighbours``, from torch's generator, which `SeededInfiniteSampler` lets follow from the run's seed.
 
     The index belongs to one list of images and one pipeline, which is checked here, and to one backbone with its
-    weights, which the hook ``NeighbourIndexCheckHook`` checks before the training.
+    weights and normalisation. These are known to a training alone: its hook `NeighbourIndexHook` makes the index of its
+    model where there is none, and hands it over (:meth:`use_index`). Programs without a model, such as mmseg's
+    ``browse_dataset.py``, see the neighbours of any index of these images.
 
     Args:
         dataset: The wrapped data set, built or as a config.
-        index: Path of the npz made by ``tools/prepare.py neighbours``; may contain ``{fingerprint}``, see
-            :func:`omh_mmseg.datasets.neighbours.index.resolve_index_path`.
+        index: Path of the npz, which a training or ``tools/prepare.py neighbours`` makes; may contain
+            ``{fingerprint}``, see :func:`omh_mmseg.datasets.neighbours.index.resolve_index_path`.
         num_neighbours: How many of the nearest neighbours to draw from, the item itself not counted.
         lazy_init: Leave :meth:`full_init` to the first access.
 
     Attributes:
-        index_path: The index file, ``{fingerprint}`` filled in; set by :meth:`full_init`.
-        fingerprint: What the index was computed from; set by :meth:`full_init`.
+        images: What the images are, from :func:`dataset_fingerprint`; set by :meth:`full_init`.
+        index_path: The index file in use, ``{fingerprint}`` filled in; None before :meth:`use_index`.
+        fingerprint: What that index was computed from.
 
     Raises:
-        FileNotFoundError: The index does not exist; the message holds the command that makes it.
+        FileNotFoundError: With the first item, if there is no index; the message holds the command that makes it.
         ValueError: The index belongs to other images or another pipeline, or has too few columns.
     """
 
@@ -67,28 +70,37 @@ class NeighbourPairs(DatasetWrapper):
             raise ValueError(f'num_neighbours must be at least 1, got {num_neighbours}')
         self.index = index
         self.num_neighbours = num_neighbours
-        self.neighbours: np.ndarray
-        self.index_path: Path
+        self.neighbours: np.ndarray | None = None
+        self.index_path: Path | None = None
         self.fingerprint: dict[str, Any]
+        self.images: dict[str, Any]
         super().__init__(dataset, lazy_init)
 
     def _after_init(self) -> None:
-        fingerprint = dataset_fingerprint(self.dataset)
-        path = self.index_path = resolve_index_path(self.index, fingerprint)
+        self.images = dataset_fingerprint(self.dataset)
+        if PLACEHOLDER not in str(self.index) and Path(self.index).is_file():
+            self.use_index(self.index)
+
+    def use_index(self, path: str | Path) -> None:
+        """Draw the neighbours of an index file from now on.
+
+        Raises:
+            FileNotFoundError: There is no such file; the message holds the command that makes it.
+            ValueError: It belongs to other images or another pipeline, or has too few columns.
+        """
+        path = Path(path)
         loaded = NeighbourIndex.load(path)
-        differences = compare_fingerprints(loaded.fingerprint, fingerprint, DATASET_PARTS)
+        differences = compare_fingerprints(loaded.fingerprint, self.images, DATASET_PARTS)
         if differences or len(loaded.neighbours) != len(self.dataset):
             listed = '\n  '.join(differences or [f'{len(loaded.neighbours)} rows for {len(self.dataset)} items'])
             raise ValueError(
                 f'the neighbour index {path} was made for other images or another pipeline:\n  {listed}\n'
                 f'Make it anew with\n    {command_to_remake(loaded.fingerprint)}'
             )
-        self.neighbours = loaded.neighbours
-        self.fingerprint = loaded.fingerprint
-        self._check_columns(path)
+        self._check_columns(path, *loaded.neighbours.shape)
+        self.neighbours, self.fingerprint, self.index_path = loaded.neighbours, loaded.fingerprint, path
 
-    def _check_columns(self, path: Path) -> None:
-        items, columns = self.neighbours.shape
+    def _check_columns(self, path: Path, items: int, columns: int) -> None:
         if columns - 1 >= self.num_neighbours:
             return
         if columns < items or columns < 2:
@@ -110,6 +122,9 @@ class NeighbourPairs(DatasetWrapper):
 
     def __getitem__(self, idx: int) -> dict:
         idx = positive_index(idx, len(self))
+        if self.neighbours is None:
+            self.use_index(find_index(self.index, self.images))
+        assert self.neighbours is not None
         rank = int(torch.randint(1, self.num_neighbours + 1, ()))
         chosen = int(self.neighbours[idx, rank])
         item, other = self.dataset[idx], self.dataset[chosen]
@@ -119,3 +134,13 @@ class NeighbourPairs(DatasetWrapper):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(num_neighbours={self.num_neighbours})'
+
+
+def pairs_of(dataset: Any) -> list[NeighbourPairs]:
+    """All data sets of pairs at or inside a built data set."""
+    if dataset is None:
+        return []
+    if isinstance(dataset, NeighbourPairs):
+        return [dataset]
+    inner = [getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or [])]
+    return [pairs for part in inner for pairs in pairs_of(part)]

@@ -238,7 +238,8 @@ def _delete(folder: Path, lock: BaseFileLock | None) -> None:
     """Delete a work folder whose lock is held."""
     if lock is not None and os.name == 'nt':  # where a file that is open cannot be deleted
         lock.release()
-    shutil.rmtree(folder)
+    # A process that waits may have made its own lock file in there, or may be deleting it, too.
+    shutil.rmtree(folder, ignore_errors=True)
     if lock is not None:
         lock.release()
 
@@ -248,7 +249,7 @@ def _locked(folder: Path) -> BaseFileLock:
     lock = FileLock(folder / 'lock')
     try:
         lock.acquire(blocking=False)
-    except Timeout:
+    except (Timeout, FileNotFoundError):  # the latter where another process deletes the folder right now
         raise BlockingIOError(
             f'another process is making this neighbour index in {folder}; wait for it, or end it and run this command '
             'again to continue from there'

@@ -5,9 +5,10 @@ from omh_mmseg.engine.hooks.checkpoint_check_hook import CheckpointCheckHook
 from omh_mmseg.engine.hooks.deferred_runtime_info_hook import DeferredRuntimeInfoHook
 from omh_mmseg.engine.hooks.feature_cache_hook import FeatureCacheHook
 from omh_mmseg.engine.hooks.hierarchy_hook import HierarchyHook
-from omh_mmseg.engine.hooks.neighbour_index_check_hook import NeighbourIndexCheckHook
+from omh_mmseg.engine.hooks.neighbour_index_hook import NeighbourIndexHook
 from omh_mmseg.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
 from omh_mmseg.engine.hooks.protocol_hook import ProtocolHook
+from omh_mmseg.engine.hooks.provenance_hook import ProvenanceHook
 from omh_mmseg.engine.hooks.random_state_hook import RandomStateHook
 from omh_mmseg.engine.hooks.reference_pool_hook import ReferencePoolHook
 from omh_mmseg.engine.hooks.resumed_validation_hook import ResumedValidationHook
@@ -17,6 +18,6 @@ from omh_mmseg.engine.hooks.work_dir_lock_hook import WorkDirLockHook
 
 __all__ = [
     'AssignmentHook', 'CheckpointCheckHook', 'DeferredRuntimeInfoHook', 'FeatureCacheHook', 'HierarchyHook',
-    'NeighbourIndexCheckHook', 'NonFiniteLossHook', 'ProtocolHook', 'RandomStateHook', 'ReferencePoolHook',
-    'ResumedValidationHook', 'ScoreReportHook', 'SubmoduleGradientClipHook', 'WorkDirLockHook',
+    'NeighbourIndexHook', 'NonFiniteLossHook', 'ProtocolHook', 'ProvenanceHook', 'RandomStateHook',
+    'ReferencePoolHook', 'ResumedValidationHook', 'ScoreReportHook', 'SubmoduleGradientClipHook', 'WorkDirLockHook',
 ]  # fmt: skip

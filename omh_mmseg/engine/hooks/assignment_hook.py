@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import _load_checkpoint
 
+from omh_mmseg.checkpoint_files import FILE, TRAINED_WITH
 from omh_mmseg.evaluation import UnsupervisedIoUMetric
 from omh_mmseg.models.prediction import ClusterAssignment
 from omh_mmseg.registry import HOOKS
@@ -111,6 +112,9 @@ def _write_checkpoint(checkpoint: dict[str, Any], assignment: ClusterAssignment,
     state = checkpoint.get('state_dict', checkpoint)
     for field, classes in assignment.state_dict().items():
         state[f'assignment.{field}'] = classes.cpu()
+    # What the loader noted of the file that was read is not of the one that is written.
+    for noted in (FILE, TRAINED_WITH):
+        getattr(state, '_metadata', {}).get('', {}).pop(noted, None)
     with replaced_when_complete(target) as file:
         torch.save(checkpoint, file)
 

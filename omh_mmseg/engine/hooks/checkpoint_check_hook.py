@@ -20,9 +20,8 @@ from omh_mmseg.models.utils.loaded_weights import RESUME, fill_model, not_finite
 from omh_mmseg.registry import HOOKS
 from omh_mmseg.utils.config import check_checkpoint
 from omh_mmseg.utils.text import first_few
+from omh_mmseg.utils.work_dirs import LATEST
 
-LATEST = 'last_checkpoint'
-"""Name of the file in which mmengine's ``CheckpointHook`` notes the newest checkpoint's path."""
 SHAPED_LIKE_PARAMETERS = ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'momentum_buffer', 'square_avg', 'sum')
 """State that torch's optimisers keep of each element of a parameter."""
 

@@ -101,17 +101,22 @@ class FeatureCacheHook(Hook):
         if pairs is not None:
             pairs.dataset = dataset
             dataset = pairs
-        iterator = getattr(loop, 'dataloader_iterator', None)
-        sampler = loop.dataloader.sampler
-        # Earlier versions of mmengine draw the first batches as soon as the loop is built.
-        if getattr(iterator, '_iterator', None) is not None:
-            seed = getattr(sampler, 'seed', runner.seed)
-            sampler = DATA_SAMPLERS.build(
-                runner.cfg[f'{split}_dataloader'].sampler, default_args=dict(dataset=dataset, seed=seed)
-            )
-        loop.dataloader = reloaded(loop.dataloader, dataset, sampler)
-        if iterator is not None:
-            loop.dataloader_iterator = type(iterator)(loop.dataloader)
+        reload_loop(runner, loop, split, dataset)
+
+
+def reload_loop(runner: Runner, loop: Any, split: str, dataset: Any) -> None:
+    """Let a loop draw from its loader's sampler again, and load from a data set of the same items."""
+    iterator = getattr(loop, 'dataloader_iterator', None)
+    sampler = loop.dataloader.sampler
+    # Earlier versions of mmengine draw the first batches as soon as the loop is built.
+    if getattr(iterator, '_iterator', None) is not None:
+        seed = getattr(sampler, 'seed', runner.seed)
+        sampler = DATA_SAMPLERS.build(
+            runner.cfg[f'{split}_dataloader'].sampler, default_args=dict(dataset=dataset, seed=seed)
+        )
+    loop.dataloader = reloaded(loop.dataloader, dataset, sampler)
+    if iterator is not None:
+        loop.dataloader_iterator = type(iterator)(loop.dataloader)
 
 
 def backbone_config(cfg: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -9,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from mmengine.logging import MMLogger
-from mmengine.model import BaseModule
-from torch import Tensor
+from mmengine.model import BaseModule, PretrainedInit
+from torch import Tensor, nn
 
 from omh_mmseg.models.backbones.checkpoint import load_backbone_weights
 from omh_mmseg.models.backbones.last_block import (
@@ -33,6 +34,7 @@ ATTENTIONS = (None, 'mean', 'heads')
 INPUT_FITS = ('error', 'resize')
 PRECISIONS = (None, 'float32', 'bfloat16', 'float16')
 TIMM_CHANNELS_LAST = 'NHWC'
+RANDOM_WEIGHTS_SEED = 0
 
 
 class BackboneTaps(NamedTuple):
@@ -62,7 +64,8 @@ class FrozenBackbone(BaseModule):
             return feature maps (B, C, h, w), alone or in a sequence; of a vision transformer of mmpretrain or timm,
             token sequences (B, e + n, C) will do.
         checkpoint: Weights: a local path, a URL, or ``omh_mmseg://NAME`` for those shipped with the library. None
-            leaves the wrapped backbone as its own ``init_cfg`` makes it.
+            leaves the wrapped backbone as its own ``init_cfg`` makes it; weights that it draws at random are the same
+            in every process, so that a neighbour index and features on disk belong to them.
         key_converter: Name of the layout to convert from, see `load_backbone_weights`; None if the keys fit.
         out_indices: Which of the returned maps to use, as indices of the sequence.
         out_channels: C of the result; found by a dry run if None.
@@ -131,6 +134,7 @@ class FrozenBackbone(BaseModule):
         self.allow_left_over, self.allow_missing = tuple(allow_left_over), tuple(allow_missing)
         self.position_interpolation = position_interpolation
         self.feature = feature
+        self._backbone_config = copy.deepcopy(backbone)
         self.backbone = build_wrapped(backbone)
         self.channels_last = is_convolutional(self.backbone) if channels_last is None else channels_last
         if self.channels_last:
@@ -161,6 +165,8 @@ class FrozenBackbone(BaseModule):
     def init_weights(self) -> None:
         """Load ``checkpoint``, or without one initialise the wrapped backbone as its ``init_cfg`` says.
 
+        Random weights are drawn anew, from a seed of their own.
+
         Raises:
             FileNotFoundError: If the checkpoint is absent.
             ValueError: If it does not fit the backbone.
@@ -180,12 +186,17 @@ class FrozenBackbone(BaseModule):
             self._is_init = True
             return
         # timm's own weights are there as soon as the model is built.
-        loaded = getattr(self.backbone, 'is_init', False)
-        super().init_weights()
-        if getattr(self.backbone, 'init_cfg', None) is None and not loaded:
-            MMLogger.get_current_instance().warning(
-                'The frozen backbone has random weights: neither model.backbone.checkpoint nor an init_cfg is set.'
-            )
+        if getattr(self.backbone, 'is_init', False) or any(map(_reads_weights, self.modules())):
+            super().init_weights()
+            return
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            torch.manual_seed(RANDOM_WEIGHTS_SEED)
+            self.backbone.load_state_dict(build_wrapped(self._backbone_config).state_dict())
+            super().init_weights()
+        MMLogger.get_current_instance().warning(
+            'The frozen backbone has random weights, the same in every process: neither model.backbone.checkpoint nor '
+            'a pretrained init_cfg is set.'
+        )
 
     @property
     def has_attention(self) -> bool:
@@ -339,6 +350,13 @@ class FrozenBackbone(BaseModule):
             features = self._fuse(outputs, images)
             widths = [item.shape[-1] for item in self._select(outputs, images)]
         return features.shape[1], round(DRY_RUN_SIZE / features.shape[-1]), round(DRY_RUN_SIZE / min(widths))
+
+
+def _reads_weights(module: nn.Module) -> bool:
+    """Whether a module of mmengine initialises itself from a file."""
+    configs = getattr(module, 'init_cfg', None) or []
+    configs = [configs] if isinstance(configs, dict) else configs
+    return any(config.get('type') in ('Pretrained', PretrainedInit) for config in configs)
 
 
 def _check_choice(name: str, value: str | None, choices: Sequence[str | None]) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from omh_mmseg.checkpoint_files import TRAINED_WITH
 from omh_mmseg.models.backbones.checkpoint import read_state_dict, unwrap_state_dict
 from omh_mmseg.models.backbones.key_converters import dino_to_mmpretrain, dinov2_to_mmpretrain
 from omh_mmseg.models.converters.foreign_pickle import read_foreign_checkpoint
+from omh_mmseg.utils.digests import weights_digest
 from omh_mmseg.utils.files import replaced_when_complete
 from omh_mmseg.utils.text import first_few
 
@@ -131,6 +133,10 @@ def convert_dino(source: str, target: str | Path, trust: bool = False) -> Transf
     return shape
 
 
+NORMALISATION = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], swaps_channels=True)
+"""Of all three hosts' code (docs/methods/features.md 1.7), in the units of our images, which have blue first."""
+
+
 @dataclass(frozen=True)
 class ConvertedHost:
     """A converted checkpoint of a host.
@@ -148,8 +154,16 @@ class ConvertedHost:
     num_classes: int
 
     def write(self, target: str | Path, source: str | Path, **meta: Any) -> None:
-        """Write it with the number of its training steps, see `write_checkpoint`."""
-        write_checkpoint(target, self.state_dict, source, iter=int(self.state_dict['iteration']), **meta)
+        """Write it with the number of its training steps, and what is known of its run, see `write_checkpoint`."""
+        record = dict(normalisation=NORMALISATION, weights=self._backbone_digest(), num_classes=self.num_classes)
+        meta = {'iter': int(self.state_dict['iteration']), TRAINED_WITH: record, **meta}
+        write_checkpoint(target, self.state_dict, source, **meta)
+
+    def _backbone_digest(self) -> str:
+        prefix = 'backbone.'
+        return weights_digest(
+            {key.removeprefix(prefix): one for key, one in self.state_dict.items() if key.startswith(prefix)}
+        )
 
 
 def split_backbone(

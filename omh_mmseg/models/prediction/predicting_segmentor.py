@@ -11,9 +11,12 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from omh_mmseg.checkpoint_files import TRAINED_WITH
 from omh_mmseg.models.prediction.predictor import Predictor
+from omh_mmseg.models.prediction.provenance import backbone_digest, describe_model
 from omh_mmseg.models.utils.loaded_weights import file_of, fill_model
 from omh_mmseg.structures.frozen_inputs import Inputs
+from omh_mmseg.structures.provenance import compare_with_run
 from omh_mmseg.utils.shared_options import check_shared_options
 
 
@@ -21,8 +24,13 @@ class PredictingSegmentor(BaseSegmentor):
     """A segmentor whose predictions are a `Predictor`'s; what is built and trained is its subclass's.
 
     Weights that one of mmengine's loaders has read from a file must fill it, see `fill_model`, whoever loads them: the
-    runner, mmseg's ``init_model`` or an inferencer.
+    runner, mmseg's ``init_model`` or an inferencer. As soon as it has both its config and weights of a file, what the
+    run of the weights was trained with is compared with the config, see `compare_with_run`.
     """
+
+    _accepts_differences = False
+    _config: Any = None
+    _origin: tuple[str, Any] | None = None
 
     @property
     def cfg(self) -> Any:
@@ -30,13 +38,17 @@ class PredictingSegmentor(BaseSegmentor):
 
         Raises:
             ValueError: When set, if the model or another part is out of date; see `check_shared_options`.
+            ProvenanceError: When set, if the weights that were loaded are of a run with other settings.
         """
+        if self._config is None:
+            raise AttributeError('cfg')
         return self._config
 
     @cfg.setter
     def cfg(self, config: Any) -> None:
         check_shared_options(config)
         self._config = config
+        self._compare_with_run()
 
     def use_test_cfg(self, test_cfg: Mapping[str, Any]) -> None:
         """Predict as a ``test_cfg`` says from now on.
@@ -84,7 +96,30 @@ class PredictingSegmentor(BaseSegmentor):
         """`predict`, given the code (B, D, h, w) of the inputs."""
         return self.predictor.masks(self, code, inputs, samples)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    def note_run(self, name: str, record: Mapping[str, Any] | None, accept_differences: bool = False) -> None:
+        """Say what run the loaded weights are of, before ``cfg`` is set; mmengine's loaders do so by themselves.
+
+        Args:
+            name: The checkpoint.
+            record: See `omh_mmseg.structures.provenance.record_of`.
+            accept_differences: Only warn of settings other than those of that run.
+        """
+        self._origin, self._accepts_differences = (name, record), accept_differences
+
+    def _compare_with_run(self, state: Mapping[str, Any] | None = None) -> None:
+        """Compare once; ``state`` are the weights, where they are about to be loaded."""
+        if self._config is None or self._origin is None:
+            return
+        (name, record), self._origin = self._origin, None
+        current = {} if record is None else describe_model(self, self._config, backbone_digest(state or {}))
+        compare_with_run(name, record, current, accept=self._accepts_differences)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any
+    ) -> None:
         if file_of(state_dict) is not None and not prefix:
             fill_model(self, state_dict)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+        if TRAINED_WITH in local_metadata:
+            self._origin = local_metadata[TRAINED_WITH]
+            self._compare_with_run(state_dict)

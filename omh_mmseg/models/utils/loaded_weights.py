@@ -123,7 +123,7 @@ def fill_model(model: Any, state: dict[str, Any], purpose: Purpose = PREDICT) ->
     _warn(file, purpose, lacking, left)
     state.clear()
     state.update(model.state_dict())
-    (getattr(state, '_metadata', None) or {}).pop('', None)
+    (getattr(state, '_metadata', None) or {}).get('', {}).pop(FILE, None)
     return file
 
 

@@ -1,0 +1,157 @@
+"""Work directories of runs in place of their config file and checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+LATEST = 'last_checkpoint'
+"""Name of the file in which mmengine's ``CheckpointHook`` notes the newest checkpoint's path."""
+WEIGHTS = ('.pth', '.pt', '.ckpt')
+ACCEPT = 'OMH_ACCEPT_DIFFERENCES'
+
+
+class RunParser(argparse.ArgumentParser):
+    """Takes options between its positional arguments, also where some of these are optional."""
+
+    _inside = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """See argparse."""
+        if self._inside:
+            return super().parse_known_args(args, namespace)
+        self._inside = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._inside = False
+
+
+class AcceptDifferences(argparse.Action):
+    """``--accept-differences``: sets the environment's ``OMH_ACCEPT_DIFFERENCES`` at once."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, *_: Any) -> None:
+        """Set it."""
+        os.environ[ACCEPT] = '1'
+        setattr(namespace, self.dest, True)
+
+
+def add_accept_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--accept-differences``."""
+    parser.add_argument(
+        '--accept-differences', nargs=0, action=AcceptDifferences, default=False,
+        help='use the checkpoint with other settings (normalisation, size, backbone, classes) than those of its run',
+    )  # fmt: skip
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Add ``--accept-differences``, ``config`` and ``checkpoint`` (or ``checkpoints``).
+
+    In place of the latter two a work directory may stand: `resolve_run` or `resolve_runs` makes files of them.
+    """
+    add_accept_option(parser)
+    parser.add_argument('config', metavar='CONFIG', help='config file, or the work directory of a run, for both')
+    if several:
+        parser.add_argument('checkpoints', metavar='CHECKPOINT', nargs='*',
+                            help='checkpoints, or work directories of runs')  # fmt: skip
+    else:
+        parser.add_argument('checkpoint', metavar='CHECKPOINT', nargs='?',
+                            help='checkpoint file or address, or the work directory of a run')  # fmt: skip
+
+
+def config_file(path: str | os.PathLike[str]) -> str:
+    """The config file itself, or the one that a run wrote into its work directory.
+
+    Raises:
+        FileNotFoundError: A directory without a config.
+        ValueError: A directory with several.
+    """
+    path = os.fspath(path)
+    if not os.path.isdir(path):
+        return path
+    configs = sorted(Path(path).glob('*.py'))
+    if not configs:
+        raise FileNotFoundError(
+            f'{path} is not the work directory of a run: it holds no config file. Give a config file and a checkpoint'
+        )
+    if len(configs) > 1:
+        listed = ', '.join(config.name for config in configs)
+        raise ValueError(f'{path} holds several config files, {listed}: give one of them, and a checkpoint')
+    return str(configs[0])
+
+
+def checkpoint_file(path: str | os.PathLike[str]) -> str:
+    """The checkpoint itself, or the newest of a work directory.
+
+    That is the file that ``last_checkpoint`` names, in this directory where it was moved since; without that note, the
+    only ``.pth`` file.
+
+    Raises:
+        FileNotFoundError: A directory without a checkpoint, or whose ``last_checkpoint`` names one that is not there.
+        ValueError: A directory with several and no note.
+    """
+    path = os.fspath(path)
+    if '://' in path or not os.path.isdir(path):
+        return path
+    folder = Path(path)
+    there = sorted(file.name for file in folder.glob('*.pth'))
+    note = folder / LATEST
+    if note.is_file():
+        noted = note.read_text(errors='replace').strip()
+        inside = folder / Path(noted).name
+        if noted and inside.is_file():
+            return str(inside)
+        if noted and ('://' in noted or os.path.isfile(noted)):
+            return noted
+        hint = f'it holds {", ".join(there)}: give CONFIG and one of them' if there else 'it holds no .pth file'
+        raise FileNotFoundError(f'{note} names {noted or "nothing"}, and there is no such checkpoint; {hint}')
+    if not there:
+        raise FileNotFoundError(f'{path} holds no checkpoint: neither {LATEST} nor a .pth file')
+    if len(there) > 1:
+        raise ValueError(
+            f'{path} holds several checkpoints and no {LATEST} that names the newest: give CONFIG and one of '
+            f'{", ".join(there)}'
+        )
+    return str(folder / there[0])
+
+
+def resolve_run(config: str | os.PathLike[str], checkpoint: str | os.PathLike[str] | None) -> tuple[str, str]:
+    """Config file and checkpoint of a run that is given by both, or by a work directory in place of both or of either.
+
+    Raises:
+        FileNotFoundError: See `config_file` and `checkpoint_file`; or there is no ``config``.
+        ValueError: Likewise; or a config file alone.
+    """
+    if checkpoint is None:
+        _check_directory(config)
+        checkpoint = config
+    return config_file(config), checkpoint_file(checkpoint)
+
+
+def resolve_runs(config: str, checkpoints: Sequence[str]) -> tuple[str, list[str]]:
+    """The same for several checkpoints; of work directories alone the first one gives the config, and all count.
+
+    Raises:
+        FileNotFoundError: See `resolve_run`.
+        ValueError: Likewise.
+    """
+    if not checkpoints:
+        _check_directory(config)
+    with_first = os.path.isdir(config) and all(map(os.path.isdir, checkpoints))
+    runs = [config, *checkpoints] if with_first else checkpoints
+    return config_file(config), [checkpoint_file(run) for run in runs]
+
+
+def _check_directory(path: str | os.PathLike[str]) -> None:
+    if os.path.isfile(path):
+        raise ValueError(f'{path} is a config file: give a checkpoint after it, or the work directory of a run alone')
+    if not os.path.isdir(path):
+        raise FileNotFoundError(f'there is no config file or work directory {path} (looked from {Path.cwd()})')
+
+
+def is_checkpoint(path: str) -> bool:
+    """Whether a path is meant as a checkpoint, by its name or as it is an address."""
+    return '://' in path or path.lower().endswith(WEIGHTS)
