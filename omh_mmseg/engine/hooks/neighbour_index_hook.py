@@ -9,9 +9,9 @@ from mmengine.runner import Runner
 from omh_mmseg.datasets.fingerprint import DROPOUT_PART
 from omh_mmseg.datasets.neighbours.pairs import pairs_of
 from omh_mmseg.engine.hooks.feature_cache_hook import reload_loop
-from omh_mmseg.engine.hooks.random_state_hook import generator_states, restore_generators
 from omh_mmseg.preparation.neighbours import complete_pairs
 from omh_mmseg.registry import HOOKS
+from omh_mmseg.utils.generators import seeded
 
 
 @HOOKS.register_module(name=['NeighbourIndexHook', 'NeighbourIndexCheckHook'])
@@ -46,16 +46,15 @@ class NeighbourIndexHook(Hook):
         if not found:
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        states = generator_states()
         for pairs in found:
-            complete_pairs(pairs, runner.cfg, model.backbone, self.build)
+            with seeded('neighbours'):
+                complete_pairs(pairs, runner.cfg, model.backbone, self.build)
             dropout = pairs.fingerprint.get(DROPOUT_PART)
             if dropout:
                 runner.logger.info(
                     f'the neighbour index {pairs.index_path} was made with channel dropout {dropout["probability"]} of '
                     f'the features, seed {dropout["seed"]}'
                 )
-        restore_generators(states)
         iterator = getattr(runner.train_loop, 'dataloader_iterator', None)
         # Earlier versions of mmengine start the workers, with the data set as it was, as soon as the loop is built.
         if getattr(iterator, '_iterator', None) is not None:
