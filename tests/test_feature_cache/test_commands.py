@@ -87,7 +87,7 @@ def test_wrong_input(tool, tmp_path, arguments, changes, message) -> None:
 
 
 def test_absent_config(command) -> None:
-    with pytest.raises(SystemExit, match='FileNotFoundError: there is no config file absent.py'):
+    with pytest.raises(SystemExit, match='prepare.py: there is no config file absent.py'):
         command(['absent.py'])
 
 
