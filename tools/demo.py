@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     with launch.interruptible(args.work_dir):
         try:
             summary = demo.run_demo(*configs, args.work_dir, options)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             sys.exit(f'demo.py: {error}')
     print(demo.report(summary))
     print(f'summary: {Path(args.work_dir) / "summary.json"}')

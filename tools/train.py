@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.utils.commands import started_with  # noqa: E402
+from omh_mmseg.utils.text import message_of  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,10 +39,9 @@ def main() -> None:
         config.resume = True
     with started_with(args.config, args.cfg_options), launch.interruptible(config.work_dir):
         try:
-            runner = launch.build_runner(config)
+            launch.build_runner(config).train()
         except (OSError, ValueError) as error:
-            sys.exit(f'train.py: {error}')
-        runner.train()
+            sys.exit(f'train.py: {message_of(error)}')
 
 
 if __name__ == '__main__':
