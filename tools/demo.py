@@ -11,7 +11,6 @@ sys.path.insert(0, str(ROOT))
 
 from mmengine.config import DictAction  # noqa: E402
 
-from omh_mmseg.checkpoint_files import CheckpointError  # noqa: E402
 from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.study import demo  # noqa: E402
 
@@ -34,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     with launch.interruptible(args.work_dir):
         try:
             summary = demo.run_demo(*configs, args.work_dir, options)
-        except (OSError, CheckpointError) as error:
+        except (OSError, ValueError) as error:
             sys.exit(f'demo.py: {error}')
     print(demo.report(summary))
     print(f'summary: {Path(args.work_dir) / "summary.json"}')

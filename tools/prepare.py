@@ -1,8 +1,9 @@
-"""Make what a training needs, once: the data set's folders, five crops, nearest neighbours, cached features.
+"""Make what a training needs, once: the data set's folders, labels as class numbers, five crops, neighbours, features.
 
 Examples::
 
     python tools/prepare.py dataset coco-stuff27 --source ~/downloads/coco --dry-run
+    python tools/prepare.py labels photos/colours/train --out photos/labels/train --colours '#800000' '#008000'
     python tools/prepare.py five-crop configs/stego_vit-s8_cityscapes.py --workers 8
     python tools/prepare.py neighbours configs/omh_stego_vit-s8_coco.py --device cuda
     python tools/prepare.py features configs/omh_stego_vit-s8_coco.py --device cuda --dtype float16
@@ -22,6 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from omh_mmseg.datasets.label_colours import parse_colour  # noqa: E402
 from omh_mmseg.datasets.neighbours.search import SEARCHES  # noqa: E402
 from omh_mmseg.feature_cache.cached_features import DTYPES  # noqa: E402
 from omh_mmseg.feature_cache.of_model import SPLITS  # noqa: E402
@@ -31,10 +33,13 @@ from omh_mmseg.preparation.downloads.jobs import run_jobs  # noqa: E402
 from omh_mmseg.preparation.downloads.potsdam3 import plan_potsdam3  # noqa: E402
 from omh_mmseg.preparation.features import describe_features, prepare_features  # noqa: E402
 from omh_mmseg.preparation.five_crop import describe_five_crop, prepare_five_crop  # noqa: E402
+from omh_mmseg.preparation.labels import UNKNOWN_RULES, plan_labels  # noqa: E402
 from omh_mmseg.preparation.neighbours import describe_neighbours, prepare_neighbours  # noqa: E402
+from omh_mmseg.structures.labels import IGNORED_LABEL  # noqa: E402
 from omh_mmseg.utils.commands import started_with  # noqa: E402
 from omh_mmseg.utils.config import add_config_options, read_config  # noqa: E402
 from omh_mmseg.utils.devices import default_device  # noqa: E402
+from omh_mmseg.utils.text import message_of  # noqa: E402
 
 DATASET = """Bring downloaded files into the folders that the configs read.
 
@@ -44,6 +49,15 @@ DATASET = """Bring downloaded files into the folders that the configs read.
 
 Archives are extracted, extracted files are linked to (or copied with --copy). The exit status is 1 while something is
 missing.
+"""
+LABELS = """Convert a folder of labels in colours to PNGs of class numbers.
+
+    python tools/prepare.py labels photos/colours/train --out photos/labels/train --dry-run
+    python tools/prepare.py labels photos/colours/train --out photos/labels/train --ignored '#000000'
+
+The colours are those of classes.json beside or above the folder, of --classes FILE (JSON, or a text with a class per
+line: road 128 64 128), or of --colours. Colours that are no class are counted and named; nothing is guessed. The exit
+status is 1 while there are any.
 """
 FIVE_CROP = """Cut and store the five crops of a config's training images.
 
@@ -83,6 +97,22 @@ def build_parser() -> argparse.ArgumentParser:
     dataset.add_argument('--workers', type=int, default=4, help='threads')
     dataset.add_argument('--seed', type=int, default=0, help='potsdam3 without lists: seed of the split')
 
+    labels = add('labels', LABELS, run_labels)
+    labels.add_argument('source', type=Path, help='folder of the labels, searched recursively')
+    labels.add_argument('--out', type=Path, required=True, help='folder for the PNGs, below which the paths stay')
+    labels.add_argument('--classes', type=Path, metavar='FILE', help='file with class names and colours')
+    labels.add_argument('--colours', nargs='+', default=[], metavar='#rrggbb', help='of each class, in order')
+    labels.add_argument('--ignored', nargs='+', default=[], metavar='#rrggbb', help='colours that stand for no class')
+    labels.add_argument(
+        '--unknown', choices=UNKNOWN_RULES, default='error', help="what other colours are; 'ignore' writes 255"
+    )
+    labels.add_argument(
+        '--tolerance', type=int, default=0, metavar='N',
+        help='take a colour for a class whose own differs by at most N in each channel, as in JPEG files',
+    )  # fmt: skip
+    labels.add_argument('--background', metavar='#rrggbb', help='colour that transparent pixels are put on')
+    labels.add_argument('--workers', type=int, default=4, help='threads')
+
     crops = add('five-crop', FIVE_CROP, run_five_crop)
     crops.add_argument('config', help='the training config')
     crops.add_argument(
@@ -120,7 +150,7 @@ def build_parser() -> argparse.ArgumentParser:
     features.add_argument('--dtype', choices=sorted(DTYPES), help="default: the config's, else float32")
     features.add_argument('--device', default=default_device(), help='where to compute')
 
-    for command in (dataset, crops, neighbours, features):
+    for command in (dataset, labels, crops, neighbours, features):
         command.add_argument('--dry-run', action='store_true', help='only say what would be made and what it needs')
     for command in (crops, neighbours, features):
         add_config_options(command)
@@ -143,6 +173,21 @@ def run_dataset(args: argparse.Namespace) -> int:
         run_jobs(pending, args.workers)
         print(f'{plan.dataset} is below {args.out.absolute()}' + (', incomplete' if plan.missing else ''))
     return 1 if plan.missing else 0
+
+
+def run_labels(args: argparse.Namespace) -> int:
+    """Convert the labels and say where they are and what was unknown."""
+    background = None if args.background is None else parse_colour(args.background)
+    plan = plan_labels(
+        args.source, args.out, args.classes, args.colours, args.ignored,
+        unknown=args.unknown, tolerance=args.tolerance, background=background,
+    )  # fmt: skip
+    converted = plan.run(not args.dry_run, args.workers)
+    remark = f'; {IGNORED_LABEL} for {plan.report_unknown()}' if plan.counts else ''
+    made = f'{converted} labels {"would be " * args.dry_run}converted to {len(plan.palette)} classes'
+    there = f', {len(plan.files) - converted} are there already' if converted < len(plan.files) else ''
+    print(f'{made}{there}: {args.out.absolute()}{remark}')
+    return 0
 
 
 def run_five_crop(args: argparse.Namespace) -> int:
@@ -201,7 +246,7 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         raise SystemExit('interrupted; run the same command again to continue') from None
     except (OSError, ValueError, ModuleNotFoundError) as error:
-        raise SystemExit(f'{type(error).__name__}: {error}') from None
+        raise SystemExit(f'prepare.py: {message_of(error)}') from None
     if status:
         sys.exit(status)
 

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.evaluation.protocols import known_protocols, resolve  # noqa: E402
 from omh_mmseg.utils.config import check_checkpoint, check_config  # noqa: E402
+from omh_mmseg.utils.text import message_of  # noqa: E402
 from omh_mmseg.utils.work_dirs import RunParser, add_run_arguments, resolve_run  # noqa: E402
 
 
@@ -64,7 +65,7 @@ def main() -> None:
     try:
         launch.build_runner(config).test()
     except (OSError, ValueError) as error:
-        sys.exit(f'test.py: {error}')
+        sys.exit(f'test.py: {message_of(error)}')
 
 
 if __name__ == '__main__':

@@ -10,11 +10,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from omh_mmseg.checkpoint_files import CheckpointError  # noqa: E402
 from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.engine.work_dir_lock import launched_rank, work_dir_lock  # noqa: E402
-from omh_mmseg.structures.provenance import ProvenanceError  # noqa: E402
 from omh_mmseg.utils.commands import started_with  # noqa: E402
+from omh_mmseg.utils.text import message_of  # noqa: E402
 from omh_mmseg.utils.work_dirs import add_accept_option, config_file  # noqa: E402
 
 
@@ -54,13 +53,9 @@ def main() -> None:
         try:
             if launched_rank(args.launcher) == 0:
                 held.enter_context(work_dir_lock(config.work_dir))
-            runner = launch.build_runner(config)
+            launch.build_runner(config).train()
         except (OSError, ValueError) as error:
-            sys.exit(f'train.py: {error}')
-        try:
-            runner.train()
-        except (CheckpointError, OSError, ProvenanceError) as error:
-            sys.exit(f'train.py: {error}')
+            sys.exit(f'train.py: {message_of(error)}')
 
 
 if __name__ == '__main__':

@@ -85,14 +85,17 @@ class FileSegDataset(BaseSegDataset):
         The latter is the same for all items and is added here, so that the list of a large data set stays small.
         """
         info = super().get_data_info(idx)
-        info.update(
+        info.update(self._label_settings(), seg_fields=[])
+        return info
+
+    def _label_settings(self) -> dict[str, Any]:
+        """What `read_label` needs to know beside the paths."""
+        return dict(
             label_map=self._value_map(),
             reduce_zero_label=self.reduce_zero_label,
             ignore_index=self.ignore_index,
             num_classes=len(self._metainfo['classes']),
-            seg_fields=[],
         )
-        return info
 
     def _value_map(self) -> dict[int, int] | None:
         """From values on disk to classes; None if they are the same."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from omh_mmseg.datasets.base import FileSegDataset, data_item, numbered_palette
-from omh_mmseg.datasets.transforms.loading import read_label
+from omh_mmseg.datasets.base import FileSegDataset, data_item
+from omh_mmseg.datasets.class_names import complete_classes
+from omh_mmseg.datasets.label_colours import colour_table
+from omh_mmseg.datasets.label_files import ALWAYS, CHANNELS
+from omh_mmseg.datasets.label_probe import probe_labels
+from omh_mmseg.datasets.lists import read_list
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.text import first_few
@@ -33,10 +35,14 @@ class FolderSegDataset(FileSegDataset):
         <data_root>/images/<stem>.jpg              with   <data_root>/labels/<stem>.png
         <data_root>/<stem>.jpg                     without labels
 
-    Labels are single-channel images of class numbers ``0 .. num_classes - 1``; 255 is ignored. The class names come
-    from ``metainfo``, else from ``classes_file``, else from ``<data_root>/classes.json``, else the classes are numbered
-    ``class_0 ... class_{num_classes - 1}``. The JSON is ``{"classes": [...], "palette": [[r, g, b], ...]}`` with an
-    optional palette.
+    Labels are pictures of class numbers ``0 .. num_classes - 1``, of one channel, with a palette or without; 255 is
+    ignored. Other values need ``label_map``, classes as colours the colours (docs/data.md, Labels in colours): those of
+    ``label_colours``, else the palette of the classes. Palettes of label files that number the classes otherwise are
+    read by colour where all their colours are known, and refused where they differ from file to file.
+
+    The class names come from ``metainfo``, else from ``classes_file``, else from ``<data_root>/classes.json``, else the
+    classes are numbered ``class_0 ... class_{num_classes - 1}``. The JSON is ``{"classes": [...], "palette": [[r, g,
+    b], ...]}`` with an optional palette; text with one class per line serves as well, see `read_class_file`.
 
     Args:
         data_root: The folder.
@@ -45,18 +51,21 @@ class FolderSegDataset(FileSegDataset):
             ``dict(img_path='images', seg_map_path='labels')``.
         num_classes: Number of classes. May be larger than the number of class names (the rest is numbered, with a
             warning), never smaller. Defaults to the number of names.
-        classes_file: A JSON with class names, absolute or below ``data_root``.
+        classes_file: A file with class names, absolute or below ``data_root``.
         labels: ``'auto'`` reads labels where the label folder exists, ``'required'`` demands it, ``'none'`` never reads
             any. Where labels are read, every image must have one.
         img_suffixes: File endings taken as images, in any case.
-        seg_map_suffix: Ending of the label files.
-        metainfo: ``dict(classes=..., palette=...)``.
-        **kwargs: As for :class:`mmseg.datasets.BaseSegDataset` (``pipeline``, ``indices``, ``test_mode``, ``ann_file``
-            with one stem per line, ...).
+        label_map: Class of each value in the labels, ``{0: 0, 255: 1}`` (255 as a class: no class), or the values of
+            the classes in order, ``[0, 255]``.
+        label_colours: Colour of each class in order, or class name -> colour, with ``'ignored'`` for what belongs to
+            none; several colours of a class stand in a list. All labels are read by colour then. False reads class
+            numbers whatever the palettes say.
+        **kwargs: As for :class:`mmseg.datasets.BaseSegDataset` (``metainfo``, ``seg_map_suffix``, in any case,
+            ``pipeline``, ``indices``, ``test_mode``, ``ann_file``, a list of images as `read_list` takes it, ...).
 
     Raises:
         FileNotFoundError: No such folder, no image in it, or a label, listed image or class file is missing.
-        ValueError: Two images share a stem, or the class names do not fit.
+        ValueError: Two images share a stem, the class names do not fit, or labels cannot mean what they say.
     """
 
     def __init__(
@@ -68,8 +77,8 @@ class FolderSegDataset(FileSegDataset):
         classes_file: str | None = None,
         labels: str = 'auto',
         img_suffixes: Sequence[str] = IMAGE_SUFFIXES,
-        seg_map_suffix: str = '.png',
-        metainfo: dict | None = None,
+        label_map: Mapping[int, int] | Sequence[int] | None = None,
+        label_colours: Mapping[str, Any] | Sequence[Any] | bool | None = None,
         **kwargs: Any,
     ) -> None:
         if labels not in LABELS:
@@ -83,10 +92,17 @@ class FolderSegDataset(FileSegDataset):
         if not prefix['seg_map_path']:
             self.labels = 'none'
             prefix['seg_map_path'] = ''
-        metainfo = _class_names(dict(metainfo or {}), data_root, classes_file, num_classes)
-        super().__init__(
-            data_root=str(data_root), data_prefix=prefix, metainfo=metainfo, seg_map_suffix=seg_map_suffix, **kwargs
-        )
+        names = complete_classes(kwargs.pop('metainfo', None) or {}, data_root, classes_file, num_classes)
+        self._value_classes = _checked_map(label_map, len(names.metainfo['classes']))
+        if kwargs.get('reduce_zero_label') and (label_map or label_colours):
+            raise ValueError(
+                'reduce_zero_label lowers class numbers by one; beside label_map or label_colours it has no meaning: '
+                'say there what 0 is, as in label_map={0: 255, 1: 0, 2: 1}'
+            )
+        if label_map and label_colours:
+            raise ValueError('label_map reads numbers and label_colours colours: give one of them')
+        self._reading = _reading(label_colours, names.colours, names.metainfo['classes'], names.source)
+        super().__init__(data_root=str(data_root), data_prefix=prefix, metainfo=names.metainfo, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """List the images, and their labels where they are wanted.
@@ -101,7 +117,7 @@ class FolderSegDataset(FileSegDataset):
         labels: dict[str, str | None] = dict.fromkeys(images)
         if label_folder is not None:
             labels |= self._match_labels(list(images), label_folder)
-        self._probe_labels([(images[stem], label) for stem, label in sorted(labels.items()) if label is not None])
+        self._look_at_labels([(images[stem], label) for stem, label in sorted(labels.items()) if label is not None])
         return [data_item(images[stem], labels[stem]) for stem in sorted(images)]
 
     def _find_folders(self) -> tuple[Path, Path | None, bool]:
@@ -147,48 +163,43 @@ class FolderSegDataset(FileSegDataset):
     def _listed(self, images: dict[str, str], folder: Path) -> dict[str, str]:
         if not os.path.isfile(self.ann_file):
             raise FileNotFoundError(f'list of images {self.ann_file!r} (ann_file) does not exist')
-        stems = [line.strip() for line in Path(self.ann_file).read_text(encoding='utf-8').splitlines() if line.strip()]
-        absent = [stem for stem in stems if stem not in images]
-        if absent:
-            raise FileNotFoundError(f'{self.ann_file} lists images that are not in {folder}: {first_few(absent)}')
-        return {stem: images[stem] for stem in stems}
+        return {stem: images[stem] for stem in read_list(self.ann_file, images, folder)}
 
     def _match_labels(self, stems: list[str], folder: Path) -> dict[str, str]:
         labels = {stem: str(folder / f'{stem}{self.seg_map_suffix}') for stem in stems}
-        absent = [path for path in labels.values() if not os.path.isfile(path)]
+        absent = [stem for stem, path in labels.items() if not os.path.isfile(path)]
+        if not absent:
+            return labels
+        files = _files_below(folder)
+        ending = self.seg_map_suffix.lower()
+        any_case = {
+            name[: len(name) - len(ending)]: path for name, path in files.items() if name.lower().endswith(ending)
+        }
+        labels |= {stem: any_case[stem] for stem in absent if stem in any_case}
+        absent = [stem for stem in absent if stem not in any_case]
         if absent:
             raise FileNotFoundError(
-                f'{len(absent)} of {len(labels)} images have no label: {first_few(absent)}. Add them, or set '
-                "labels='none' to use the images without labels (no scores then)"
+                f'{len(absent)} of {len(labels)} images have no label: {first_few([labels[stem] for stem in absent])}. '
+                f"{_other_ending(absent, files)}Add them, or set labels='none' to use the images without labels (no "
+                'scores then)'
             )
         return labels
 
-    def _probe_labels(self, labelled: list[tuple[str, str]]) -> None:
-        """Look at a few labels early: a wrong range stops the run at once, an unused range is worth a warning."""
-        if not labelled:
-            return
-        num_classes = len(self._metainfo['classes'])
-        probed = labelled[:: max(1, len(labelled) // PROBED_LABELS)]
-        values: set[int] = set()
-        for image, label in probed:
-            item = dict(
-                img_path=image,
-                seg_map_path=label,
-                ori_shape=_image_size(image),
-                num_classes=num_classes,
-                reduce_zero_label=self.reduce_zero_label,
-                ignore_index=self.ignore_index,
-            )
-            values |= set(np.unique(read_label(item)).tolist())
-        values -= {IGNORED_LABEL}
-        if values and max(values) + 1 < num_classes:
-            warnings.warn(
-                f'num_classes is {num_classes}, but the {len(probed)} labels looked at in '
-                f'{os.path.dirname(labelled[0][1])} hold only the classes 0..{max(values)} '
-                f'({max(values) + 1} classes). More clusters than classes is allowed; set '
-                f'num_classes={max(values) + 1} if it is not meant',
-                stacklevel=2,
-            )
+    def _look_at_labels(self, labelled: list[tuple[str, str]]) -> None:
+        """How labels are read, found out early: a wrong range stops the run at once, an unused one is a warning."""
+        shared = self._label_settings()
+        items = [
+            dict(shared, img_path=image, seg_map_path=label, ori_shape=_image_size(image))
+            for image, label in labelled[:: max(1, len(labelled) // PROBED_LABELS)]
+        ]
+        if items:
+            self._reading |= probe_labels(items, choose='label_reading' not in self._reading)
+
+    def _label_settings(self) -> dict[str, Any]:
+        return super()._label_settings() | self._reading
+
+    def _value_map(self) -> dict[int, int] | None:
+        return self._value_classes
 
 
 def images_by_stem(
@@ -234,46 +245,61 @@ def _image_size(path: str) -> tuple[int, int] | None:
         return None
 
 
-def _class_names(metainfo: dict, data_root: str, classes_file: str | None, num_classes: int | None) -> dict:
-    """Complete ``classes`` and ``palette`` from the file or by numbering."""
-    source = 'metainfo'
-    if metainfo.get('classes') is None:
-        path = Path(data_root, classes_file or 'classes.json')
-        source = str(path)
-        if path.is_file():
-            metainfo |= _read_classes(path)
-        elif classes_file is not None:
-            raise FileNotFoundError(f'classes_file {str(path)!r} does not exist')
-        elif num_classes is None:
-            raise ValueError(
-                f'the number of classes is unknown: give num_classes, metainfo=dict(classes=[...]) or {path}'
-            )
-    classes = list(metainfo.get('classes') or [])
-    if num_classes is not None:
-        if num_classes < max(len(classes), 1):
-            raise ValueError(f'num_classes={num_classes}, but {source} names {len(classes)} classes; it may be larger')
-        if classes and num_classes > len(classes):
-            warnings.warn(
-                f'num_classes is {num_classes}, but {source} names {len(classes)} classes: the others are numbered',
-                stacklevel=2,
-            )
-        classes += [f'class_{index}' for index in range(len(classes), num_classes)]
-    if len(set(classes)) != len(classes):
-        raise ValueError(f'{source} names a class twice: {sorted({c for c in classes if classes.count(c) > 1})}')
-    palette = [list(colour) for colour in metainfo.get('palette') or []]
-    if len(palette) > len(classes) or any(len(colour) != 3 for colour in palette):
+def _reading(option: Any, colours: Any, classes: Sequence[str], source: str) -> dict[str, Any]:
+    """The settings of `read_label` for colours, ``label_reading`` only where an option says.
+
+    Args:
+        option: ``label_colours`` of the data set.
+        colours: Those of the classes.
+        classes: Their names.
+        source: Where the colours of the classes come from.
+    """
+    if option is False:
+        return dict(label_colours=None, label_reading=CHANNELS)
+    if option:
+        return dict(label_colours=colour_table(option, classes, 'label_colours'), label_reading=ALWAYS)
+    drawn_alike = isinstance(colours, list) and len({tuple(colour) for colour in colours}) < len(colours)
+    if not colours or drawn_alike:
+        return dict(label_colours=None)
+    return dict(label_colours=colour_table(colours, classes, f'the palette of {source}'))
+
+
+def _checked_map(option: Any, num_classes: int) -> dict[int, int] | None:
+    """Class by value; None where labels hold class numbers."""
+    if not option:
+        return None
+    if isinstance(option, Mapping):
+        pairs = list(option.items())
+    elif isinstance(option, Sequence) and not isinstance(option, str):
+        pairs = [(value, number) for number, value in enumerate(option)]
+    else:
+        pairs = [(option, None)]
+    accepted = {*range(num_classes), IGNORED_LABEL}
+    wrong = [pair for pair in pairs if type(pair[0]) is not int or pair[1] not in accepted]
+    values = [value for value, _ in pairs]
+    if wrong or len(set(values)) < len(values):
         raise ValueError(
-            f'the palette of {source} must be at most {len(classes)} RGB triples, one per class, got {palette}'
+            'label_map must give each value a class, {value: class, ...}, or list the values of the classes in order; '
+            f'classes are 0..{num_classes - 1}, and {IGNORED_LABEL} is no class; got {option!r}'
         )
-    palette += numbered_palette(len(classes))[len(palette) :]
-    return metainfo | dict(classes=tuple(classes), palette=palette)
+    return dict(pairs)
 
 
-def _read_classes(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path} is not JSON ({error})') from error
-    if not isinstance(content, dict) or not isinstance(content.get('classes'), list) or not content['classes']:
-        raise ValueError(f'{path} must be {{"classes": [...], "palette": [[r, g, b], ...]}}, the palette optional')
-    return {key: content[key] for key in ('classes', 'palette') if key in content}
+def _files_below(folder: Path) -> dict[str, str]:
+    """Path of each file by its name from the folder, in sorted order."""
+    files = (os.path.join(top, name) for top, _, names in os.walk(folder, followlinks=True) for name in names)
+    return {os.path.relpath(path, folder): path for path in sorted(files)}
+
+
+def _other_ending(stems: Sequence[str], files: Mapping[str, str]) -> str:
+    """What follows the stems in the names of the files that are there, as a remedy."""
+    wanted = set(stems)
+    endings: Counter[str] = Counter()
+    for name in files:
+        end = next((end for end in range(len(name) - 1, 0, -1) if name[:end] in wanted), None)
+        endings[name[end:] if end else ''] += 1
+    del endings['']
+    if not endings:
+        return f'The folder holds {first_few([*files])}. ' if files else 'The folder is empty. '
+    ending, count = endings.most_common(1)[0]
+    return f'{count} of them have a file that ends in {ending!r}: set seg_map_suffix={ending!r} if it is the label. '

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from omh_mmseg.datasets.base import FileSegDataset, data_item, numbered_palette
+from omh_mmseg.datasets.lists import read_list
 from omh_mmseg.structures.granularity import Granularity
 from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.commands import tool_path
@@ -198,18 +198,7 @@ class LayoutSegDataset(FileSegDataset):
         if not os.path.isfile(self.ann_file):
             without = '' if self.LAYOUTS[self.layout].list_needed else "; ann_file='' takes every image"
             raise FileNotFoundError(f'no list of images {self.ann_file!r}{without}. {self._layout_hint()}')
-        stem, _, ending = self.img_suffix.rpartition('.')
-        lines = Path(self.ann_file).read_text(encoding='utf-8').splitlines()
-        ids = [line.strip().removesuffix(f'.{ending}').removesuffix(stem) for line in lines if line.strip()]
-        if not ids:
-            raise ValueError(f'the list {self.ann_file} is empty')
-        absent = [name for name in ids if name not in images]
-        if absent:
-            raise FileNotFoundError(
-                f'{self.ann_file} lists {len(absent)} images (of {len(ids)}) that are not in '
-                f'{self.data_prefix["img_path"]}: {first_few(absent)}'
-            )
-        return ids
+        return read_list(self.ann_file, images, self.data_prefix['img_path'])
 
     def _layout_hint(self) -> str:
         layout = self.LAYOUTS[self.layout]

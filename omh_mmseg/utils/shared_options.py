@@ -8,6 +8,7 @@ date. A part with any other value got it by its full key, which wins.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,8 @@ from omh_mmseg.utils.dataset_configs import innermost_datasets
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 LISTS = dict(train_list=('train_dataloader',), val_list=('val_dataloader', 'test_dataloader'))
-SHARED_OPTIONS = ('data_root', 'num_classes', 'layout', 'level', *LISTS)
+LABELS = ('seg_map_suffix', 'label_map', 'label_colours', 'reduce_zero_label')
+SHARED_OPTIONS = ('data_root', 'num_classes', 'layout', 'level', *LISTS, *LABELS)
 NOTE = '_copied'
 """Key of the note in a config."""
 
@@ -25,7 +27,8 @@ NOTE = '_copied'
 def apply_shared_options(config: Config, options: Mapping[str, Any] | None = None) -> Config:
     """Bring every part of a config up to date with the shared options at its top level.
 
-    ``data_root``, ``layout`` and ``level`` belong to every data set that has them, ``num_classes`` to the model, too;
+    ``data_root``, ``layout``, ``level`` and `LABELS` belong to every data set that has them, ``num_classes`` to the
+    model, too;
     ``train_list`` is the ``ann_file`` of the training, ``val_list`` that of the scores.
 
     Args:
@@ -40,7 +43,8 @@ def apply_shared_options(config: Config, options: Mapping[str, Any] | None = Non
         ValueError: A shared option reaches nothing.
     """
     for parts in outdated_parts(config, options).values():
-        config.merge_from_dict(parts)
+        for key, value in parts.items():
+            _set(config, key, value)
     note = config.get(NOTE) or {}
     note.update({name: config[name] for name in note if name in config})
     return config
@@ -108,6 +112,15 @@ def shared_parts(config: Config, name: str) -> dict[str, Any]:
         if name in model:
             parts[f'{key}.{name}'] = model[name]
     return parts
+
+
+def _set(config: Config, key: str, value: Any) -> None:
+    """Replace a value by its full key; mmengine's merging takes no mapping with numbers as keys."""
+    *path, name = key.split('.')
+    part = config
+    for step in path:
+        part = part[int(step) if step.isdigit() else step]
+    part[name] = copy.deepcopy(value)
 
 
 def _flat(options: Mapping[str, Any], key: str = '') -> dict[str, Any]:

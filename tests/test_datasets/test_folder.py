@@ -95,7 +95,7 @@ def test_ann_file_selects_and_names_absent_images(folder):
     data = build(root, ann_file='some.txt')
     assert [Path(data.get_data_info(index)['img_path']).stem for index in range(2)] == ['000', '002']
     (root / 'some.txt').write_text('002\nmissing\n')
-    with pytest.raises(FileNotFoundError, match='some.txt lists images that are not in .*: missing'):
+    with pytest.raises(FileNotFoundError, match=r'some.txt lists 1 images \(of 2\) .*: missing \(line 2\)'):
         build(root, ann_file='some.txt')
 
 

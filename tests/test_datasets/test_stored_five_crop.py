@@ -273,7 +273,7 @@ def test_tool(cfg, tmp_path, monkeypatch, capsys):
     runpy.run_path(str(TOOL), run_name='__main__')
     assert 'five crops are up to date' in capsys.readouterr().out
     monkeypatch.setattr(sys, 'argv', [*arguments, '--quality', '50'])
-    with pytest.raises(SystemExit, match='FileExistsError: .* holds other crops'):
+    with pytest.raises(SystemExit, match='prepare.py: .* holds other crops'):
         runpy.run_path(str(TOOL), run_name='__main__')
 
 

@@ -71,6 +71,56 @@ def test_without_labels(photos, weights, command, run, tmp_path):
     assert maps and all(one.shape == (120, 160) and one.max() < 5 for one in maps)
 
 
+@pytest.fixture
+def coloured(photos) -> Path:
+    """The pictures with masks of two colours in RGB, under ``<stem>_mask.PNG``, and lists of the two splits."""
+    (photos / 'images').mkdir()
+    (photos / 'labels').mkdir()
+    for number in range(8):
+        (photos / f'{number}.jpg').rename(photos / 'images' / f'{number}.jpg')
+        mask = np.zeros((120, 160, 3), np.uint8)
+        mask[:, 10 * number :] = (0, 128, 0)
+        Image.fromarray(mask).save(photos / 'labels' / f'{number}_mask.PNG')
+    (photos / 'train.txt').write_bytes('0.jpg\r\nimages\\1.jpg\r\n2\r\n3 \r\n'.encode('utf-16'))
+    (photos / 'val.txt').write_bytes(b'\xef\xbb\xbf6\n7\n')
+    return photos
+
+
+def test_labels_in_colours_and_lists(coloured, weights, command, run, tmp_path):
+    options = QUICK | {
+        'data_root': coloured, 'num_classes': 2, 'model.backbone.checkpoint': weights, 'train_dataloader.batch_size': 4,
+        'train_list': 'train.txt', 'val_list': 'val.txt', 'seg_map_suffix': '_mask.png',
+        'label_colours': '[[0,0,0],[0,128,0]]',
+    }  # fmt: skip
+    run(tmp_path, command('prepare.py', 'neighbours', CONFIG, options=options))
+    log = run(tmp_path, command('train.py', CONFIG, options=options))
+    assert 'Traceback' not in log
+    work_dir = tmp_path / 'work_dirs' / CONFIG.stem
+    (figures,) = work_dir.glob('*/vis_data/scalars.json')
+    steps = [json.loads(line) for line in figures.read_text().splitlines()]
+    assert all(step['loss_linear_probe'] > 0 for step in steps if 'loss' in step)
+    assert steps[-1]['probe/mIoU'] > 0
+    log = run(tmp_path, command('test.py', CONFIG, work_dir / 'iter_2.pth', options=options))
+    assert 'probe' in log
+
+    # Each command refuses what it cannot read in one line, a worker process of a loader as well.
+    refused = options | {'label_colours': '[[0,0,0],[9,9,9]]'}
+    commands = [
+        ('prepare.py', 'neighbours', CONFIG, '--force'),
+        ('train.py', CONFIG),
+        ('test.py', CONFIG, work_dir / 'iter_2.pth'),
+        ('analysis_tools/kmeans_baseline.py', CONFIG), ('analysis_tools/feature_cosines.py', CONFIG),
+        ('analysis_tools/fit_assignment.py', CONFIG, work_dir / 'iter_2.pth'),
+        ('analysis_tools/compare_protocols.py', CONFIG, work_dir / 'iter_2.pth'),
+        ('analysis_tools/hierarchy.py', 'scores', CONFIG, work_dir / 'iter_2.pth', '--out', 'scores'),
+    ]  # fmt: skip
+    for words in commands:
+        log = run(tmp_path, command(*words, options=refused), status=1)
+        assert 'Traceback' not in log, (words, log)
+        last = log.strip().splitlines()[-1]
+        assert last.startswith(Path(str(words[0])).name) and '_mask.PNG' in last and '#008000' in last, (words, last)
+
+
 def test_photos_and_weights_of_the_shared_folder(shared_dir, command, run, tmp_path):
     data, net = shared_dir / 'data' / 'camvid', shared_dir / 'weights' / 'mobilenet_v2_imagenet_mmpretrain.pth'
     if not (data.is_dir() and net.is_file()):

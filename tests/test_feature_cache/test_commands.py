@@ -72,10 +72,10 @@ def test_types_and_splits(tool, tmp_path) -> None:
 @pytest.mark.parametrize(
     ('arguments', 'changes', 'message'),
     [
-        (['--device', 'cuda:77'], {}, '(?s)ValueError: device .* is not available'),
-        (['--device', 'abacus'], {}, '(?s)ValueError: device .* is not available'),
-        (['--cfg-options', 'model.backbone.checkpoint=absent.pth'], {}, 'FileNotFoundError: .*absent.pth'),
-        (['--cfg-options', 'train_dataloader.dataset.data_root=absent'], {}, "FileNotFoundError: data_root 'absent'"),
+        (['--device', 'cuda:77'], {}, '(?s)prepare.py: device .* is not available'),
+        (['--device', 'abacus'], {}, '(?s)prepare.py: device .* is not available'),
+        (['--cfg-options', 'model.backbone.checkpoint=absent.pth'], {}, 'prepare.py: .*absent.pth'),
+        (['--cfg-options', 'train_dataloader.dataset.data_root=absent'], {}, "prepare.py: data_root 'absent'"),
         (['--splits', 'val'], {'model.test_cfg': dict(mode='slide', crop_size=16, stride=8)}, 'val cannot be cached'),
         (['--splits', 'test'], {'test_dataloader': None}, r"those of the config, \['train', 'val'\]; got \['test'\]"),
     ],
@@ -87,7 +87,7 @@ def test_wrong_input(tool, tmp_path, arguments, changes, message) -> None:
 
 
 def test_absent_config(command) -> None:
-    with pytest.raises(SystemExit, match='FileNotFoundError: there is no config file absent.py'):
+    with pytest.raises(SystemExit, match='prepare.py: there is no config file absent.py'):
         command(['absent.py'])
 
 

@@ -358,5 +358,5 @@ def test_command(coco_downloads, tmp_path, capsys):
     shutil.rmtree(coco_downloads / 'curated')
     shutil.rmtree(tmp_path / 'data')
     assert 'missing: the list train2017' in command('--dry-run', status=1)
-    with pytest.raises(SystemExit, match="FileNotFoundError: the source '.*nowhere' is neither"):
+    with pytest.raises(SystemExit, match="prepare.py: the source '.*nowhere' is neither"):
         main(['dataset', 'potsdam3', '--source', str(tmp_path / 'nowhere')])

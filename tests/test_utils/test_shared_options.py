@@ -48,6 +48,23 @@ def classes(config: Config) -> list[int]:
     return list(shared_parts(config, 'num_classes').values())
 
 
+# ---- what labels hold
+
+
+@pytest.mark.parametrize('value', [[0, 255], {0: 0, 255: 1}])
+def test_a_map_of_labels_reaches_every_data_set(child, tmp_path, value):
+    config = read_config(child(f'label_map = {value!r}'))
+    assert list(shared_parts(config, 'label_map').values()) == [value] * 3
+    config.dump(tmp_path / 'dumped.py')
+    assert list(shared_parts(read_config(str(tmp_path / 'dumped.py')), 'label_map').values()) == [value] * 3
+    if isinstance(value, list):
+        config = read_config(FOLDER, dict(label_map=value, seg_map_suffix='_mask.png', val_list='val.txt'))
+        assert list(shared_parts(config, 'label_map').values()) == [value] * 3
+        assert list(shared_parts(config, 'seg_map_suffix').values()) == ['_mask.png'] * 3
+        assert config.test_dataloader.dataset.ann_file == 'val.txt'
+        assert config.train_dataloader.dataset.dataset.ann_file == ''
+
+
 # ---- on our command line
 
 

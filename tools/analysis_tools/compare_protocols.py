@@ -20,6 +20,7 @@ from omh_mmseg.apis.protocols import compare_protocols, protocol_table  # noqa: 
 from omh_mmseg.evaluation.protocols import known_protocols, resolve  # noqa: E402
 from omh_mmseg.utils.config import add_config_options, read_config  # noqa: E402
 from omh_mmseg.utils.files import replaced_when_complete  # noqa: E402
+from omh_mmseg.utils.text import message_of  # noqa: E402
 from omh_mmseg.utils.work_dirs import RunParser, add_run_arguments, resolve_run  # noqa: E402
 
 # docs/methods/evaluation.md 10.6: no CRF and no flip, CRF alone, both.
@@ -51,7 +52,7 @@ def main() -> None:
             with replaced_when_complete(args.out) as file:
                 file.write(f'{json.dumps(rows, indent=1)}\n'.encode())
     except (ImportError, OSError, ValueError) as error:
-        sys.exit(f'compare_protocols.py: {error}')
+        sys.exit(f'compare_protocols.py: {message_of(error)}')
     print(protocol_table(rows))
 
 

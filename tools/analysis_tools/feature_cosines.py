@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
+from mmengine.config import Config  # noqa: E402
 from mmengine.dataset import pseudo_collate  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
@@ -25,6 +26,7 @@ from omh_mmseg.models.losses.stego_correlation_loss import super_permutation  # 
 from omh_mmseg.preparation.neighbours import complete_pairs  # noqa: E402
 from omh_mmseg.registry import DATASETS, MODELS  # noqa: E402
 from omh_mmseg.utils.config import read_config  # noqa: E402
+from omh_mmseg.utils.text import message_of  # noqa: E402
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -40,27 +42,28 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@torch.no_grad()
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     args = build_parser().parse_args(argv)
     try:
         if args.images < 1 or args.positions < 1:
             raise ValueError(f'--images and --positions must be at least 1; got {args.images} and {args.positions}')
-        config = read_config(args.config, args.cfg_options)
-        init_default_scope(config.get('default_scope', 'mmseg'))
-        torch.manual_seed(args.seed)
-        model = MODELS.build(config.model)
-        model.init_weights()
+        print_cosines(read_config(args.config, args.cfg_options), args)
     except (ImportError, OSError, ValueError) as error:
-        sys.exit(f'feature_cosines.py: {error}')
+        sys.exit(f'feature_cosines.py: {message_of(error)}')
+
+
+@torch.no_grad()
+def print_cosines(config: Config, args: argparse.Namespace) -> None:
+    """Draw positions and print the quantiles of their cosines."""
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    torch.manual_seed(args.seed)
+    model = MODELS.build(config.model)
+    model.init_weights()
     model.eval()
     dataset = DATASETS.build(config.train_dataloader.dataset)
-    try:
-        for pairs in pairs_of(dataset):
-            complete_pairs(pairs, config, model.backbone)
-    except (OSError, ValueError) as error:
-        sys.exit(f'feature_cosines.py: {error}')
+    for pairs in pairs_of(dataset):
+        complete_pairs(pairs, config, model.backbone)
     loader = DataLoader(
         dataset,
         batch_size=8,

@@ -19,6 +19,7 @@ from omh_mmseg.apis.assignment import fit_assignment
 from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.evaluation.scores import MATCHINGS  # noqa: E402
 from omh_mmseg.utils.config import SPLITS, check_checkpoint, check_config  # noqa: E402
+from omh_mmseg.utils.text import message_of  # noqa: E402
 from omh_mmseg.utils.work_dirs import RunParser, add_run_arguments, resolve_run  # noqa: E402
 
 
@@ -47,7 +48,7 @@ def main() -> None:
         config = launch.load_config(config_path, args.work_dir, args.launcher, args.cfg_options)
         found = fit_assignment(config, checkpoint, args.out, args.split, args.images, args.matching, args.save)
     except (OSError, ValueError) as error:
-        sys.exit(f'fit_assignment.py: {error}')
+        sys.exit(f'fit_assignment.py: {message_of(error)}')
     print(f'classes of the clusters of {", ".join(found)}, matched on the {args.split} split, are in {args.out}')
     if args.save:
         print(f'checkpoint with them: {args.save}')

@@ -28,6 +28,7 @@ from omh_mmseg.analysis.plans import analyse_plans  # noqa: E402
 from omh_mmseg.analysis.recovery import RecoveryOptions, add_recovery_options, analyse_recovery  # noqa: E402
 from omh_mmseg.analysis.stability import analyse_stability  # noqa: E402
 from omh_mmseg.utils.config import read_config  # noqa: E402
+from omh_mmseg.utils.text import message_of  # noqa: E402
 from omh_mmseg.utils.work_dirs import (  # noqa: E402
     RunParser,
     add_run_arguments,
@@ -172,7 +173,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         print(args.run(args))
     except (OSError, ValueError) as error:
-        sys.exit(f'hierarchy.py {args.command}: {error}')
+        sys.exit(f'hierarchy.py {args.command}: {message_of(error)}')
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
+from mmengine.config import Config  # noqa: E402
 from mmengine.dataset import pseudo_collate  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
@@ -23,6 +24,7 @@ from omh_mmseg.registry import DATASETS, MODELS  # noqa: E402
 from omh_mmseg.study.job import SweepJob, ready_config  # noqa: E402
 from omh_mmseg.study.schedule_reader import BLOCKS, parse_backbone  # noqa: E402
 from omh_mmseg.utils.config import find_pairs_config, read_config  # noqa: E402
+from omh_mmseg.utils.text import message_of  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -50,10 +52,15 @@ def main(argv: list[str] | None = None) -> None:
         else:
             config = read_config(args.config, args.cfg_options)
             init_default_scope(config.get('default_scope', 'mmseg'))
-        model = MODELS.build(config.model)
-        model.init_weights()
+        print_scores(config, args)
     except (ImportError, OSError, ValueError) as error:
-        sys.exit(f'kmeans_baseline.py: {error}')
+        sys.exit(f'kmeans_baseline.py: {message_of(error)}')
+
+
+def print_scores(config: Config, args: argparse.Namespace) -> None:
+    """Fit k-means per seed and print its scores."""
+    model = MODELS.build(config.model)
+    model.init_weights()
     model.eval()
     train = DataLoader(DATASETS.build(find_pairs_config(config)['dataset']), batch_size=8, collate_fn=pseudo_collate)
     features = collect_features(model, train, args.per_image, torch.Generator().manual_seed(0))

@@ -3,6 +3,15 @@
 # docs/data.md.
 data_root = '{{$OMH_DATA_ROOT:data/folder}}'
 num_classes = {{'$OMH_NUM_CLASSES:11'}}
+# Lists of images, below data_root; '' for every image of the split. Where a folder has no sub-folders for its splits,
+# the lists alone separate training from validation.
+train_list = ''
+val_list = ''
+# What the labels hold where they are no PNG of class numbers, see docs/data.md, Labels in colours.
+seg_map_suffix = '.png'
+label_map = dict()
+label_colours = dict()
+reduce_zero_label = False
 
 __meta_keys = (
     'img_path', 'seg_map_path', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip', 'flip_direction',
@@ -19,8 +28,13 @@ train_dataloader = dict(
         data_root=data_root,
         split='train',
         num_classes=num_classes,
+        ann_file=train_list,
         classes_file=None,
         metainfo=None,
+        seg_map_suffix=seg_map_suffix,
+        label_map=label_map,
+        label_colours=label_colours,
+        reduce_zero_label=reduce_zero_label,
         # 240 x 320 is 4:3, and a multiple of 8, 16 and 20; a multiple of 32 suits Swin better: (256, 352).
         pipeline=[
             dict(type='LoadImageFromFile', imdecode_backend='pillow'),
@@ -49,8 +63,13 @@ val_dataloader = dict(
         data_root=data_root,
         split='val',
         num_classes=num_classes,
+        ann_file=val_list,
         classes_file=None,
         metainfo=None,
+        seg_map_suffix=seg_map_suffix,
+        label_map=label_map,
+        label_colours=label_colours,
+        reduce_zero_label=reduce_zero_label,
         pipeline=test_pipeline,
         test_mode=True,
     ),
@@ -72,4 +91,13 @@ tta_pipeline = [
 ]
 
 # What the parts above took over, so that a value set later is told from these (docs/data.md).
-_copied = dict(data_root=data_root, num_classes=num_classes)
+_copied = dict(
+    data_root=data_root,
+    num_classes=num_classes,
+    train_list=train_list,
+    val_list=val_list,
+    seg_map_suffix=seg_map_suffix,
+    label_map=label_map,
+    label_colours=label_colours,
+    reduce_zero_label=reduce_zero_label,
+)

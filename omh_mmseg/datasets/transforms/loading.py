@@ -2,59 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from mmcv.transforms import BaseTransform
-from PIL import Image
 
 from omh_mmseg.datasets.base import LabelFileError
+from omh_mmseg.datasets.label_files import by_colour, check_palette, class_numbers, classes_in_colour, open_label
 from omh_mmseg.datasets.mat_files import LABEL_KEY, SUFFIX, read_mat
 from omh_mmseg.registry import TRANSFORMS
 from omh_mmseg.structures.labels import IGNORED_LABEL
 
 
-def read_label(results: dict) -> np.ndarray:
+class LabelValueError(ValueError):
+    """A label that holds values which stand for no class."""
+
+
+def read_label(results: Mapping[str, Any]) -> np.ndarray:
     """Read, check and map the label of one item.
 
     Args:
-        results: An item with ``seg_map_path``, an image or a ``.mat`` with the array ``gt``; ``ori_shape`` (H, W) is
+        results: An item with ``seg_map_path``, a picture or a ``.mat`` with the array ``gt``; ``ori_shape`` (H, W) is
             compared where known, ``label_map`` (raw value to class) applied where present, else values must lie below
-            ``num_classes`` where known.
+            ``num_classes`` where known. ``label_colours`` (class by colour) and ``label_reading`` say which pictures
+            are read by colour instead, ``label_palette`` (colour by number) what all palettes must agree with.
 
     Returns:
         uint8 array (H, W) of classes; 255 is ignored.
 
     Raises:
         LabelFileError: The file is missing, truncated or not an image.
-        ValueError: More than one channel, another size than the image, a value outside the accepted set, or a ``.mat``
-            without that array.
+        ValueError: A format that changes values, colours without a known class, transparent pixels, another size than
+            the image, or a ``.mat`` without that array.
+        LabelValueError: A value outside the accepted set.
     """
     path = results['seg_map_path']
+    if str(path).endswith(SUFFIX):
+        try:
+            return _to_classes(_checked(read_mat(path, LABEL_KEY), results), results)
+        except OSError as error:
+            raise LabelFileError(f'{path}: the label cannot be read ({type(error).__name__}: {error})') from error
+    image = open_label(path)
+    if by_colour(image, results):
+        return _checked(classes_in_colour(image, results), results).astype(np.uint8)
+    label = _checked(class_numbers(image, path), results)
+    check_palette(image, results)
+    return _to_classes(label, results)
+
+
+def class_of_number(number: int, results: Mapping[str, Any]) -> int | None:
+    """The class of a number in a label, by the item's settings; None where it stands for none."""
     try:
-        label = read_mat(path, LABEL_KEY) if str(path).endswith(SUFFIX) else _read_image(path)
-    except (OSError, SyntaxError, EOFError) as error:
-        raise LabelFileError(f'{path}: the label cannot be read ({type(error).__name__}: {error})') from error
+        return int(_to_classes(np.array([[number]]), results)[0, 0])
+    except LabelValueError:
+        return None
+
+
+def _checked(label: np.ndarray, results: Mapping[str, Any]) -> np.ndarray:
+    """The label as int64, if it has whole numbers, one per pixel of the image."""
+    path = results['seg_map_path']
     if label.ndim != 2:
-        raise ValueError(
-            f'{path}: a label must have one channel of class numbers, this one has the shape {label.shape}; convert '
-            'colours to class numbers first'
-        )
+        raise ValueError(f'{path}: a label must have one channel, this one has the shape {label.shape}')
     if label.dtype.kind not in 'biu':
         raise ValueError(f'{path}: a label must hold whole numbers, this one holds {label.dtype}')
     expected = results.get('ori_shape')
     if expected is not None and label.shape != tuple(expected[:2]):
+        turned = label.shape == tuple(expected[1::-1])
         raise ValueError(
             f'{path}: the label is {label.shape[0]}x{label.shape[1]} (height x width), but the image '
             f'{results.get("img_path")} is {expected[0]}x{expected[1]}'
+            + ('; one is the other turned, as by an EXIF orientation of the image' * turned)
         )
-    return _to_classes(label.astype(np.int64), results)
+    return label.astype(np.int64)
 
 
-def _read_image(path: str) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.array(image)
-
-
-def _to_classes(label: np.ndarray, results: dict) -> np.ndarray:
+def _to_classes(label: np.ndarray, results: Mapping[str, Any]) -> np.ndarray:
     ignore = results.get('ignore_index', IGNORED_LABEL)
     label_map, num_classes = results.get('label_map'), results.get('num_classes')
     if results.get('reduce_zero_label'):
@@ -69,12 +92,13 @@ def _to_classes(label: np.ndarray, results: dict) -> np.ndarray:
     table = np.full(max(*accepted, 255) + 1 - lowest, -1, dtype=np.int64)
     rows = np.array(accepted) - lowest
     table[rows] = [label_map.get(value, IGNORED_LABEL) for value in accepted] if label_map is not None else accepted
-    table[ignore - lowest] = IGNORED_LABEL
+    if label_map is None or ignore not in label_map:
+        table[ignore - lowest] = IGNORED_LABEL
     outside = (label < lowest) | (label >= len(table) + lowest)
     mapped = table[np.where(outside, 0, label - lowest)]
     wrong = np.unique(label[outside | (mapped < 0)])
     if len(wrong):
-        raise ValueError(
+        raise LabelValueError(
             f'{results["seg_map_path"]}: the label holds the value{"s" if len(wrong) > 1 else ""} '
             f'{", ".join(map(str, wrong[:5]))}{"..." if len(wrong) > 5 else ""}; accepted are {_ranges(accepted)}'
             + (' (after reduce_zero_label lowered them by one)' if results.get('reduce_zero_label') else '')
@@ -101,7 +125,8 @@ class LoadOptionalAnnotations(BaseTransform):
     :func:`read_label` for the errors. Place it before the resize to have the label resized too, after it to score at
     the label's own size.
 
-    Required keys: none. Used: ``seg_map_path``, ``label_map``, ``num_classes``, ``reduce_zero_label``, ``ori_shape``.
+    Required keys: none. Used: ``seg_map_path``, ``label_map``, ``num_classes``, ``reduce_zero_label``, ``ori_shape``,
+    ``label_colours``, ``label_reading``, ``label_palette``.
     Added keys: ``gt_seg_map`` (uint8, (H, W)) and an entry of ``seg_fields``.
     """
 
