@@ -29,7 +29,6 @@ train_dataloader = dict(batch_size=64, drop_last=True)
 train_cfg = dict(max_iters=6960, val_interval=696)
 custom_hooks = [
     dict(type='ReferencePoolHook', renew_interval=20),
-    dict(type='RandomStateHook'),
     dict(type='SubmoduleGradientClipHook', module='decode_head', max_norm=10.0),
     dict(type='NonFiniteLossHook'),
     dict(type='HierarchyHook'),

@@ -8,6 +8,7 @@ import os
 import pickle
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib import import_module
@@ -153,6 +154,51 @@ def read_checkpoints_as_data() -> None:
         module._safe_torch_load = load_once
 
 
+@functools.cache
+def separate_runs() -> None:
+    """Let runs of one process share nothing.
+
+    Range: mmengine <= 0.10.7, onedl-mmengine <= 0.10.12, which find loggers, message hubs, scopes and visualisers by
+    name and name the first three, and the folder of the log, after the config and the second. Symptoms: a second run
+    whose config names its visualiser like the first's (all do: ``visualizer``) writes scalars and pictures to the
+    first's folder; runs that begin within one second share logger and figures; ``randomness.deterministic`` and
+    ``env_cfg.cudnn_benchmark`` of one run hold for the next.
+    """
+    import torch
+    from mmengine.runner import Runner
+    from mmengine.visualization import Visualizer
+
+    setup_env, set_randomness, build_visualizer = Runner.setup_env, Runner.set_randomness, Runner.build_visualizer
+    begun: Counter[str] = Counter()
+    made_deterministic: list[bool] = []
+
+    @functools.wraps(setup_env)
+    def setup(self: Any, env_cfg: Any) -> None:
+        torch.backends.cudnn.benchmark = False
+        setup_env(self, env_cfg)
+        begun[self._timestamp] += 1
+        if begun[self._timestamp] > 1:
+            self._timestamp += f'_{begun[self._timestamp]}'
+
+    @functools.wraps(set_randomness)
+    def seed(self: Any, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
+        if made_deterministic and not deterministic:
+            made_deterministic.clear()
+            torch.backends.cudnn.deterministic = False
+            torch.use_deterministic_algorithms(False)
+        set_randomness(self, seed, diff_rank_seed, deterministic)
+        if deterministic:
+            made_deterministic.append(True)
+
+    @functools.wraps(build_visualizer)
+    def build(self: Any, visualizer: Any = None) -> Any:
+        if isinstance(visualizer, dict) and Visualizer.check_instance_created(visualizer.get('name', '')):
+            visualizer = {**visualizer, 'name': f'{visualizer["name"]}_{self.experiment_name}'}
+        return build_visualizer(self, visualizer)
+
+    Runner.setup_env, Runner.set_randomness, Runner.build_visualizer = setup, seed, build
+
+
 @contextmanager
 def quiet_import() -> Iterator[None]:
     """Silence two notes while the mm packages are imported; everything else still appears.
@@ -248,4 +294,5 @@ def apply() -> None:
     alias_channel_conversion()
     allow_checkpoint_classes()
     read_checkpoints_as_data()
+    separate_runs()
     keep_drop_probability_plain()

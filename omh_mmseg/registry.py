@@ -30,6 +30,7 @@ class PublishedRegistry(Registry):
 
 MODELS = PublishedRegistry(mmseg_registry.MODELS)
 DATASETS = PublishedRegistry(mmseg_registry.DATASETS)
+DATA_SAMPLERS = PublishedRegistry(mmseg_registry.DATA_SAMPLERS)
 TRANSFORMS = PublishedRegistry(mmseg_registry.TRANSFORMS)
 METRICS = PublishedRegistry(mmseg_registry.METRICS)
 HOOKS = PublishedRegistry(mmseg_registry.HOOKS)

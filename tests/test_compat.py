@@ -6,7 +6,9 @@ import io
 import pickle
 import subprocess
 import sys
+import time
 import warnings
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +18,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+from torch import nn
 
 from omh_mmseg import compat, stack
 
@@ -229,3 +235,47 @@ def test_channel_conversion_has_one_name(bgr_to_rgb: bool) -> None:
 
     preprocessor = SegDataPreProcessor(mean=[0, 0, 0], std=[1, 1, 1], bgr_to_rgb=bgr_to_rgb, size=(4, 4))
     assert preprocessor._channel_conversion is bgr_to_rgb
+
+
+@pytest.fixture
+def scopes() -> Iterator[None]:
+    yield
+    DefaultScope._instance_dict.clear()
+
+
+def _runner(work_dir: Path, **options: object) -> Runner:
+    return Runner(
+        nn.Linear(1, 1), str(work_dir), visualizer=dict(type='Visualizer', name='visualizer'), log_level='ERROR',
+        experiment_name='same', **options,
+    )  # fmt: skip
+
+
+def test_runs_of_one_process_share_nothing(scopes, tmp_path, monkeypatch) -> None:
+    """Two that begin in the same second, with one name and visualiser; a second directory or the same."""
+    now = time.time()
+    monkeypatch.setattr('mmengine.runner.runner.time.time', lambda: now)
+    runners = [_runner(tmp_path / name) for name in ('a', 'b', 'b')]
+    for part in ('logger', 'message_hub', 'visualizer', 'default_scope'):
+        assert len({id(getattr(runner, part)) for runner in runners}) == 3, part
+    assert len({runner.log_dir for runner in runners}) == 3
+    assert all(runner.log_dir.startswith(str(runner.work_dir)) for runner in runners)
+    assert Visualizer.get_current_instance() is runners[-1].visualizer
+
+
+def test_a_run_leaves_no_settings_to_the_next(scopes, tmp_path) -> None:
+    deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    cudnn = torch.backends.cudnn.deterministic
+    try:
+        _runner(tmp_path, randomness=dict(seed=1, deterministic=True))
+        assert torch.are_deterministic_algorithms_enabled()
+        _runner(tmp_path, randomness=dict(seed=1), env_cfg=dict(cudnn_benchmark=True, dist_cfg={}))
+        assert not torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.deterministic
+        assert torch.backends.cudnn.benchmark
+        _runner(tmp_path, randomness=dict(seed=1))
+        assert not torch.backends.cudnn.benchmark
+        torch.use_deterministic_algorithms(True)  # by hand, which no run undoes
+        _runner(tmp_path, randomness=dict(seed=1))
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = benchmark, cudnn

@@ -139,7 +139,8 @@ def test_what_the_tools_of_mmseg_need(name):
     assert config.default_hooks.visualization.type == 'SegVisualizationHook'
     assert config.test_pipeline == config.test_dataloader.dataset.pipeline
     assert config.test_evaluator.type == config.val_evaluator.type == 'UnsupervisedIoUMetric'
-    assert config.train_dataloader.sampler.type == 'InfiniteSampler'
+    assert config.train_dataloader.sampler.type == 'SeededInfiniteSampler'
+    assert config.default_hooks.random_state.type == 'RandomStateHook'
     assert (config.train_dataloader.dataset.type == 'NeighbourPairs') == PAIRED[config.model.type]
     for pipeline in pipelines(config):
         Compose(pipeline)
@@ -232,7 +233,6 @@ def test_numbers_of_hp(data, backbone):
     ) == HP_NUMBERS[data]
     clip = hooks['SubmoduleGradientClipHook']
     assert (clip.module, clip.max_norm) == ('decode_head', 10.0) and 'clip_grad' not in config.optim_wrapper
-    assert 'RandomStateHook' in hooks
     assert (config.train_dataloader.batch_size, config.train_dataloader.drop_last) == (64, True)
     # What the reference does without an option: see the defaults of the host and its loss.
     assert not {'local_affinity', 'local_scale', 'photometric_view', 'total_iterations'} & set(model)

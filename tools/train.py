@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from omh_mmseg.engine import launch  # noqa: E402
+from omh_mmseg.engine.work_dir_lock import launched_rank, work_dir_lock  # noqa: E402
 from omh_mmseg.utils.commands import started_with  # noqa: E402
 
 
@@ -36,8 +38,10 @@ def main() -> None:
         sys.exit(f'train.py: {error}')
     if args.resume:
         config.resume = True
-    with started_with(args.config, args.cfg_options), launch.interruptible(config.work_dir):
+    with ExitStack() as held, started_with(args.config, args.cfg_options), launch.interruptible(config.work_dir):
         try:
+            if launched_rank(args.launcher) == 0:
+                held.enter_context(work_dir_lock(config.work_dir))
             runner = launch.build_runner(config)
         except (OSError, ValueError) as error:
             sys.exit(f'train.py: {error}')

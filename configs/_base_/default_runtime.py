@@ -24,6 +24,10 @@ default_hooks = dict(
     feature_cache=dict(
         type='FeatureCacheHook', folder=None, dtype='float32', splits=['train', 'val', 'test'], verify=True
     ),
+    # After the cache, whose filling leaves no trace then.
+    random_state=dict(type='RandomStateHook'),
+    resumed_validation=dict(type='ResumedValidationHook'),
+    work_dir_lock=dict(type='WorkDirLockHook'),
 )
 visualizer = dict(
     type='UnsupervisedSegVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer'

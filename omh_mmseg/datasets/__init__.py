@@ -8,6 +8,7 @@ from omh_mmseg.datasets.folder import FolderSegDataset
 from omh_mmseg.datasets.mat_files import MatImageBackend
 from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
 from omh_mmseg.datasets.potsdam3 import Potsdam3
+from omh_mmseg.datasets.samplers import SeededInfiniteSampler
 from omh_mmseg.datasets.transforms import (
     CentreCrop,
     FiveCropPatch,
@@ -19,4 +20,5 @@ from omh_mmseg.datasets.transforms import (
 __all__ = [
     'COCOStuff27', 'CentreCrop', 'Cityscapes27', 'DemoScenes', 'FiveCrop', 'FiveCropPatch', 'FolderSegDataset',
     'LoadOptionalAnnotations', 'MatImageBackend', 'NeighbourPairs', 'Potsdam3', 'ResizeShortSide', 'ResizeToCover',
+    'SeededInfiniteSampler',
 ]  # fmt: skip

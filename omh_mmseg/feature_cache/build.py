@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
-import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from omh_mmseg.feature_cache.frozen_part import FEATURES, MIRRORED, WEIGHTS, Fro
 from omh_mmseg.feature_cache.items import check_item, packed
 from omh_mmseg.feature_cache.store import ALIGNMENT, RECORD, FieldFile, ProcessLock
 from omh_mmseg.utils.files import replaced_when_complete
+from omh_mmseg.utils.generators import seeded
 from omh_mmseg.utils.progress import progress_bar
 
 PROBED_ITEMS = 3
@@ -126,7 +125,7 @@ class FeatureCache:
         for item in chosen:
             loaded = []
             for seed in (0, 1):
-                with seeded(seed):
+                with seeded('probe', seed):
                     loaded.append(self.dataset[item])
                 check_item(loaded[-1])
             first, second = loaded
@@ -321,21 +320,6 @@ class FeatureCache:
         content = dict(fingerprint=self.fingerprint, dtype=self.dtype, fields=fields)
         with replaced_when_complete(path) as file:
             file.write(json.dumps(content, indent=1, sort_keys=True).encode())
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed the generators of torch (CPU), numpy and Python, and restore them afterwards."""
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
 
 
 def free_bytes(folder: Path) -> int:

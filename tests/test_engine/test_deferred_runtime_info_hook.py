@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import LoggerHook, RuntimeInfoHook
+from mmengine.logging import MessageHub
 
 from omh_mmseg.engine.hooks import DeferredRuntimeInfoHook, deferred_runtime_info_hook
 from omh_mmseg.registry import HOOKS
@@ -55,6 +56,16 @@ def test_figures_of_a_device_are_fetched_where_they_are_logged_and_in_the_end(mo
     monkeypatch.setattr(deferred_runtime_info_hook, '_on_device', lambda value: isinstance(value, torch.Tensor))
     assert run(DeferredRuntimeInfoHook(), 6) == [0, 0, 0, 8, 8, 12]
     assert run(DeferredRuntimeInfoHook(max_steps=3), 5) == [0, 0, 6, 8, 10]
+
+
+def test_a_checkpoint_has_the_figures_of_all_steps_before_it(monkeypatch):
+    monkeypatch.setattr(deferred_runtime_info_hook, '_on_device', lambda value: isinstance(value, torch.Tensor))
+    hook, (runner, _) = DeferredRuntimeInfoHook(), runner_of(9)
+    runner.message_hub = MessageHub('test')
+    hook.after_train_iter(runner, 0, outputs=dict(loss=torch.tensor(7.0)))
+    checkpoint = dict(message_hub=runner.message_hub.state_dict())
+    hook.before_save_checkpoint(runner, checkpoint)
+    assert checkpoint['message_hub']['log_scalars']['train/loss'].current() == 7
 
 
 def test_wrong_number_of_steps():

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from mmengine.dataset import pseudo_collate
@@ -26,8 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import omh_mmseg  # noqa: F401
 from omh_mmseg.engine.hooks import ReferencePoolHook, SubmoduleGradientClipHook
-from omh_mmseg.engine.hooks.random_state_hook import generator_states, restore_generators
-from omh_mmseg.registry import HOOKS, MODELS
+from omh_mmseg.registry import MODELS
 
 MODEL = dict(
     type='HiddenPositives',
@@ -207,32 +205,13 @@ def test_resume_continues_bit_by_bit(train, tmp_path, step):
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_without_the_states_of_the_generators_a_resumed_run_differs(train, tmp_path):
+def test_without_seeded_steps_a_resumed_run_differs(train, tmp_path):
     """Else the test above would say little."""
     hooks = HOOKS_OF_A_RUN[1:]
     _, diary = train('whole', hooks)
     _, later = train('resumed', hooks, resume=tmp_path / 'whole' / 'iter_6.pth')
     assert torch.equal(later.pools[6], diary.pools[6])
     assert later.losses[6] != diary.losses[6]
-
-
-def test_validation_leaves_no_trace_in_the_generators():
-    hook = HOOKS.build(dict(type='RandomStateHook'))
-    before = generator_states()
-    hook.before_val(SimpleNamespace())
-    torch.rand(3), np.random.rand(3)
-    hook.after_val(SimpleNamespace())
-    assert torch.equal(generator_states()['torch'], before['torch'])
-    assert (generator_states()['numpy'][1] == before['numpy'][1]).all()
-
-
-def test_generators_are_restored():
-    import random
-
-    states = generator_states()
-    drawn = torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()
-    restore_generators(states)
-    assert (torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()) == drawn
 
 
 def test_a_new_run_from_old_weights_fills_its_own_pools(train, tmp_path):
@@ -242,6 +221,27 @@ def test_a_new_run_from_old_weights_fills_its_own_pools(train, tmp_path):
     assert int(second.model.iteration) == 3
     assert not torch.equal(diary.agnostic[0], runner.model.agnostic_pool)
     assert not torch.equal(diary.pools[0], runner.model.specific_pool)
+
+
+class DrawingPictures(Pictures):
+    """Pictures whose brightness is drawn anew each time."""
+
+    def __getitem__(self, index: int) -> dict:
+        item = super().__getitem__(index)
+        return dict(item, inputs=(item['inputs'] * torch.rand(())).to(torch.uint8))
+
+
+@pytest.mark.parametrize('pictures', [Pictures, DrawingPictures])
+def test_pools_do_not_depend_on_who_loads_the_images(pictures):
+    pools = {}
+    for workers, step in ((0, 0), (2, 0), (0, 1)):
+        runner = runner_around(build_model(), step=step)
+        runner.train_dataloader = DataLoader(pictures(), batch_size=BATCH, collate_fn=pseudo_collate)
+        hook = ReferencePoolHook(4, num_workers=workers)
+        torch.manual_seed(1)
+        hook.before_train(runner)
+        pools[workers, step] = runner.model.agnostic_pool
+    assert torch.equal(pools[0, 0], pools[2, 0]) and not torch.equal(pools[0, 0], pools[0, 1])
 
 
 def test_mixed_precision():

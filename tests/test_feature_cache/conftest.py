@@ -138,7 +138,10 @@ def settings(photos: Path, weights: Path, tmp_path: Path) -> Callable[..., Confi
                 ),
                 train_dataloader=loader
                 | dict(
-                    batch_size=4, drop_last=True, sampler=dict(type='InfiniteSampler', shuffle=True), dataset=train
+                    batch_size=4,
+                    drop_last=True,
+                    sampler=dict(type='SeededInfiniteSampler', shuffle=True),
+                    dataset=train,
                 ),
                 train_cfg=dict(type='IterBasedTrainLoop', max_iters=steps, val_interval=1000),
                 optim_wrapper=dict(

@@ -16,7 +16,7 @@ __meta_keys = (
 train_dataloader = dict(
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
+    sampler=dict(type='SeededInfiniteSampler', shuffle=True),
     dataset=dict(
         type='Potsdam3',
         data_root=data_root,

@@ -35,7 +35,7 @@ class NeighbourPairs(DatasetWrapper):
 
     Item i is ``dict(inputs=Views(anchor, neighbour), data_samples)`` with the anchor's data sample; its metainfo
     ``neighbour_item`` is the number of the item that was drawn. The neighbour is ``index[i, r]``, r uniform in
-    ``1 .. num_neighbours``, from torch's generator, which mmengine seeds in every worker.
+    ``1 .. num_neighbours``, from torch's generator, which `SeededInfiniteSampler` lets follow from the run's seed.
 
     The index belongs to one list of images and one pipeline, which is checked here, and to one backbone with its
     weights, which the hook ``NeighbourIndexCheckHook`` checks before the training.

@@ -10,11 +10,13 @@ from omh_mmseg.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
 from omh_mmseg.engine.hooks.protocol_hook import ProtocolHook
 from omh_mmseg.engine.hooks.random_state_hook import RandomStateHook
 from omh_mmseg.engine.hooks.reference_pool_hook import ReferencePoolHook
+from omh_mmseg.engine.hooks.resumed_validation_hook import ResumedValidationHook
 from omh_mmseg.engine.hooks.score_report_hook import ScoreReportHook
 from omh_mmseg.engine.hooks.submodule_gradient_clip_hook import SubmoduleGradientClipHook
+from omh_mmseg.engine.hooks.work_dir_lock_hook import WorkDirLockHook
 
 __all__ = [
     'AssignmentHook', 'CheckpointShapeHook', 'DeferredRuntimeInfoHook', 'FeatureCacheHook', 'HierarchyHook',
     'NeighbourIndexCheckHook', 'NonFiniteLossHook', 'ProtocolHook', 'RandomStateHook', 'ReferencePoolHook',
-    'ScoreReportHook', 'SubmoduleGradientClipHook',
+    'ResumedValidationHook', 'ScoreReportHook', 'SubmoduleGradientClipHook', 'WorkDirLockHook',
 ]  # fmt: skip

@@ -50,6 +50,12 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         if logged or last or len(self._held) >= self.max_steps or not any(map(_on_device, held.values())):
             self.hand_over(runner)
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Have the figures of the steps up to a checkpoint in it."""
+        if self._held:
+            self.hand_over(runner)
+            checkpoint['message_hub'] = runner.message_hub.state_dict()
+
     def hand_over(self, runner: Runner) -> None:
         """Put the figures of the steps that are kept into the message hub."""
         held, self._held = self._held, []

@@ -13,11 +13,11 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
-from omh_mmseg.engine.hooks.random_state_hook import generator_states, restore_generators
 from omh_mmseg.feature_cache.build import FeatureCache
 from omh_mmseg.feature_cache.cached_features import SAMPLE, CachedFeatures
 from omh_mmseg.feature_cache.of_model import SPLITS, frozen_part, needs, why_live
 from omh_mmseg.registry import HOOKS
+from omh_mmseg.utils.generators import seeded
 
 LOADER_OPTIONS = (
     'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context', 'generator',
@@ -89,13 +89,12 @@ class FeatureCacheHook(Hook):
                 return
             dataset = dataset.dataset
         part = frozen_part(model, backbone_config(runner.cfg), split)
-        states = generator_states()
-        cache = FeatureCache(self.folder, dataset, part, split == 'train', fields, images, self.dtype)
-        _announce(runner, cache, loop, split, 1 if pairs is None else 2)
-        batch_size, workers = loop.dataloader.batch_size or 1, loop.dataloader.num_workers
-        cached = cache.complete(batch_size, workers, is_main_process(), self.verify)
-        self._place(runner, loop, split, pairs, cached)
-        restore_generators(states)
+        with seeded('feature cache'):
+            cache = FeatureCache(self.folder, dataset, part, split == 'train', fields, images, self.dtype)
+            _announce(runner, cache, loop, split, 1 if pairs is None else 2)
+            batch_size, workers = loop.dataloader.batch_size or 1, loop.dataloader.num_workers
+            cached = cache.complete(batch_size, workers, is_main_process(), self.verify)
+            self._place(runner, loop, split, pairs, cached)
 
     def _place(self, runner: Runner, loop: Any, split: str, pairs: NeighbourPairs | None, dataset: Any) -> None:
         """Let a loop load from another data set of the same items."""
@@ -106,8 +105,9 @@ class FeatureCacheHook(Hook):
         sampler = loop.dataloader.sampler
         # Earlier versions of mmengine draw the first batches as soon as the loop is built.
         if getattr(iterator, '_iterator', None) is not None:
+            seed = getattr(sampler, 'seed', runner.seed)
             sampler = DATA_SAMPLERS.build(
-                runner.cfg[f'{split}_dataloader'].sampler, default_args=dict(dataset=dataset, seed=runner.seed)
+                runner.cfg[f'{split}_dataloader'].sampler, default_args=dict(dataset=dataset, seed=seed)
             )
         loop.dataloader = reloaded(loop.dataloader, dataset, sampler)
         if iterator is not None:

@@ -1,81 +1,84 @@
-"""Lets a resumed run draw the random numbers that the uninterrupted one would have drawn."""
+"""Lets what a training step draws depend on the seed, the rank and the step alone."""
 
 from __future__ import annotations
 
-import random
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
+from omh_mmseg.datasets.samplers import SeededInfiniteSampler
+from omh_mmseg.feature_cache.fingerprint import random_transforms, transforms_of
 from omh_mmseg.registry import HOOKS
+from omh_mmseg.utils.generators import seed_generators
 
-CHECKPOINT_KEY = 'random_state'
+CHECKPOINT_KEY = 'sampler_seed'
 
 
 @HOOKS.register_module()
 class RandomStateHook(Hook):
-    """Stores the state of all random generators in each checkpoint and restores it where a run is resumed.
+    """Seeds all random generators anew before each training step, by the run's seed, the rank and the step.
 
-    mmengine restores weights, optimiser and the position in the data, but not the generators, on which dropouts and
-    every draw of a loss depend. Validation leaves no trace in them, so that a checkpoint written before it will do. On
-    a CPU a resumed run then continues bit by bit, as long as the pipeline draws nothing in the main process
-    (``num_workers=0`` with random transforms). Other ranks than the first are seeded anew from its state.
+    Dropouts and every draw of a loss then depend on nothing that came before: a resumed run continues bit by bit (on a
+    CPU; on a GPU as far as its operations are deterministic), validations leave no trace, and neither does what ran
+    earlier in the process. Ranks draw apart, while initial weights, drawn before, are the same on all of them.
+
+    What the data pipeline draws comes from `SeededInfiniteSampler`, whose seed is kept in the checkpoints. Another
+    sampler is warned about where the pipeline draws at random.
     """
 
     priority = 'VERY_HIGH'
 
     def __init__(self) -> None:
-        self.loaded: dict[str, Any] | None = None
-        self.loaded_step = -1
-        self.before_validation: dict[str, Any] | None = None
+        self.loaded: int | None = None
+
+    def before_run(self, runner: Runner) -> None:
+        """Seed what is drawn up to the training, such as initial weights; all ranks alike."""
+        seed_generators('run', runner.seed)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Add the state of the generators."""
-        checkpoint[CHECKPOINT_KEY] = generator_states()
+        """Add the seed of the train sampler."""
+        checkpoint[CHECKPOINT_KEY] = getattr(runner.train_dataloader.sampler, 'seed', None)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Keep the state until it is known whether a run is resumed."""
+        """Keep that seed until it is known whether a run is resumed."""
         self.loaded = checkpoint.get(CHECKPOINT_KEY)
-        self.loaded_step = checkpoint.get('meta', {}).get('iter', -1)
+
+    def before_train(self, runner: Runner) -> None:
+        """Go on with the order of the run that is resumed, and seed what other hooks draw before the first step."""
+        sampler = runner.train_dataloader.sampler
+        if not isinstance(sampler, SeededInfiniteSampler):
+            _warn_of_draws(runner)
+        elif runner.iter > 0 and self.loaded is not None and self.loaded != sampler.seed:
+            sampler.restart(self.loaded)
+            loop = runner.train_loop
+            # Earlier versions of mmengine draw the first batches as soon as the loop is built.
+            loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
+        seed_generators('start', runner.seed, get_rank(), runner.iter)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Restore the state before the first step of a resumed run: what came up to here drew numbers, too."""
-        if self.loaded is not None and runner.iter == self.loaded_step:
-            restore_generators(self.loaded)
-            if get_rank() > 0:
-                torch.manual_seed(int(torch.randint(2**62, ())) + get_rank())
-        self.loaded = None
-
-    def before_val(self, runner: Runner) -> None:
-        """Remember the state."""
-        self.before_validation = generator_states()
-
-    def after_val(self, runner: Runner) -> None:
-        """Go back to it."""
-        if self.before_validation is not None:
-            restore_generators(self.before_validation)
-            self.before_validation = None
+        """Seed what the step draws."""
+        seed_generators('step', runner.seed, get_rank(), runner.iter)
 
 
-def generator_states() -> dict[str, Any]:
-    """States of the generators of torch (CPU and all CUDA devices), numpy and Python."""
-    return dict(
-        torch=torch.get_rng_state(),
-        cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        numpy=np.random.get_state(),
-        python=random.getstate(),
-    )
+def _warn_of_draws(runner: Runner) -> None:
+    dataset = runner.train_dataloader.dataset
+    drawing = [type(one).__name__ for one in _chain(dataset) if isinstance(one, NeighbourPairs)]
+    drawing += random_transforms(transforms_of(dataset))
+    if drawing:
+        runner.logger.warning(
+            f'{", ".join(drawing)} draw from the streams of the workers that load the data, as the sampler is '
+            f'{type(runner.train_dataloader.sampler).__name__}: another number of workers, or a resume, gives another '
+            "run. Set train_dataloader.sampler.type='SeededInfiniteSampler' for draws that follow from the seed."
+        )
 
 
-def restore_generators(states: dict[str, Any]) -> None:
-    """Set the generators to what `generator_states` returned; CUDA's where there are as many devices."""
-    torch.set_rng_state(states['torch'].cpu())
-    if torch.cuda.is_available() and len(states['cuda']) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([state.cpu() for state in states['cuda']])
-    np.random.set_state(states['numpy'])
-    version, words, gauss = states['python']
-    random.setstate((version, tuple(words), gauss))
+def _chain(dataset: Any) -> Iterator[Any]:
+    """A data set and those inside it."""
+    yield dataset
+    for inner in (getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or [])):
+        if inner is not None:
+            yield from _chain(inner)

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from rich.progress import track
 from torch.utils.data import DataLoader, Subset
 
+from omh_mmseg.datasets.samplers import SeededIndex, seed_items
 from omh_mmseg.models.segmentors import HiddenPositives
 from omh_mmseg.models.segmentors.hidden_positives import POOLS
 from omh_mmseg.registry import HOOKS
@@ -26,10 +27,10 @@ class ReferencePoolHook(Hook):
     """Fills both reference pools of `HiddenPositives` before training, and renews the task-specific one.
 
     A pool takes one random patch of each of ``pool_size`` random images of the train set, in train mode, so that the
-    dropouts act. Which images is decided by the run's seed, the rank and the step alone. The pools are buffers: a
-    resumed run finds them in its checkpoint and fills nothing anew. Each rank of a distributed run has pools of its
-    own; the checkpoint holds those of all ranks, and a run resumed on another number of ranks starts with those of
-    rank 0 on all of them.
+    dropouts act. Which images, and what their pipeline draws, is decided by the run's seed, the rank and the step
+    alone. The pools are buffers: a resumed run finds them in its checkpoint and fills nothing anew. Each rank of a
+    distributed run has pools of its own; the checkpoint holds those of all ranks, and a run resumed on another number
+    of ranks starts with those of rank 0 on all of them.
 
     The task-specific pool is renewed before step i of an epoch where ``i mod renew_interval == 0`` and i is not 0, so
     that an epoch begins with the pool of the one before it (docs/methods/hp.md 8.9). An epoch is as many steps as
@@ -142,9 +143,11 @@ class ReferencePoolHook(Hook):
         loader = runner.train_dataloader
         words = np.random.SeedSequence([runner.seed or 0, get_rank(), runner.iter]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
-        chosen = torch.randperm(len(loader.dataset), generator=generator)[:images]
+        chosen = torch.randperm(len(loader.dataset), generator=generator)[:images].tolist()
+        key = 'pool', runner.seed or 0, get_rank(), runner.iter
+        seed_items(loader.dataset)
         return DataLoader(
-            Subset(loader.dataset, chosen.tolist()),
+            Subset(loader.dataset, [SeededIndex(item, (*key, place)) for place, item in enumerate(chosen)]),
             batch_size=self.batch_size or loader.batch_size,
             num_workers=loader.num_workers if self.num_workers is None else self.num_workers,
             collate_fn=loader.collate_fn,

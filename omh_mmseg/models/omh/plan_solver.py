@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from mmengine import dist
 from torch import Tensor, nn
 
 from omh_mmseg.models.omh.host_copy import HostCopy, send
@@ -26,7 +27,8 @@ class PlanSolver(nn.Module):
     Args:
         level_sizes: K_1..K_N; filled in by the head.
         entropy_weight: lambda, above 0.
-        marginal: ``'uniform'``, or ``'activation'`` for the mean activations of the batch (a choice of this library).
+        marginal: ``'uniform'``, or ``'activation'`` for the mean activations of the batch, over all processes (a
+            choice of this library).
         gradient: ``'detach'``, or ``'solver'``: the matching loss also moves the centres through the plan.
         tolerance: Of the solver, see `sinkhorn_plan`.
         max_iterations: Of the solver.
@@ -107,6 +109,7 @@ class PlanSolver(nn.Module):
         if self.marginal == 'activation':
             for level, activation in enumerate(activations or ()):
                 share = activation.detach().mean(0)
+                dist.all_reduce(share, op='mean')
                 # An empty cluster would make the transport problem degenerate.
                 getattr(self, f'marginal_{level}').copy_(share.clamp_min(MARGINAL_FLOOR / len(share)))
         solved = self._solve(centres)
