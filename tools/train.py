@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.utils.commands import started_with  # noqa: E402
+from omh_mmseg.utils.downloads import DigestError, DownloadError  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,7 +42,10 @@ def main() -> None:
             runner = launch.build_runner(config)
         except (OSError, ValueError) as error:
             sys.exit(f'train.py: {error}')
-        runner.train()
+        try:
+            runner.train()
+        except (DigestError, DownloadError, FileNotFoundError) as error:
+            sys.exit(f'train.py: {error}')
 
 
 if __name__ == '__main__':
