@@ -10,11 +10,12 @@ from omh_mmseg.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
 from omh_mmseg.engine.hooks.protocol_hook import ProtocolHook
 from omh_mmseg.engine.hooks.random_state_hook import RandomStateHook
 from omh_mmseg.engine.hooks.reference_pool_hook import ReferencePoolHook
+from omh_mmseg.engine.hooks.run_length_hook import RunLengthHook
 from omh_mmseg.engine.hooks.score_report_hook import ScoreReportHook
 from omh_mmseg.engine.hooks.submodule_gradient_clip_hook import SubmoduleGradientClipHook
 
 __all__ = [
     'AssignmentHook', 'CheckpointShapeHook', 'DeferredRuntimeInfoHook', 'FeatureCacheHook', 'HierarchyHook',
     'NeighbourIndexCheckHook', 'NonFiniteLossHook', 'ProtocolHook', 'RandomStateHook', 'ReferencePoolHook',
-    'ScoreReportHook', 'SubmoduleGradientClipHook',
+    'RunLengthHook', 'ScoreReportHook', 'SubmoduleGradientClipHook',
 ]  # fmt: skip

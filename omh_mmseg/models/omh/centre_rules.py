@@ -47,6 +47,11 @@ class CentreRule(nn.Module):
         self.start = KMeansStart(in_channels, begin) if start == 'kmeans' else None
         self.prior = prior
 
+    def begin_at(self, step: int) -> None:
+        """Let losses begin to reach the features at this step; the head says so before each step."""
+        if self.start is not None:
+            self.start.begin_at(step)
+
     def begin_step(self, positions: Tensor, centres: Sequence[Tensor], step: int) -> None:
         """Put the centres (K_l, D) at their start, if this is the step, given unit positions (P, D)."""
         if self.start is not None:

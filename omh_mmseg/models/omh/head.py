@@ -137,6 +137,7 @@ class OMHHead(BaseModule):
         with torch.autocast(code.device.type, enabled=False):
             positions = self._directions(code.detach())
             if self.training:
+                self.rule.begin_at(self.reach.begin)
                 self.rule.begin_step(positions, list(self.centres), step)
             centres = F.normalize(torch.cat(list(self.centres)).to(positions.dtype), dim=1)
             similarities = self._similarities(positions, centres)
