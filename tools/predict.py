@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from omh_mmseg.apis import SegmentationInferencer, draw_prediction_grid, find_images, predict_images  # noqa: E402
+from omh_mmseg.apis import SegmentationInferencer, collect_images, draw_prediction_grid, predict_images  # noqa: E402
 from omh_mmseg.evaluation.protocols import known_protocols  # noqa: E402
 from omh_mmseg.utils.config import add_config_options  # noqa: E402
 
@@ -18,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file or address')
-    parser.add_argument('images', nargs='+', help='a folder, searched recursively, or image files')
+    parser.add_argument('images', nargs='+', help='folders, searched recursively, and image files')
     parser.add_argument('--out-dir', default='predictions', help='folder of the results (default: ./predictions)')
     parser.add_argument('--levels', type=int, nargs='*', help='OMH levels to predict; default: all')
     parser.add_argument('--overlay', default='probe', help='head drawn over the images: probe, level1, ... or none')
@@ -39,11 +39,7 @@ def main() -> None:
     """Run the command."""
     args = build_parser().parse_args()
     try:
-        folder = args.images[0] if len(args.images) == 1 and Path(args.images[0]).is_dir() else None
-        images = args.images if folder is None else find_images(folder)
-        absent = [path for path in images if not Path(path).is_file()]
-        if absent:
-            raise FileNotFoundError(f'there is no image {absent[0]} (looked from {Path.cwd()})')
+        images, folder = collect_images(args.images)
         inferencer = SegmentationInferencer(
             args.config, args.checkpoint, args.device, args.levels, args.protocol, args.flip, args.crf,
             args.batch_size, args.cfg_options,
