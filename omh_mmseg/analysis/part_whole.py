@@ -31,7 +31,8 @@ def cluster_rows(hierarchy: Hierarchy, counts: Sequence[np.ndarray], classes: Se
         Rows with ``level``, ``cluster``, ``pixels``, ``share`` (of all pixels), ``class`` (see `naming_classes`,
         None without a pixel), ``purity`` (share of that class among its pixels), ``second`` and ``second_share`` (the
         largest other class), ``parent`` (of the coarser level, None at level 1), ``parent_mass`` (share of the
-        cluster's plan mass that the parent takes), ``parent_class`` and ``chain``, the level-by-level way to level 1 as text.
+        cluster's plan mass that the parent takes), ``parent_class`` and ``chain``, the level-by-level way to level 1 as
+        text.
 
     Raises:
         ValueError: If the counts do not fit the levels.

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 from mmengine.dist import all_gather_object
 from mmengine.logging import MMLogger
+from PIL import Image
 
 from omh_mmseg.structures.assignment import UNMATCHED
 from omh_mmseg.structures.labels import IGNORED_LABEL
-from omh_mmseg.utils.masks import write_mask
+from omh_mmseg.utils.files import replaced_when_complete
 
 MAX_PNG_VALUE = 255
 
 
 class LabelMapWriter:
-    """Writes ``<image stem>.png`` per image, 8-bit with a palette, and remembers which image owns which name.
+    """Writes ``<image stem>.png`` per image, uint8, and remembers which image owns which name.
 
     Args:
         folder: Made if absent.
@@ -31,18 +32,12 @@ class LabelMapWriter:
         self._written: dict[str, str] = {}
         self._painted: set[bool] = set()
 
-    def write(
-        self,
-        sample: Mapping[str, Any],
-        classes: Sequence[int] | np.ndarray | None = None,
-        palette: Sequence[Sequence[int]] | None = None,
-    ) -> None:
+    def write(self, sample: Mapping[str, Any], classes: Sequence[int] | np.ndarray | None = None) -> None:
         """Write the ``pred_sem_seg`` of a data sample.
 
         Args:
             sample: As a dictionary, with ``img_path``.
             classes: Class of each cluster; a pixel without one becomes ``IGNORED_LABEL``. None writes cluster numbers.
-            palette: Colours of the numbers, see `write_mask`.
 
         Raises:
             ValueError: A number does not fit into eight bits, or a cluster is beyond ``classes``; names the image.
@@ -61,7 +56,8 @@ class LabelMapWriter:
             low, high = labels.min(), labels.max()
         if low < 0 or high > MAX_PNG_VALUE:
             raise ValueError(f'{path}: pred_sem_seg has values {low}..{high}; an 8-bit PNG holds 0..{MAX_PNG_VALUE}')
-        write_mask(self.folder / name, labels, palette)
+        with replaced_when_complete(self.folder / name) as file:
+            Image.fromarray(labels.astype(np.uint8)).save(file, format='png')
         self._written[name] = str(path)
         self._painted.add(classes is not None)
 

@@ -67,7 +67,7 @@ class UnsupervisedIoUMetric(BaseMetric):
         bootstrap: Resamples of the images for 95 % intervals of mIoU and aAcc, with a matching of their own each; 0
             for none.
         bootstrap_seed: See `PoissonBootstrap`.
-        output_dir: Folder for the ``pred_sem_seg`` of each image as ``<image stem>.png``, 8-bit with a palette.
+        output_dir: Folder for the ``pred_sem_seg`` of each image as ``<image stem>.png``, uint8.
         output: What is written there: ``'classes'`` (255 for a cluster without one), ``'clusters'``, or ``'auto'``:
             classes where ``assignment`` or the model has them.
         keep_results: Accepted because mmseg's ``test.py --out`` sets it; the written predictions are always kept.
@@ -151,9 +151,7 @@ class UnsupervisedIoUMetric(BaseMetric):
         for sample in data_samples:
             self._stored = self._stored or sample.get(META_KEY) or {}
             if self.writer is not None:
-                painting = self._painting(sample)
-                palette = None if painting is None else (self.dataset_meta or {}).get('palette')
-                self.writer.write(sample, painting, palette)
+                self.writer.write(sample, self._painting(sample))
             if not self.format_only:
                 self._add(sample)
 

@@ -113,8 +113,7 @@ class OMHHead(BaseModule):
 
     def needs_shares(self, step: int) -> bool:
         """Whether `loss` wants ``shares`` at a step."""
-        reaches_features = self.match is not None or self.cluster is not None
-        return self.reach.scales_gradients and reaches_features and self.reach.weight(step) > 0
+        return self.reach.scales_gradients and (self.match or self.cluster) is not None and self.reach.weight(step) > 0
 
     def loss(self, code: Tensor, step: int, shares: GradientShares | None = None) -> dict[str, Tensor]:
         """Losses of one training step, and the figures to watch.
