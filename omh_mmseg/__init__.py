@@ -12,5 +12,8 @@ if stack.stack_is_absent():
 else:
     compat.apply()
     from omh_mmseg import apis, datasets, engine, evaluation, models, visualization  # noqa: F401
+    from omh_mmseg.utils.downloads import read_address
+
+    compat.download_checkpoints_by(read_address)
 
 __all__ = ['__version__']

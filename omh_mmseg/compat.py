@@ -278,6 +278,29 @@ def write_configs_of_started_runs() -> None:
     Runner.dump_config, Runner.call_hook = dump_config, call_hook
 
 
+def download_checkpoints_by(read_address: Callable[[str, Callable[[Path], Any]], Any]) -> None:
+    """Let mmengine's loaders, and so ``load_from`` and mmseg's tools, take files of addresses from our cache.
+
+    Range: every mmengine, whose ``load_url`` is torch's. Symptom: a file is cached by its name alone, so that another
+    address's is taken for it; a cut or altered one is accepted and stays.
+
+    Args:
+        read_address: See `omh_mmseg.utils.downloads.read_address`.
+    """
+    from mmengine.runner import checkpoint as module
+
+    original = getattr(module.load_url, '__wrapped__', module.load_url)
+
+    @functools.wraps(original)
+    def load_url(url: str, model_dir: str | None = None, *args: Any, **options: Any) -> Any:
+        # Torch's function reads what is there already, also the zipped files of old model zoos.
+        return read_address(
+            url, lambda path: original(url, str(path.parent), *args, **{**options, 'file_name': path.name})
+        )
+
+    module.load_url = load_url
+
+
 @contextmanager
 def quiet_import() -> Iterator[None]:
     """Silence two notes while the mm packages are imported; everything else still appears.

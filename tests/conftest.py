@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
@@ -11,6 +12,10 @@ import numpy as np
 import pytest
 import scipy.io
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from loopback import Loopback, loopback  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN_FILES = ('stego_correlation.npz', 'cluster_lookup.npz', 'metrics.npz', 'dino_vit.npz')
@@ -56,6 +61,14 @@ def golden() -> Callable[[str], dict[str, np.ndarray]]:
             return dict(arrays)
 
     return load
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
+    """A server on the loopback interface, and an empty cache of downloads."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch_home'))
+    with loopback() as served:
+        yield served
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from omh_mmseg.apis import SegmentationInferencer, draw_prediction_grid, find_images, predict_images  # noqa: E402
+from omh_mmseg.apis import SegmentationInferencer, collect_images, draw_prediction_grid, predict_images  # noqa: E402
 from omh_mmseg.evaluation.protocols import known_protocols  # noqa: E402
 from omh_mmseg.utils.config import add_config_options  # noqa: E402
 from omh_mmseg.utils.work_dirs import RunParser, add_run_arguments, is_checkpoint, resolve_run  # noqa: E402
@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = RunParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_run_arguments(parser)
-    parser.add_argument('images', metavar='IMAGES', nargs='+', help='a folder, searched recursively, or image files')
+    parser.add_argument('images', metavar='IMAGES', nargs='+', help='folders, searched recursively, and image files')
     parser.add_argument('--out-dir', default='predictions', help='folder of the results (default: ./predictions)')
     parser.add_argument('--levels', type=int, nargs='*', help='OMH levels to predict; default: all')
     parser.add_argument('--overlay', default='probe', help='head drawn over the images: probe, level1, ... or none')
@@ -46,11 +46,7 @@ def main() -> None:
         args.images, args.checkpoint = [args.checkpoint, *args.images], None
     try:
         config, checkpoint = resolve_run(args.config, args.checkpoint)
-        folder = args.images[0] if len(args.images) == 1 and Path(args.images[0]).is_dir() else None
-        images = args.images if folder is None else find_images(folder)
-        absent = [path for path in images if not Path(path).is_file()]
-        if absent:
-            raise FileNotFoundError(f'there is no image {absent[0]} (looked from {Path.cwd()})')
+        images, folder = collect_images(args.images)
         inferencer = SegmentationInferencer(
             config, checkpoint, args.device, args.levels, args.protocol, args.flip, args.crf,
             args.batch_size, args.cfg_options,

@@ -15,15 +15,17 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=500, max_keep_ckpts=3, save_last=True),
+    # OMH begins at a share of the run.
+    run_length=dict(type='RunLengthHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook', interval=1),
+    # Checkpoints say what they were trained with; a test or a resume with other settings is refused.
+    provenance=dict(type='ProvenanceHook'),
     # Ends a run whose checkpoint does not fill the model; what load_from reads begins a new run.
     checkpoint_check=dict(type='CheckpointCheckHook'),
     assignment=dict(type='AssignmentHook'),
     score_report=dict(type='ScoreReportHook'),
     protocol=dict(type='ProtocolHook'),
-    # Checkpoints say what they were trained with; a test or a resume with other settings is refused.
-    provenance=dict(type='ProvenanceHook'),
     # STEGO's nearest neighbours, made on first use; build=False stops a run that lacks them.
     neighbour_index=dict(type='NeighbourIndexHook', build=True),
     # A folder, e.g. data/feature_cache, switches on the cache of frozen features there.

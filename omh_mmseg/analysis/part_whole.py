@@ -10,6 +10,7 @@ import numpy as np
 from mmengine.config import Config
 
 from omh_mmseg.analysis.level_counts import count_levels, labelled_loader, load_levels
+from omh_mmseg.evaluation.cluster_names import cluster_names, naming_classes
 from omh_mmseg.structures.granularity import Granularity
 from omh_mmseg.transport import Hierarchy
 from omh_mmseg.utils.files import write_text
@@ -27,10 +28,11 @@ def cluster_rows(hierarchy: Hierarchy, counts: Sequence[np.ndarray], classes: Se
         classes: Names.
 
     Returns:
-        Rows with ``level``, ``cluster``, ``pixels``, ``share`` (of all pixels), ``class`` (most of its pixels, None
-        without any), ``purity`` (share of that class among its pixels), ``second`` and ``second_share`` (the next
-        class), ``parent`` (of the coarser level, None at level 1), ``parent_mass`` (share of the cluster's plan mass
-        that the parent takes), ``parent_class`` and ``chain``, the level-by-level way to level 1 as text.
+        Rows with ``level``, ``cluster``, ``pixels``, ``share`` (of all pixels), ``class`` (see `naming_classes`,
+        None without a pixel), ``purity`` (share of that class among its pixels), ``second`` and ``second_share`` (the
+        largest other class), ``parent`` (of the coarser level, None at level 1), ``parent_mass`` (share of the
+        cluster's plan mass that the parent takes), ``parent_class`` and ``chain``, the level-by-level way to level 1 as
+        text.
 
     Raises:
         ValueError: If the counts do not fit the levels.
@@ -41,19 +43,20 @@ def cluster_rows(hierarchy: Hierarchy, counts: Sequence[np.ndarray], classes: Se
         raise ValueError(f'counts of shapes {shapes} do not fit levels and classes {expected}')
     parents = [level.numpy() for level in hierarchy.parents]
     masses = [level.numpy() for level in hierarchy.parent_mass]
-    names = [[classes[row.argmax()] if row.any() else None for row in level] for level in counts]
+    assigned = [naming_classes(level) for level in counts]
+    names = [cluster_names(chosen, classes, len(chosen)) for chosen in assigned]
     rows: list[dict[str, Any]] = []
     for level, table in enumerate(counts):
         for cluster, row in enumerate(table):
-            pixels, order = int(row.sum()), np.argsort(-row, kind='stable')
-            second = len(classes) > 1 and row[order[1]] > 0
+            pixels, named = int(row.sum()), int(assigned[level][cluster])
+            second = next((label for label in np.argsort(-row, kind='stable') if label != named and row[label]), None)
             parent = int(parents[level - 1][cluster]) if level else None
             rows.append({
                 'level': level + 1, 'cluster': cluster, 'pixels': pixels,
                 'share': pixels / table.sum() if table.any() else float('nan'),
-                'class': names[level][cluster], 'purity': float(row[order[0]] / pixels) if pixels else float('nan'),
-                'second': classes[order[1]] if second else None,
-                'second_share': float(row[order[1]] / pixels) if second else float('nan'),
+                'class': names[level][cluster], 'purity': float(row[named] / pixels) if pixels else float('nan'),
+                'second': None if second is None else classes[second],
+                'second_share': float('nan') if second is None else float(row[second] / pixels),
                 'parent': parent, 'parent_mass': float(masses[level - 1][cluster]) if level else float('nan'),
                 'parent_class': None if parent is None else names[level - 1][parent],
                 'chain': _chain(parents, names, level, cluster),

@@ -1,5 +1,6 @@
 """Inference from Python and on folders."""
 
+from omh_mmseg.apis.image_paths import collect_images
 from omh_mmseg.apis.inference import Segmentation, SegmentationInferencer, find_images, init_model
 from omh_mmseg.apis.prediction_files import predict_images
 from omh_mmseg.apis.prediction_grid import draw_prediction_grid
@@ -7,6 +8,7 @@ from omh_mmseg.apis.prediction_grid import draw_prediction_grid
 __all__ = [
     'Segmentation',
     'SegmentationInferencer',
+    'collect_images',
     'draw_prediction_grid',
     'find_images',
     'init_model',

@@ -201,9 +201,9 @@ class SegmentationInferencer:
 
     @property
     def heads(self) -> dict[str, int]:
-        """Heads of the results and their numbers of clusters."""
+        """Heads of the results and their numbers of clusters; no ``linear`` of a run that never saw a label."""
         sizes = dict(probe=self.model.num_classes)
-        if self.model.linear_probe is not None:
+        if self.model.predictor.linear_probe(self.model) is not None:
             sizes['linear'] = self.model.num_classes
         levels = [] if self.hierarchy is None else self.hierarchy.level_sizes
         return sizes | {f'level{level}': levels[level - 1] for level in self.model.predictor.levels(self.model)}

@@ -15,10 +15,12 @@ from PIL import Image
 from rich.progress import track
 
 from omh_mmseg.apis.inference import Segmentation, SegmentationInferencer
+from omh_mmseg.evaluation.cluster_names import cluster_names
 from omh_mmseg.evaluation.protocols import protocol_of_config
 from omh_mmseg.structures.assignment import UNMATCHED
 from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.files import replaced_when_complete
+from omh_mmseg.utils.masks import write_mask
 from omh_mmseg.visualization import cluster_palettes, distinct_colours, match_colours
 from omh_mmseg.visualization.local_visualizer import fit_image
 
@@ -43,7 +45,8 @@ def predict_images(
         <out_dir>/overlays/<name>.jpg          the overlay's head over the image
         <out_dir>/summary.json                 settings, colours, and the pixels of every cluster in every image
 
-    Masks are 8-bit, 16-bit for more than 255 clusters. Every file appears complete or not at all. An image that cannot
+    Masks are palette pictures, see `write_mask`: their pixels are the numbers, their colours the overlays'. With more
+    than 255 clusters they are 16-bit grey ones. Every file appears complete or not at all. An image that cannot
     be read is reported in the summary and left out; the rest goes on.
 
     Args:
@@ -76,7 +79,7 @@ def predict_images(
     with replaced_when_complete(out_dir / SUMMARY) as file:
         for result in inferencer.iterate(track(images, 'segmenting'), failed):
             assert result.path is not None
-            entry = _write_masks(out_dir, names[result.path], result, inferencer)
+            entry = _write_masks(out_dir, names[result.path], result, inferencer, palettes)
             if overlay is not None:
                 entry['overlay'] = _write_overlay(out_dir, names[result.path], result, overlay, palettes, opacity)
             summary['images'].append(entry)
@@ -98,6 +101,16 @@ def head_palettes(inferencer: SegmentationInferencer) -> dict[str, np.ndarray]:
         shades = cluster_palettes(inferencer.hierarchy, None if assignment is None else base, assignment)
         palettes |= {f'level{n}': shade for n, shade in enumerate(shades, 1) if f'level{n}' in palettes}
     return palettes
+
+
+def _merged_palette(inferencer: SegmentationInferencer) -> np.ndarray | None:
+    """Colours of level 1, which need not be among the heads; None without OMH."""
+    if inferencer.hierarchy is None:
+        return None
+    assignment = inferencer.assignment_of('level1')
+    if assignment is None:
+        return distinct_colours(inferencer.hierarchy.level_sizes[0])
+    return match_colours(class_palette(inferencer), assignment)
 
 
 def class_palette(inferencer: SegmentationInferencer) -> np.ndarray:
@@ -129,6 +142,7 @@ def _described(inferencer: SegmentationInferencer, palettes: dict[str, np.ndarra
         heads[head] = dict(
             clusters=clusters,
             classes=None if assignment is None else assignment.tolist(),
+            names=cluster_names(assignment, inferencer.classes, clusters),
             colours=palettes[head].tolist(),
         )
         if inferencer.hierarchy is not None and head.startswith('level'):
@@ -137,18 +151,20 @@ def _described(inferencer: SegmentationInferencer, palettes: dict[str, np.ndarra
 
 
 def _write_masks(
-    out_dir: Path, name: str, result: Segmentation, inferencer: SegmentationInferencer
+    out_dir: Path,
+    name: str,
+    result: Segmentation,
+    inferencer: SegmentationInferencer,
+    palettes: dict[str, np.ndarray],
 ) -> dict[str, Any]:
     height, width = next(iter(result.clusters.values())).shape
     entry: dict[str, Any] = dict(image=result.path, height=height, width=width, masks={}, pixels={})
+    painted = dict(merged=_merged_palette(inferencer), classes=class_palette(inferencer))
     for kind, maps in (('clusters', result.clusters), ('merged', result.merged), ('classes', result.classes)):
         for head, labels in maps.items():
             path = out_dir / kind / head / f'{name}.png'
             values = np.where(labels == UNMATCHED, IGNORED_LABEL, labels) if kind == 'classes' else labels
-            most = max(inferencer.heads[head], len(inferencer.classes))
-            dtype = np.uint8 if most <= np.iinfo(np.uint8).max else np.uint16
-            with replaced_when_complete(path) as file:
-                Image.fromarray(values.astype(dtype)).save(file, format='png')
+            write_mask(path, values, painted[kind] if kind != 'clusters' else palettes[head])
             entry['masks'].setdefault(kind, {})[head] = str(path.relative_to(out_dir))
     for head, labels in result.clusters.items():
         numbers, pixels = np.unique(labels, return_counts=True)

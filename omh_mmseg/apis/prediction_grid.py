@@ -20,6 +20,8 @@ from omh_mmseg.visualization import draw_segmentation_grid
 from omh_mmseg.visualization.local_visualizer import fit_image
 
 ROWS = 6
+MOST_ENTRIES = 60
+"""Entries of a key, beyond which finer levels are left to the shades of their colours."""
 SHADES = 'Each cluster of a finer level has a shade of the colour of the cluster that it belongs to.'
 GREY = 'Grey: a cluster without a class.'
 UNRELATED = 'The clusters have no classes yet: their colours have nothing to do with those of the classes.'
@@ -64,16 +66,16 @@ def draw_prediction_grid(
         for image, size in zip(chosen, sizes)
     ]
     palettes, assignment = head_palettes(inferencer), inferencer.assignment_of(heads[0])
+    shown = {head: palettes[head] for head in heads}
     named = bool(inferencer.classes) and (bool(known) or assignment is not None)
     return draw_segmentation_grid(
         path,
         [_photo(image, result.clusters[heads[0]].shape, result.metainfo) for image, result in zip(chosen, results)]
         if photos else None,
         [[result.clusters[head] for result in results] for head in heads],
-        [palettes[head] for head in heads],
+        list(shown.values()),
         truth if known else None,
-        class_palette(inferencer)[: len(inferencer.classes)] if named else class_palette(inferencer),
-        inferencer.classes if named else None,
+        *_key(inferencer, [] if assignment is not None else [*shown.items()], named, bool(known)),
         [
             *(['image'] if photos else []),
             *(['labels'] if known else []),
@@ -82,6 +84,33 @@ def draw_prediction_grid(
         ' '.join(_notes(len(heads), assignment, bool(known))),
         IGNORED_LABEL,
     )  # fmt: skip
+
+
+def _key(
+    inferencer: SegmentationInferencer, palettes: Sequence[tuple[str, np.ndarray]], named: bool, labelled: bool
+) -> tuple[np.ndarray, list[str] | None]:
+    """Colours and what they stand for: first the classes, where they are shown, then clusters that have none.
+
+    Args:
+        inferencer: Model.
+        palettes: Names and colours of the heads whose clusters have no classes.
+        named: Whether the classes are shown and have names.
+        labelled: Whether labels are shown.
+    """
+    colours = class_palette(inferencer)
+    if named:
+        colours = colours[: len(inferencer.classes)]
+    elif palettes and not labelled:
+        colours = colours[:0]
+    entries = list(inferencer.classes) if named else [f'label {number}' for number in range(len(colours))]
+    if not named and not palettes:
+        return colours, None
+    for place, (head, palette) in enumerate(palettes):
+        if place and len(entries) + len(palette) > MOST_ENTRIES:
+            break
+        entries += [f'{head.replace("level", "level ")}: {number}' for number in range(len(palette))]
+        colours = np.concatenate([colours, palette])
+    return colours, entries
 
 
 def find_labels(config: Config, images: Sequence[str]) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.logging import MMLogger
 
-from omh_mmseg.checkpoint_files import TRAINED_WITH
+from omh_mmseg.checkpoint_files import TRAINED_WITH, CheckpointError
 from omh_mmseg.utils.work_dirs import ACCEPT
 
 FEATURES = ('normalisation', 'padding', 'backbone', 'weights')
@@ -20,7 +20,7 @@ TRAINING = (*PREDICTIONS, 'train_size')
 MISSING = 'nothing'
 
 
-class ProvenanceError(ValueError):
+class ProvenanceError(CheckpointError):
     """Something is used with other settings than those that it was made with."""
 
 

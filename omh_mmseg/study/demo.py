@@ -20,7 +20,8 @@ from omh_mmseg.analysis.trees import pair_agreements, pooled_agreement
 from omh_mmseg.apis.protocols import compare_protocols, protocol_table
 from omh_mmseg.datasets.demo_scenes import HIERARCHY
 from omh_mmseg.engine import launch
-from omh_mmseg.evaluation.scores import confusion_matrix, hungarian_assignment
+from omh_mmseg.evaluation.cluster_names import cluster_names, naming_classes
+from omh_mmseg.evaluation.scores import confusion_matrix
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.preparation.neighbours import prepare_neighbours
 from omh_mmseg.structures.granularity import Granularity
@@ -165,8 +166,8 @@ def _draw(
     granularities: Sequence[Granularity],
 ) -> list[Path]:  # fmt: skip
     colours = np.asarray(HIERARCHY.palettes['group'])
-    assignment = hungarian_assignment(counts[0])
-    palettes = cluster_palettes(hierarchy, colours, assignment)
+    assigned = [naming_classes(level) for level in counts]
+    palettes = cluster_palettes(hierarchy, colours, assigned[0])
     probes = [item['pred_sem_seg'] for item in shown]
     truths = [item['truth'] for item in shown]
     probe_counts = sum(confusion_matrix(probe, truth, *counts[0].shape) for probe, truth in zip(probes, truths))
@@ -177,7 +178,7 @@ def _draw(
         grid,
         [item['image'] for item in shown],
         [probes, *levels],
-        [match_colours(colours, hungarian_assignment(np.asarray(probe_counts))), *palettes],
+        [match_colours(colours, naming_classes(np.asarray(probe_counts))), *palettes],
         truth=truths,
         truth_palette=colours,
         classes=granularities[0].classes,
@@ -185,8 +186,8 @@ def _draw(
     )
     draw_plan_matrices(plans, hierarchy, palettes)
     names = [
-        [granularity.classes[row.argmax()] if row.any() else None for row in level]
-        for granularity, level in zip(granularities, counts)
+        cluster_names(classes, granularity.classes, len(classes))
+        for granularity, classes in zip(granularities, assigned)
     ]
     draw_hierarchy_tree(tree, hierarchy, palettes, [level.sum(1) for level in counts], names)
     return [grid, plans, tree]

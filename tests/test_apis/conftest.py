@@ -18,6 +18,7 @@ from omh_mmseg.registry import MODELS
 
 DEMO = Path(__file__).resolve().parents[2] / 'configs' / 'omh_stego_vit-t8_demo.py'
 CLASSES = ('ground', 'plant', 'sky', 'building', 'vehicle', 'person')
+UNLABELLED = torch.full((1, 8, 8), 255)
 PALETTE = [[40 * index, 255 - 40 * index, 128] for index in range(6)]
 
 
@@ -29,7 +30,7 @@ def scope() -> Iterator[None]:
 
 @pytest.fixture(scope='session')
 def trained_demo(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """``config`` (a file), ``checkpoint`` and ``matched``, a checkpoint that knows the classes of the clusters."""
+    """``config`` (a file), ``checkpoint``, ``matched``, which knows the classes of the clusters, ``unlabelled``."""
     folder = tmp_path_factory.mktemp('model')
     config = Config.fromfile(str(DEMO))
     config.model.backbone.checkpoint = None
@@ -44,10 +45,13 @@ def trained_demo(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     model.assignment.set('pred_sem_seg', [5, 4, 3, 2, 1, -1])
     model.assignment.set('pred_level1', [1, 0, 3, 2, 5, 4])
     torch.save(dict(state_dict=model.state_dict(), meta=meta), folder / 'matched.pth')
+    model.linear_probe.train().loss(torch.zeros(1, model.linear_probe.classifier.in_channels, 2, 2), UNLABELLED)
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), folder / 'unlabelled.pth')
     DefaultScope._instance_dict.clear()
     return SimpleNamespace(
-        config=folder / 'config.py', checkpoint=folder / 'plain.pth', matched=folder / 'matched.pth', meta=meta
-    )
+        config=folder / 'config.py', checkpoint=folder / 'plain.pth', matched=folder / 'matched.pth', meta=meta,
+        unlabelled=folder / 'unlabelled.pth',
+    )  # fmt: skip
 
 
 @pytest.fixture

@@ -50,6 +50,37 @@ def test_summary(inferencer, folder, tmp_path):
             assert sum(counted.values()) == entry['height'] * entry['width']
 
 
+def test_no_classes_of_a_probe_that_never_saw_a_label(inferencer, folder, tmp_path):
+    run = inferencer('unlabelled')
+    assert 'linear' not in run.heads and run.model.linear_probe.unlabelled
+    summary = predict_images(run, find_images(folder), tmp_path / 'out', folder)
+    assert 'linear' not in summary['heads']
+    assert {path.parent.name for path in (tmp_path / 'out').rglob('*.png')} == {
+        'probe', 'level1', 'level2', 'level3', 'more'
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="there is no head 'linear' to overlay"):
+        predict_images(run, find_images(folder), tmp_path / 'out', folder, overlay='linear')
+
+
+def test_masks_have_the_colours_of_the_overlays(inferencer, folder, tmp_path):
+    run = inferencer()
+    predict_images(run, [str(folder / 'a.png')], tmp_path / 'out')
+    palettes = head_palettes(run)
+    for kind, head, palette in (
+        ('clusters', 'probe', palettes['probe']), ('clusters', 'level3', palettes['level3']),
+        ('merged', 'level3', palettes['level1']), ('classes', 'level1', run.model.dataset_meta['palette']),
+    ):  # fmt: skip
+        with Image.open(tmp_path / 'out' / kind / head / 'a.png') as picture:
+            assert picture.mode == 'P'
+            assert np.array_equal(np.array(picture.convert('RGB')), np.asarray(palette)[np.array(picture)])
+
+
+def test_summary_names_the_clusters(inferencer, folder, tmp_path):
+    heads = predict_images(inferencer(), [str(folder / 'a.png')], tmp_path / 'out')['heads']
+    assert heads['probe']['names'] == ['person', 'vehicle', 'building', 'sky', 'plant', None]
+    assert heads['level2']['names'] == [None] * 12
+
+
 def test_overlay_blends_the_colours_of_the_classes(inferencer, folder, tmp_path):
     run = inferencer()
     predict_images(run, [str(folder / 'a.png')], tmp_path / 'out', opacity=1.0)

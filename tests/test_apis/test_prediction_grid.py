@@ -10,6 +10,7 @@ from PIL import Image
 
 from omh_mmseg.apis import draw_prediction_grid, find_images
 from omh_mmseg.apis import prediction_grid as module
+from omh_mmseg.apis.prediction_files import head_palettes
 from omh_mmseg.apis.prediction_grid import GREY, SHADES, UNRELATED, find_labels
 from omh_mmseg.registry import DATASETS
 
@@ -126,6 +127,28 @@ def test_probe_without_omh(inferencer, folder, drawn, tmp_path):
     run = inferencer(levels=[])
     draw_prediction_grid(tmp_path / 'grid.png', run, find_images(folder))
     assert drawn[0]['titles'] == ['probe\n6 clusters'] and drawn[0]['note'] == f'{GREY}'
+
+
+def test_key_of_clusters_without_classes(inferencer, folder, drawn, scenes, tmp_path):
+    draw_prediction_grid(tmp_path / 'grid.png', inferencer('checkpoint'), find_images(folder))
+    (call,) = drawn
+    sizes = dict(zip(('level 1', 'level 2', 'level 3'), (6, 12, 24)))
+    assert call['truth'] is None
+    keys = [f'{level}: {number}' for level, size in sizes.items() for number in range(size)]
+    assert call['classes'][-42:] == keys
+    assert np.array_equal(call['truth_palette'][-42:], np.concatenate(call['palettes']))
+    # Beside labels, the names of the classes come first.
+    options, images, _ = scenes
+    draw_prediction_grid(tmp_path / 'grid.png', inferencer('checkpoint', options=options), images[:1])
+    assert drawn[1]['classes'] == ['ground', 'plant', 'sky', 'building', 'vehicle', 'person', *keys]
+
+
+def test_key_is_drawn(inferencer, folder, tmp_path):
+    path = draw_prediction_grid(tmp_path / 'grid.png', inferencer('checkpoint', levels=[1]), [str(folder / 'a.png')])
+    with_key = np.array(Image.open(path).convert('RGB'))
+    palette = head_palettes(inferencer('checkpoint', levels=[1]))['level1']
+    below = with_key[int(0.62 * len(with_key)) :].reshape(-1, 3)
+    assert all((below == colour).all(axis=1).any() for colour in palette)
 
 
 @pytest.mark.parametrize(('images', 'rows'), [([], 6), (['a.png'], 0)])

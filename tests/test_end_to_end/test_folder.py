@@ -69,6 +69,25 @@ def test_without_labels(photos, weights, command, run, tmp_path):
     log = run(tmp_path, command('test.py', CONFIG, work_dir / 'iter_2.pth', '--out', 'maps', options=options))
     maps = [np.array(Image.open(path)) for path in (tmp_path / 'maps').glob('*.png')]
     assert maps and all(one.shape == (120, 160) and one.max() < 5 for one in maps)
+    # Nothing is said in classes by a linear probe that never saw one.
+    words = [work_dir / CONFIG.name, work_dir / 'iter_2.pth', photos]
+    log = run(tmp_path, command('predict.py', *words, tmp_path / 'absent'), status=1)
+    assert f'predict.py: there is no folder {tmp_path / "absent"} (looked from' in log and str(photos) not in log
+    run(tmp_path, command('predict.py', *words, '--grid', 'grid.png'))
+    assert not list((tmp_path / 'predictions').glob('*/linear'))
+    assert len(list((tmp_path / 'predictions' / 'clusters' / 'probe').glob('*.png'))) == 8
+
+
+def test_run_that_ends_before_omh_begins(photos, weights, command, run, tmp_path):
+    options = QUICK | {
+        'data_root': photos, 'num_classes': 5, 'model.backbone.checkpoint': weights, 'train_dataloader.batch_size': 4,
+        'model.omh_head.reach.begin': 200,
+    }  # fmt: skip
+    run(tmp_path, command('prepare.py', 'neighbours', CONFIG, options=options))
+    log = run(tmp_path, command('train.py', CONFIG, options=options))
+    assert log.count('OMH begins at step 200 and the run has 2 steps') == 1
+    log = run(tmp_path, command('train.py', CONFIG, options=options | {'model.omh_head.reach.begin': 0.4}))
+    assert 'OMH begins at step' not in log and 'nobody has told OMH' not in log
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from mmengine.config import Config, ConfigDict
 
 from omh_mmseg.models.backbones import FrozenBackbone
 from omh_mmseg.models.backbones.key_converters import KEY_CONVERTERS
+from omh_mmseg.utils.downloads import is_address
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 FOLDER = CONFIGS / '_base_' / 'models' / 'backbones'
@@ -148,6 +149,17 @@ def test_weights_are_those_that_their_publisher_lists(name):
     else:
         places = r'https://(dl\.fbaipublicfiles\.com/(dino|dinov2|moco)/|github\.com/SwinTransformer/storage/releases/)'
         assert re.match(places, address)
+
+
+@pytest.mark.parametrize('name', BLOCKS)
+def test_blocks_say_how_a_download_is_verified(name):
+    """By the whole SHA-256 or the digits in the name, else the block says that neither is known."""
+    address = read(name).backbone.get('checkpoint') or 'omh_mmseg://timm'
+    name_and_digest = re.search(r'#sha256=[0-9a-f]{64}$', address) or re.search(r'-[0-9a-f]{8}\.pth$', address)
+    text = (FOLDER / f'{name}.py').read_text()
+    unknown = ('Without a known SHA-256: a download is verified by its length', "No SHA-256 of DINO's weights is")
+    said = any(sentence in text for sentence in unknown)
+    assert said == (not name_and_digest and is_address(address))
 
 
 def test_official_swin_addresses_are_those_of_mmpretrain_too():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -149,29 +150,41 @@ def test_weights_shipped_with_the_package(load, weights, tmp_path, monkeypatch):
         read_state_dict('omh_mmseg://absent.pth')
 
 
-def test_unreachable_address(monkeypatch, tmp_path):
-    def refuse(*_args, **_options):
-        raise OSError('no route to host')
+def test_digest_of_a_local_file(load, weights, tmp_path, tiny_vit):
+    load(weights)
+    path = tmp_path / 'weights.pth'
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    for digest in (sha256, sha256[:8].upper()):
+        backbone = FrozenBackbone(tiny_vit, f'{path}#sha256={digest}')
+        backbone.init_weights()
+        assert_loaded(backbone, weights)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f'{path} has the SHA-256 .*, but one that begins with {sha256} was asked for'):
+        read_state_dict(f'{path}#sha256={sha256}')
+    with pytest.raises(ValueError, match="sha256 must be 8 to 64 hexadecimal digits; got 'abc'"):
+        read_state_dict(f'{path}#sha256=abc')
+    with pytest.raises(FileNotFoundError, match='No backbone weights at .*absent.pth. Set'):
+        read_state_dict(f'absent.pth#sha256={sha256}')
 
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
-    monkeypatch.setattr(torch.hub, 'download_url_to_file', refuse)
-    with pytest.raises(ConnectionError, match=r'(?s)Cannot download .*no route to host.*model.backbone.checkpoint='):
-        read_state_dict('https://example.com/weights.pth')
 
-
-def test_address_is_downloaded_once(monkeypatch, tmp_path, weights):
-    fetched = []
-
-    def download(address: str, target: str) -> None:
-        fetched.append(address)
-        torch.save(weights, target)
-
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
-    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
-    address = 'https://example.com/folder/weights.pth.tar?version=1'
+def test_address(serve, weights, tiny_vit):
+    address = serve.add('folder/weights.pth.tar?version=1', weights)
     for _ in range(2):
-        assert list(read_state_dict(address)) == list(weights)
-    assert fetched == [address] and (tmp_path / 'checkpoints' / 'weights.pth.tar').is_file()
+        backbone = FrozenBackbone(tiny_vit, address)
+        backbone.init_weights()
+        assert_loaded(backbone, weights)
+    assert serve.asked == ['/folder/weights.pth.tar?version=1']
+
+
+def test_address_of_something_else(serve, weights):
+    """A page in place of the file has the announced length: it must not stay in its place."""
+    address = serve.add('weights.pth', b'<html>Please log in</html>')
+    with pytest.raises(ValueError, match=f'{address} is not a readable checkpoint of plain tensors'):
+        read_state_dict(address)
+    serve.add('weights.pth', weights)
+    assert list(read_state_dict(address)) == list(weights)
 
 
 def test_safetensors(weights, tmp_path, tiny_vit):

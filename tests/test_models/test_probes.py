@@ -171,3 +171,41 @@ def test_extra_clusters():
     assert probe.loss(torch.randn(2, 3, 2, 2))['loss_cluster_probe'].isfinite()
     with pytest.raises(ValueError, match='extra_clusters must be at least 0; got -1'):
         MODELS.build(dict(type='ClusterProbe', in_channels=3, num_classes=4, extra_clusters=-1))
+
+
+# ---- whether the linear probe ever saw a label
+
+
+def taught(*labels: int) -> LinearProbe:
+    probe = LinearProbe(4, 3).train()
+    for label in labels:
+        probe.loss(torch.randn(1, 4, 2, 2), torch.full((1, 8, 8), label))
+    return probe
+
+
+@pytest.mark.parametrize(
+    ('labels', 'unlabelled'), [((), False), ((255,), True), ((255, 3, -1), True), ((255, 2), False), ((2, 255), False)]
+)
+def test_probe_knows_whether_it_saw_a_label(labels, unlabelled):
+    probe = taught(*labels)
+    assert probe.unlabelled is unlabelled
+    state = probe.state_dict()
+    assert set(state) == {'classifier.weight', 'classifier.bias'} | ({'unlabelled'} if unlabelled else set())
+    other = LinearProbe(4, 3)
+    assert other.load_state_dict(state) and other.unlabelled is unlabelled
+    # A resumed run goes on with it: the first label counts.
+    other.train().loss(torch.randn(1, 4, 2, 2), torch.full((1, 8, 8), 1))
+    assert not other.unlabelled
+
+
+def test_evaluation_is_no_training():
+    probe = LinearProbe(4, 3).eval()
+    probe.loss(torch.randn(1, 4, 2, 2), torch.full((1, 8, 8), 255))
+    assert not probe.unlabelled
+
+
+def test_weights_of_labelled_runs_stay_so_in_unlabelled_ones():
+    probe = LinearProbe(4, 3)
+    probe.load_state_dict(taught(1).state_dict())
+    probe.train().loss(torch.randn(1, 4, 2, 2), torch.full((1, 8, 8), 255))
+    assert not probe.unlabelled

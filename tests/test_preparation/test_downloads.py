@@ -5,6 +5,7 @@ import os
 import runpy
 import shutil
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,37 @@ def test_damaged_member_leaves_no_file(coco_downloads, tmp_path):
         run_jobs(plan.pending(), progress=False)
     folder = tmp_path / 'data' / 'cocostuff' / 'images' / 'val2017'
     assert '000000000000.jpg' not in os.listdir(folder) and not list(folder.glob('.*'))
+
+
+def test_damaged_files_are_named(tmp_path):
+    """Whatever reads them: a list in an archive, a tile on disk that a full disk has cut."""
+    archive = zipped_list(tmp_path)
+    plan = partial(plan_potsdam3, [tmp_path], tmp_path / 'data')
+    with pytest.raises(OSError, match=rf'{archive}/labelled_test.txt is damaged .BadZip.*download the archive again'):
+        plan()
+    archive.unlink()
+    downloads = tile_pictures(tmp_path / 'downloads', ('2_10',), 400)
+    tile = downloads / '4_Ortho_RGBIR' / 'top_potsdam_2_10_RGBIR.tif'
+    tile.write_bytes(tile.read_bytes()[:-1000])
+    with pytest.raises(OSError, match=rf'{tile} is damaged .*; download it again'):
+        run_jobs(plan().pending(), progress=False)
+    assert not list((tmp_path / 'data').rglob('*.mat'))
+    tile.write_bytes(b'')
+    with pytest.raises(ValueError, match=rf'1 files are empty, .*: {tile}; get them again'):
+        plan()
+
+
+def zipped_list(folder: Path) -> Path:
+    """An archive of a Potsdam list in which a byte was changed after it was made."""
+    archive = folder / 'lists.zip'
+    with zipfile.ZipFile(archive, 'w') as file:
+        for name in ('labelled_train', 'labelled_test'):
+            file.writestr(f'{name}.txt', 'a_tile\n' * 50)
+        file.writestr('imgs/a_tile.mat', 'patch')
+    content = bytearray(archive.read_bytes())
+    content[content.rindex(b'a_tile\n') - 40] ^= 1
+    archive.write_bytes(content)
+    return archive
 
 
 def test_workers_must_be_positive():

@@ -9,10 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import mmseg
 import pytest
+from loopback import Loopback
+
+from omh_mmseg.models.backbones.checkpoint import read_state_dict
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 MMSEG_TOOLS = Path(mmseg.__file__).parent / '.mim' / 'tools'
@@ -78,6 +81,27 @@ def test_wrong_input_ends_with_one_line(
         load_tool(arguments[0]).main()
     assert message in str(caught.value.code) and '\n' not in caught.value.code
     assert [file.name for file in tmp_path.iterdir()] == ['a.py']
+
+
+@pytest.mark.parametrize('digest', ['', '#sha256=00000000'])
+def test_weights_that_cannot_be_had_end_a_training_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load_tool: Callable[[str], ModuleType], serve: Loopback,
+    digest: str,
+) -> None:
+    tool = load_tool('train.py')
+    local = tmp_path / 'weights.pth'
+    local.write_bytes(b'weights')
+    source = f'{local}{digest}' if digest else serve.fail('weights.pth', 500)
+    config = tmp_path / 'a.py'
+    config.write_text('model = dict()\n')
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.setattr(sys, 'argv', ['train.py', str(config), '--work-dir', str(tmp_path / 'run')])
+    # Weights are read once the training starts.
+    runner = SimpleNamespace(train=lambda: read_state_dict(source))
+    monkeypatch.setattr(tool.launch, 'build_runner', lambda _: runner)
+    with pytest.raises(SystemExit, match='train.py: .*weights.pth') as caught:
+        tool.main()
+    assert '\n' not in caught.value.code
 
 
 def test_command_runs_from_another_directory(tmp_path: Path) -> None:

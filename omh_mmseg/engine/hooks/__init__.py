@@ -12,6 +12,7 @@ from omh_mmseg.engine.hooks.provenance_hook import ProvenanceHook
 from omh_mmseg.engine.hooks.random_state_hook import RandomStateHook
 from omh_mmseg.engine.hooks.reference_pool_hook import ReferencePoolHook
 from omh_mmseg.engine.hooks.resumed_validation_hook import ResumedValidationHook
+from omh_mmseg.engine.hooks.run_length_hook import RunLengthHook
 from omh_mmseg.engine.hooks.score_report_hook import ScoreReportHook
 from omh_mmseg.engine.hooks.submodule_gradient_clip_hook import SubmoduleGradientClipHook
 from omh_mmseg.engine.hooks.work_dir_lock_hook import WorkDirLockHook
@@ -19,5 +20,6 @@ from omh_mmseg.engine.hooks.work_dir_lock_hook import WorkDirLockHook
 __all__ = [
     'AssignmentHook', 'CheckpointCheckHook', 'DeferredRuntimeInfoHook', 'FeatureCacheHook', 'HierarchyHook',
     'NeighbourIndexHook', 'NonFiniteLossHook', 'ProtocolHook', 'ProvenanceHook', 'RandomStateHook',
-    'ReferencePoolHook', 'ResumedValidationHook', 'ScoreReportHook', 'SubmoduleGradientClipHook', 'WorkDirLockHook',
+    'ReferencePoolHook', 'ResumedValidationHook', 'RunLengthHook', 'ScoreReportHook', 'SubmoduleGradientClipHook',
+    'WorkDirLockHook',
 ]  # fmt: skip

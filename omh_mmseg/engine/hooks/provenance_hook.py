@@ -28,7 +28,8 @@ class ProvenanceHook(Hook):
     warning names those that its features no longer share. See `omh_mmseg.structures.provenance`.
     """
 
-    priority = 'VERY_HIGH'
+    # Before `CheckpointCheckHook`, which fills the model of a training.
+    priority = 'HIGHEST'
 
     def __init__(self) -> None:
         self._weights: str | None = None

@@ -9,7 +9,6 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
 from mmengine.logging import MMLogger
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from omh_mmseg.checkpoint_files import CheckpointError, is_trusted, read_as_data
 from omh_mmseg.models.backbones.key_converters import KEY_CONVERTERS
 from omh_mmseg.models.utils.loaded_weights import not_finite
+from omh_mmseg.utils.downloads import check_digest, is_address, read_address, split_digest
 from omh_mmseg.utils.text import first_few
 
 PACKAGE_SCHEME = 'omh_mmseg://'
@@ -32,56 +32,46 @@ def read_state_dict(checkpoint: str) -> dict[str, Tensor]:
     """Tensors of a checkpoint, read with ``weights_only`` or, by its ending, as safetensors.
 
     Args:
-        checkpoint: Local path, URL, or ``omh_mmseg://NAME`` for weights shipped with the library.
+        checkpoint: Local path, URL, or ``omh_mmseg://NAME`` for weights shipped with the library. Each may end in
+            ``#sha256=`` and the first 8 to 64 digits of the file's SHA-256, which it is then compared with; how
+            downloads are verified besides, `read_address` says.
 
     Returns:
         Flat state dict; the wrappers ``state_dict``, ``model`` and ``teacher`` are opened.
 
     Raises:
         FileNotFoundError: If a local file is absent.
-        ConnectionError: If a URL cannot be read.
-        ValueError: If the file holds no state dict of tensors.
+        DownloadError: If a URL cannot be read, or gives another file; a ConnectionError.
+        ValueError: If the file holds no state dict of tensors, or has another SHA-256.
         ModuleNotFoundError: For a file of safetensors without that library.
     """
-    if checkpoint.startswith(('http://', 'https://')):
-        path = _downloaded(checkpoint)
+    if is_address(checkpoint):
+        content = read_address(checkpoint, partial(_content, name=checkpoint))
     else:
-        shipped = checkpoint.startswith(PACKAGE_SCHEME)
-        path = ASSETS / checkpoint.removeprefix(PACKAGE_SCHEME) if shipped else Path(checkpoint)
+        name, digest = split_digest(checkpoint)
+        shipped = name.startswith(PACKAGE_SCHEME)
+        path = ASSETS / name.removeprefix(PACKAGE_SCHEME) if shipped else Path(name)
         if not path.is_file():
             raise FileNotFoundError(
                 f'No backbone weights at {path.absolute()}. Set model.backbone.checkpoint to a file or URL, '
                 'e.g. --cfg-options model.backbone.checkpoint=/path/to/file.pth'
             )
-    return unwrap_state_dict(_content(path), checkpoint)
+        if digest is not None:
+            check_digest(path, digest)
+        content = _content(path, str(path))
+    return unwrap_state_dict(content, checkpoint)
 
 
-def _downloaded(address: str) -> Path:
-    """The file of an address in torch's cache of checkpoints."""
-    folder = Path(torch.hub.get_dir()) / 'checkpoints'
-    path = folder / Path(urlparse(address).path).name
-    if not path.is_file():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(address, str(path))
-        except OSError as error:
-            raise ConnectionError(
-                f'Cannot download the backbone weights {address}: {error}. Download the file on another machine '
-                'and pass its path: --cfg-options model.backbone.checkpoint=/path/to/file.pth'
-            ) from error
-    return path
-
-
-def _content(path: Path) -> Any:
+def _content(path: Path, name: str) -> Any:
     if path.suffix == SAFETENSORS:
         if find_spec('safetensors') is None:
             raise ModuleNotFoundError(
-                f'{path} is read with the library safetensors, which is not installed: pip install safetensors'
+                f'{name} is read with the library safetensors, which is not installed: pip install safetensors'
             )
         read = import_module('safetensors.torch').load_file
     else:
         read = partial(torch.load, map_location='cpu', weights_only=not is_trusted())
-    with read_as_data(path):
+    with read_as_data(name):
         return read(path)
 
 
@@ -127,7 +117,7 @@ def load_backbone_weights(
     Raises:
         ValueError: If the converter is unknown, or keys are missing, left over or of another shape.
         FileNotFoundError: See `read_state_dict`.
-        ConnectionError: See `read_state_dict`.
+        DownloadError: See `read_state_dict`.
         ModuleNotFoundError: See `read_state_dict`.
     """
     if key_converter is not None and key_converter not in KEY_CONVERTERS:

@@ -17,6 +17,7 @@ from omh_mmseg.models.backbones.checkpoint import read_state_dict, unwrap_state_
 from omh_mmseg.models.backbones.key_converters import dino_to_mmpretrain, dinov2_to_mmpretrain
 from omh_mmseg.models.converters.foreign_pickle import read_foreign_checkpoint
 from omh_mmseg.utils.digests import weights_digest
+from omh_mmseg.utils.downloads import is_address
 from omh_mmseg.utils.files import replaced_when_complete
 from omh_mmseg.utils.text import first_few
 
@@ -121,9 +122,9 @@ def convert_dino(source: str, target: str | Path, trust: bool = False) -> Transf
     Raises:
         ValueError: If the source is no such file, or not a whole transformer.
         FileNotFoundError: If there is no source.
-        ConnectionError: If a URL cannot be read.
+        DownloadError: If a URL cannot be read, or gives another file.
     """
-    if source.startswith(('http://', 'https://')):
+    if is_address(source):
         named = read_state_dict(source)
     else:
         named = unwrap_state_dict(read_foreign_checkpoint(source, trust), source)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine import dist
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -13,6 +14,11 @@ from omh_mmseg.models.losses.cluster_loss import ClusterLoss
 from omh_mmseg.models.utils.similarity import code_similarity
 from omh_mmseg.registry import MODELS
 from omh_mmseg.utils.precision import widened
+
+UNKNOWN, NO_LABEL, LABELS = range(3)
+"""What is known of the labels that a linear probe was trained on."""
+MARK = 'unlabelled'
+"""Key that the weights of a probe have if it was trained and never saw a label."""
 
 
 @MODELS.register_module()
@@ -67,11 +73,17 @@ class LinearProbe(BaseModule):
         num_classes: K classes.
         init_cfg: See mmengine.
 
+    Attributes:
+        unlabelled: Whether it was trained and never saw a label, so that its classes are random. This is kept with the
+            weights.
+
     Raises:
         ValueError: If a size is below 1.
 
     Source: docs/methods/features.md 2.4, docs/methods/stego.md 3A.5.
     """
+
+    evidence: Tensor
 
     def __init__(self, in_channels: int, num_classes: int, init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(init_cfg)
@@ -79,6 +91,13 @@ class LinearProbe(BaseModule):
             raise ValueError(f'in_channels and num_classes must be at least 1; got {in_channels} and {num_classes}.')
         self.num_classes = num_classes
         self.classifier = nn.Conv2d(in_channels, num_classes, 1)
+        # Not persistent, as weights with and without it must fit: see `_save_to_state_dict`.
+        self.register_buffer('evidence', torch.tensor(UNKNOWN), persistent=False)
+
+    @property
+    def unlabelled(self) -> bool:
+        """See the class."""
+        return int(self.evidence) == NO_LABEL
 
     def forward(self, code: Tensor) -> Tensor:
         """Logits (B, K, h, w) of a code (B, D, h, w)."""
@@ -100,7 +119,23 @@ class LinearProbe(BaseModule):
         logits = logits.contiguous(memory_format=torch.channels_last)
         logits = F.interpolate(logits, size=labels.shape[-2:], mode='bilinear', align_corners=False)
         valid = (labels >= 0) & (labels < self.num_classes)
+        if self.training:
+            seen = torch.where(valid.any(), LABELS, NO_LABEL)
+            dist.all_reduce(seen, op='max')
+            torch.maximum(self.evidence, seen, out=self.evidence)
         targets = torch.where(valid, labels.long(), -1)
         logits = logits.permute(0, 2, 3, 1).flatten(0, 2)  # (B H W, K)
         total = F.cross_entropy(logits, targets.flatten(), ignore_index=-1, reduction='sum')
         return dict(loss_linear_probe=total / valid.sum().clamp_min(1))
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.unlabelled:
+            destination[prefix + MARK] = torch.tensor(True)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if any(key.startswith(prefix) for key in state_dict):
+            # Weights without the mark are those of labelled runs, of converted checkpoints and of older versions.
+            self.evidence.fill_(NO_LABEL if prefix + MARK in state_dict else LABELS)
+        state_dict = {key: value for key, value in state_dict.items() if key != prefix + MARK}
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -52,6 +52,11 @@ class CentreRule(nn.Module):
         if self.start is not None:
             self.start.pool.zero_()
 
+    def begin_at(self, step: int) -> None:
+        """Let losses begin to reach the features at this step; the head says so before each step."""
+        if self.start is not None:
+            self.start.begin_at(step)
+
     def begin_step(self, positions: Tensor, centres: Sequence[Tensor], step: int) -> None:
         """Put the centres (K_l, D) at their start, if this is the step, given unit positions (P, D)."""
         if self.start is not None:

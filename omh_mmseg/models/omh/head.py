@@ -113,8 +113,7 @@ class OMHHead(BaseModule):
 
     def needs_shares(self, step: int) -> bool:
         """Whether `loss` wants ``shares`` at a step."""
-        reaches_features = self.match is not None or self.cluster is not None
-        return self.reach.scales_gradients and reaches_features and self.reach.weight(step) > 0
+        return self.reach.scales_gradients and (self.match or self.cluster) is not None and self.reach.weight(step) > 0
 
     def loss(self, code: Tensor, step: int, shares: GradientShares | None = None) -> dict[str, Tensor]:
         """Losses of one training step, and the figures to watch.
@@ -137,6 +136,7 @@ class OMHHead(BaseModule):
         with torch.autocast(code.device.type, enabled=False):
             positions = self._directions(code.detach())
             if self.training:
+                self.rule.begin_at(self.reach.begin)
                 self.rule.begin_step(positions, list(self.centres), step)
             centres = F.normalize(torch.cat(list(self.centres)).to(positions.dtype), dim=1)
             similarities = self._similarities(positions, centres)

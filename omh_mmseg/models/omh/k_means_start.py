@@ -34,10 +34,14 @@ class KMeansStart(nn.Module):
 
     def __init__(self, channels: int, iteration: int) -> None:
         super().__init__()
-        self.iteration = iteration
-        self.steps = min(POOL_STEPS, iteration + 1)
+        self.begin_at(iteration)
         # Of one shape whatever the iteration: a checkpoint fits a config that starts at another one.
         self.register_buffer('pool', torch.zeros(POOL_STEPS, POOL_SIZE // POOL_STEPS, channels))
+
+    def begin_at(self, iteration: int) -> None:
+        """Replace the centres at the beginning of this training step."""
+        self.iteration = iteration
+        self.steps = min(POOL_STEPS, iteration + 1)
 
     @torch.no_grad()
     def step(self, positions: Tensor, centres: Sequence[Tensor], iteration: int) -> None:

@@ -81,9 +81,9 @@ class PredictingSegmentor(BaseSegmentor):
             data_samples: Their metadata and, where present, labels.
 
         Returns:
-            The samples with cluster numbers (1, h, w) in ``pred_sem_seg`` (cluster probe), ``pred_linear`` (classes)
-            and, with OMH, ``pred_level1``, ``pred_level2``, ...; once matched, with the classes of the clusters in
-            their metadata, see `ClusterAssignment.annotate`.
+            The samples with cluster numbers (1, h, w) in ``pred_sem_seg`` (cluster probe), ``pred_linear`` (classes;
+            not of a run that never saw a label) and, with OMH, ``pred_level1``, ``pred_level2``, ...; once matched,
+            with the classes of the clusters in their metadata, see `ClusterAssignment.annotate`.
         """
         samples = [SegDataSample() for _ in range(len(inputs))] if data_samples is None else list(data_samples)
         return self.predict_from_code(self.prediction_code(inputs), inputs, samples)

@@ -78,6 +78,10 @@ class Predictor:
             raise ValueError(f'test_cfg.levels must be among {existing}; got {list(self.options.levels)}.')
         return list(self.options.levels)
 
+    def linear_probe(self, model: PredictingModel) -> Any:
+        """The linear probe of a model; None where it has none, or one that never saw a label and is random."""
+        return None if getattr(model.linear_probe, 'unlabelled', False) else model.linear_probe
+
     def code(self, model: PredictingModel, inputs: Inputs) -> Tensor:
         """Code (B, D, h, w) that predictions start from: with windows and flip averaging where they are asked for."""
 
@@ -142,8 +146,9 @@ class Predictor:
     def _scores(self, model: PredictingModel, code: Tensor) -> dict[str, Tensor]:
         """Scores (B, K, h, w), linear in the code, whose arg-max is the prediction of each field."""
         scores = dict(pred_sem_seg=centre_scores(code, model.cluster_probe.centres))
-        if model.linear_probe is not None:
-            scores['pred_linear'] = model.linear_probe(code)
+        linear_probe = self.linear_probe(model)
+        if linear_probe is not None:
+            scores['pred_linear'] = linear_probe(code)
         for level in self.levels(model):
             scores[f'pred_level{level}'] = centre_scores(code, model.omh_head.centres[level - 1])
         return scores

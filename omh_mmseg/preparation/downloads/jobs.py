@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -68,11 +66,8 @@ class Transfer:
             OSError: The file is damaged or cannot be written.
         """
         if not self.links:
-            try:
-                with self.entry.open() as source, replaced_when_complete(self.target) as file:
-                    shutil.copyfileobj(source, file)
-            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-                raise OSError(f'{self.entry.path} is damaged ({error}); download the archive again') from error
+            with self.entry.open() as source, replaced_when_complete(self.target) as file:
+                shutil.copyfileobj(source, file)
             return
         self.target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.target.parent, prefix='.link-') as folder:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -13,6 +15,10 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
+from omh_mmseg.utils.text import first_few
+
+DAMAGED = (OSError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged file raises: Pillow, zipfile and zlib have ways of their own."""
 Entries = dict[str, dict[tuple[str, ...], 'Entry']]
 
 
@@ -32,9 +38,23 @@ class Entry:
     archive: zipfile.ZipFile | None = None
     member: str = ''
 
-    def open(self) -> IO[bytes]:
-        """Open the file for reading; from several threads at once too."""
-        return open(self.path, 'rb') if self.archive is None else self.archive.open(self.member)
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """Open the file for reading, which may fail anywhere inside the context; from several threads at once too.
+
+        Raises:
+            OSError: The file is damaged, or was not copied or downloaded as a whole.
+        """
+        try:
+            with open(self.path, 'rb') if self.archive is None else self.archive.open(self.member) as file:
+                yield file
+        except DAMAGED as error:
+            # Errors of the operating system, such as a full disk, say which file they are about.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            where = 'it' if self.archive is None else 'the archive'
+            reason = f'{type(error).__name__}: {" ".join(str(error).split())}'
+            raise OSError(f'{self.path} is damaged ({reason}); download {where} again') from error
 
 
 def collect(sources: Iterable[str | os.PathLike[str]], patterns: Mapping[str, str]) -> Entries:
@@ -50,7 +70,7 @@ def collect(sources: Iterable[str | os.PathLike[str]], patterns: Mapping[str, st
 
     Raises:
         FileNotFoundError: A source does not exist.
-        ValueError: A source is a file but not a zip archive, or an archive is damaged.
+        ValueError: A source is a file but not a zip archive, an archive is damaged; or files are empty.
     """
     compiled = {kind: re.compile(rf'(?:^|/){pattern}$') for kind, pattern in patterns.items()}
     entries_of: Entries = {kind: {} for kind in patterns}
@@ -60,6 +80,13 @@ def collect(sources: Iterable[str | os.PathLike[str]], patterns: Mapping[str, st
                 match = pattern.search(entry.path)
                 if match:
                     entries_of[kind].setdefault(match.groups(), entry)
+    found = [entry.path for entries in entries_of.values() for entry in entries.values() if not entry.size]
+    empty = [path for path in found if not path.endswith('.txt')]
+    if empty:
+        raise ValueError(
+            f'{len(empty)} files are empty, as a full disk or an interrupted download leaves them: {first_few(empty)}; '
+            'get them again'
+        )
     return entries_of
 
 

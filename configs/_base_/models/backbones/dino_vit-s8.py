@@ -17,7 +17,8 @@ model = dict(
             patch_size=8,
             out_type='featmap',
         ),
-        # The 300-epoch variant, as the hosts use it (docs/methods/features.md 1.1).
+        # The 300-epoch variant, as the hosts use it (docs/methods/features.md 1.1). No SHA-256 of DINO's weights is
+        # known here: a download is verified by its length.
         checkpoint='https://dl.fbaipublicfiles.com/dino/dino_deitsmall8_300ep_pretrain/'
         'dino_deitsmall8_300ep_pretrain.pth',
         key_converter='dino',

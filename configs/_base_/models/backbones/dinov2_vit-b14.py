@@ -19,7 +19,8 @@ model = dict(
             layer_scale_init_value=1e-5,
             out_type='featmap',
         ),
-        checkpoint='https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/dinov2_vitb14_pretrain.pth',
+        checkpoint='https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/dinov2_vitb14_pretrain.pth'
+        '#sha256=0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73',
         key_converter='dinov2',
         position_interpolation='dino',
         input_fit='resize',

@@ -4,7 +4,8 @@ _base_ = ['./dinov2_vit-b14.py']
 model = dict(
     backbone=dict(
         backbone=dict(type='RegisterViT', num_registers=4),
-        checkpoint='https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/dinov2_vitb14_reg4_pretrain.pth',
+        checkpoint='https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/dinov2_vitb14_reg4_pretrain.pth'
+        '#sha256=73182a088cf94833c94b1666d1c99e02fe87e2007bff57b564fb6206e25dba71',
         position_interpolation=None,
     ),
 )

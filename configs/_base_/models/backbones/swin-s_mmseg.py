@@ -3,6 +3,7 @@ _base_ = ['./swin-t_mmseg.py']
 model = dict(
     backbone=dict(
         backbone=dict(depths=(2, 2, 18, 2)),
+        # Without a known SHA-256: a download is verified by its length.
         checkpoint='https://github.com/SwinTransformer/storage/releases/download/v1.0.0/'
         'swin_small_patch4_window7_224.pth',
     ),

@@ -20,6 +20,7 @@ model = dict(
             out_indices=(2, 3),
         ),
         out_indices=(0, 1),
+        # Without a known SHA-256: a download is verified by its length.
         checkpoint='https://github.com/SwinTransformer/storage/releases/download/v1.0.0/'
         'swin_tiny_patch4_window7_224.pth',
         key_converter='swin',

@@ -1,7 +1,7 @@
 # Any model of timm by its name, here DINO ViT-S/8, frozen; needs the extra timm. The weights come with pretrained=True,
 # or from a file: pretrained=False, checkpoint='/path/to/file', key_converter='timm'. A transformer gives its normalised
 # patch tokens; dynamic_img_size=True lets it take other sizes than its own. Networks with stages take
-# features_only=True and out_indices.
+# features_only=True and out_indices. timm downloads and checks pretrained weights itself.
 model = dict(
     data_preprocessor=dict(
         type='ViewsDataPreprocessor',

@@ -1,0 +1,34 @@
+"""Tells a model how long its run is."""
+
+from __future__ import annotations
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from omh_mmseg.models.omh import FixedWeight
+from omh_mmseg.registry import HOOKS
+
+
+@HOOKS.register_module()
+class RunLengthHook(Hook):
+    """Tells OMH the steps of the training, of which ``reach.begin`` may be a share, and warns if it never begins.
+
+    Does nothing for a model without OMH, so that one config serves host and host + OMH.
+    """
+
+    priority = 'ABOVE_NORMAL'
+
+    def before_train(self, runner: Runner) -> None:
+        """Tell the model; what a resumed run began with stays."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        reach = getattr(getattr(model, 'omh_head', None), 'reach', None)
+        if not isinstance(reach, FixedWeight):
+            return
+        reach.use_run_length(runner.max_iters, resumed=runner.iter > 0)
+        if reach.begin >= runner.max_iters:
+            runner.logger.warning(
+                f'OMH begins at step {reach.begin} and the run has {runner.max_iters} steps: its centres never settle, '
+                'and its levels and hierarchy mean nothing. Train for more steps (train_cfg.max_iters), or begin '
+                'earlier, such as at a share of the run: --cfg-options model.omh_head.reach.begin=0.4'
+            )

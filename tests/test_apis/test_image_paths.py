@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from omh_mmseg.apis import collect_images
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    for name in ('one/a.png', 'one/deep/b.png', 'two/a.png', 'c.png'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (8, 8)).save(tmp_path / name)
+    (tmp_path / 'empty').mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ('paths', 'images', 'root'),
+    [
+        (['one'], ['one/a.png', 'one/deep/b.png'], 'one'),
+        (['c.png', 'one/a.png'], ['c.png', 'one/a.png'], None),
+        (['one', 'two'], ['one/a.png', 'one/deep/b.png', 'two/a.png'], '.'),
+        (['c.png', 'two', 'one/a.png'], ['c.png', 'two/a.png', 'one/a.png'], '.'),
+        (['one/a.png', './one', 'one/deep'], ['one/a.png', './one/deep/b.png'], '.'),
+    ],
+)
+def test_files_and_folders(here, paths, images, root):
+    found, above = collect_images(paths)
+    assert [os.path.normpath(image) for image in found] == [os.path.normpath(image) for image in images]
+    assert above is None if root is None else Path(above).resolve() == (here / root).resolve()
+
+
+@pytest.mark.parametrize(
+    ('paths', 'message'),
+    [
+        (['one', 'absent'], 'there is no folder absent (looked from'),
+        (['absent.jpg', 'one'], 'there is no image absent.jpg (looked from'),
+        (['one', 'x.png', 'two', 'y'], 'there is no image x.png, no folder y (looked from'),
+        (['one', 'empty'], 'there are no images in empty'),
+    ],
+)
+def test_what_is_missing_is_named_and_nothing_else(here, paths, message):
+    with pytest.raises(FileNotFoundError) as error:
+        collect_images(paths)
+    assert str(error.value).startswith(message)
