@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
+from omh_mmseg.launchers import set_rank_variables
 from omh_mmseg.stack import check_stack
 
 TRUST = 'OMH_TRUST'
@@ -232,6 +233,62 @@ def alias_channel_conversion() -> None:
 
 
 @functools.cache
+def distribute_without_gpu() -> None:
+    """Let mmengine start processes that talk over gloo where there is no accelerator, under every launcher.
+
+    Range: mmengine <= 0.10.7, onedl-mmengine <= 0.10.12. Symptoms: ``module 'torch._C' has no attribute
+    '_cuda_setDevice'`` or ``Found no NVIDIA driver`` from ``init_dist``, whatever the back end; a bare ``KeyError``
+    where a launcher's variables are missing; a start that waits for a machine called ``not found`` where Slurm's
+    scontrol is absent; under MPI, ranks that look for the GPU of rank 0, as ``LOCAL_RANK`` is not set. With an
+    accelerator the process group is mmengine's own.
+    """
+    import torch
+    from mmengine.device import get_device
+    from mmengine.dist import utils
+
+    on_processors = utils._init_dist_pytorch
+
+    def replacement(launcher: str, original: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(original)
+        def start(backend: str, **options: Any) -> None:
+            set_rank_variables(launcher)
+            if get_device() != 'cpu':
+                original(backend, **options)
+                return
+            port = options.pop('port', None)
+            if port is not None:
+                os.environ['MASTER_PORT'] = str(port)
+            with mock.patch.object(torch.cuda, 'set_device'):
+                on_processors('gloo' if backend == 'nccl' else backend, **options)
+
+        return start
+
+    for launcher in ('pytorch', 'slurm', 'mpi'):
+        name = f'_init_dist_{launcher}'
+        setattr(utils, name, replacement(launcher, getattr(utils, name)))
+
+
+@functools.cache
+def wrap_models_without_gpu() -> None:
+    """Let mmengine's runner wrap a model that is on processors for a distributed run.
+
+    Range: mmengine <= 0.10.7, onedl-mmengine <= 0.10.12. Symptom: ``DistributedDataParallel device_ids and
+    output_device arguments only work with ... GPU modules``, as the runner always names a GPU.
+    """
+    from mmengine.model import MMDistributedDataParallel
+
+    original = MMDistributedDataParallel.__init__
+
+    @functools.wraps(original)
+    def initialise(self: Any, module: Any, *args: Any, **options: Any) -> None:
+        if all(parameter.device.type == 'cpu' for parameter in module.parameters()):
+            options['device_ids'] = None
+        original(self, module, *args, **options)
+
+    MMDistributedDataParallel.__init__ = initialise
+
+
+@functools.cache
 def apply() -> None:
     """Check the installed stack and make it importable; further calls do nothing.
 
@@ -249,3 +306,5 @@ def apply() -> None:
     allow_checkpoint_classes()
     read_checkpoints_as_data()
     keep_drop_probability_plain()
+    distribute_without_gpu()
+    wrap_models_without_gpu()
