@@ -236,7 +236,7 @@ def _feature_blocks(
     dropout = job.fingerprint.get(DROPOUT_PART) or dict(probability=0.0, seed=0)
     backbone = job.backbone.to(job.device)
     rank, ranks = get_dist_info()
-    batches = [range(start, min(start + starts.step, job.items)) for start in starts[rank::ranks]]
+    batches: list[Any] = [range(start, min(start + starts.step, job.items)) for start in starts[rank::ranks]]
     loader = DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=pseudo_collate)
 
     def encode(inputs: Inputs) -> torch.Tensor:

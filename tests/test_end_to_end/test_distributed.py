@@ -348,6 +348,26 @@ def test_half_the_batch_on_each_of_two_ranks(setting: Callable, start: Callable,
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(('work', 'key'), [('neighbours', 'index'), ('features', 'folder')])
+def test_preparation(work: str, key: str, setting: Callable, start: Callable, tmp_path: Path) -> None:
+    """Two ranks make the files that one makes, byte by byte."""
+    host = setting('omh_stego' if work == 'neighbours' else 'omh_hp')
+    made = {}
+    for ranks in (1, 2):
+        target = tmp_path / f'made{ranks}'
+        place = f'train_dataloader.dataset.index={target}/a.npz' if key == 'index' else (
+            f'default_hooks.feature_cache.folder={target}'
+        )
+        words = ['torchrun', f'--nproc_per_node={ranks}', f'--master_port={free_port()}', TOOLS / 'prepare.py', work]
+        options = [host.config, '--launcher', 'pytorch', '--device', 'cpu', '--cfg-options', *host.options, place]
+        log = start([*words, *options, 'train_dataloader.batch_size=3'], tmp_path / 'here').ended_well()
+        assert log.count('written to' if work == 'neighbours' else 'feature cache of val:') == 1, log
+        made[ranks] = {path.relative_to(target): path.read_bytes() for path in target.rglob('*') if path.is_file()}
+    assert made[1].keys() == made[2].keys() and made[1]
+    assert [path for path, content in made[1].items() if made[2][path] != content] == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('launcher', ['pytorch', 'slurm', 'mpi'])
 def test_missing_variables(launcher: str, setting: Callable, start: Callable, tmp_path: Path) -> None:
     host = setting('smooseg')
