@@ -143,6 +143,19 @@ def rehearsal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rehearsal]:
     def without(kind: str, *args: Any, **options: Any) -> Any:
         return nullcontext() if kind == 'meta' else autocast(kind, *args, **options)
 
+    def values_of_the_host(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """On an accelerator values are copied there, and the host waits; on ``meta`` they are not even looked at."""
+
+        def checked(*args: Any, **options: Any) -> Tensor:
+            made = make(*args, **options)
+            assert not made.is_meta or _is_meta(getattr(args[0], 'device', None)), f'{_place()}: values from the host'
+            return made
+
+        return checked
+
+    for name in ('tensor', 'as_tensor'):
+        monkeypatch.setattr(torch, name, values_of_the_host(getattr(torch, name)))
+    monkeypatch.setattr(Tensor, 'new_tensor', None)
     monkeypatch.setattr(torch, 'autocast', without)
     monkeypatch.setattr(torch, 'is_autocast_enabled', lambda kind='cpu': kind != 'meta' and enabled(kind))
     yield Rehearsal()
@@ -227,9 +240,16 @@ def batch_of(model: nn.Module, cached: bool) -> Any:
     return dict(anchor=images, neighbour=images) if type(model).__name__ == 'STEGO' else images
 
 
-@pytest.mark.parametrize('cached', [False, True], ids=['live', 'cached'])
-@pytest.mark.parametrize('omh', list(OMH))
-@pytest.mark.parametrize('host', list(HOSTS))
+QUICK = (('none', True), ('gradient', False))
+CASES = [
+    pytest.param(host, omh, cached, marks=[] if (omh, cached) in QUICK else pytest.mark.slow)
+    for host in HOSTS
+    for omh in OMH
+    for cached in (False, True)
+]
+
+
+@pytest.mark.parametrize(('host', 'omh', 'cached'), CASES)
 def test_training(host: str, omh: str, cached: bool, on_device: Callable, rehearsal: Rehearsal) -> None:
     """Steps before, at and after the one in which k-means starts the centres, forward and backward."""
     model = on_device(host, omh).train()
@@ -296,6 +316,8 @@ def test_it_finds_a_tensor_on_the_processor_and_a_wait(rehearsal: Rehearsal) -> 
                 wait()
         with pytest.raises(AssertionError, match='from the processor'):
             torch.ones(3).to('meta')
+        with pytest.raises(AssertionError, match='values from the host'):
+            torch.tensor([1, 2], device='meta')
         assert (values * torch.tensor(2.0)).is_meta
 
 
