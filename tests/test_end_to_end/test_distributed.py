@@ -361,7 +361,7 @@ def test_preparation(work: str, key: str, setting: Callable, start: Callable, tm
         words = ['torchrun', f'--nproc_per_node={ranks}', f'--master_port={free_port()}', TOOLS / 'prepare.py', work]
         options = [host.config, '--launcher', 'pytorch', '--device', 'cpu', '--cfg-options', *host.options, place]
         log = start([*words, *options, 'train_dataloader.batch_size=3'], tmp_path / 'here').ended_well()
-        assert log.count('written to' if work == 'neighbours' else 'feature cache of val:') == 1, log
+        assert log.count('neighbour index written to' if work == 'neighbours' else 'feature cache of val:') == 1, log
         made[ranks] = {path.relative_to(target): path.read_bytes() for path in target.rglob('*') if path.is_file()}
     assert made[1].keys() == made[2].keys() and made[1]
     assert [path for path, content in made[1].items() if made[2][path] != content] == []
