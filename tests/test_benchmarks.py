@@ -64,7 +64,7 @@ SMALLEST = [
      int(find_spec('pydensecrf') is not None)),
     pytest.param(
         'scale --images 30 --distinct 3 --steps 2 --workers 1 --worker-steps 12 --channels 8 --chunk-size 50',
-        ['part', 'items', 'seconds', 'mib'], 3, marks=pytest.mark.slow),
+        ['part', 'items', 'seconds', 'cpu_seconds', 'mib'], 3, marks=pytest.mark.slow),
 ]  # fmt: skip
 
 
