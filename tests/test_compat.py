@@ -130,21 +130,21 @@ class TestStack:
 
 class TestTorchvision:
     def test_inert_where_it_imports(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(compat, 'import_module', lambda name: ModuleType(name))
+        monkeypatch.setattr(compat.imports, 'import_module', lambda name: ModuleType(name))
         assert compat.repair_torchvision.__wrapped__() is None
 
     def test_inert_where_absent(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def import_module(name: str) -> ModuleType:
             raise ModuleNotFoundError('No module named torchvision', name='torchvision')
 
-        monkeypatch.setattr(compat, 'import_module', import_module)
+        monkeypatch.setattr(compat.imports, 'import_module', import_module)
         assert compat.repair_torchvision.__wrapped__() is None
 
     def test_other_errors_pass(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def import_module(name: str) -> ModuleType:
             raise RuntimeError('operator torchvision::roi_align does not exist')
 
-        monkeypatch.setattr(compat, 'import_module', import_module)
+        monkeypatch.setattr(compat.imports, 'import_module', import_module)
         with pytest.raises(RuntimeError, match='roi_align'):
             compat.repair_torchvision.__wrapped__()
 

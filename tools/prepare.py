@@ -7,6 +7,7 @@ Examples::
     python tools/prepare.py five-crop configs/stego_vit-s8_cityscapes.py --workers 8
     python tools/prepare.py neighbours configs/omh_stego_vit-s8_coco.py --device cuda
     python tools/prepare.py features configs/omh_stego_vit-s8_coco.py --device cuda --dtype float16
+    torchrun --nproc_per_node=4 tools/prepare.py neighbours configs/omh_stego_vit-s8_coco.py --launcher pytorch
 
 What is there already is kept, so that an interrupted command is continued by the same one. --dry-run says what would be
 made and what it needs.
@@ -23,10 +24,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mmengine.dist import is_main_process  # noqa: E402
+
 from omh_mmseg.datasets.label_colours import parse_colour  # noqa: E402
 from omh_mmseg.datasets.neighbours.search import SEARCHES  # noqa: E402
 from omh_mmseg.feature_cache.cached_features import DTYPES  # noqa: E402
 from omh_mmseg.feature_cache.of_model import SPLITS  # noqa: E402
+from omh_mmseg.launchers import LAUNCHERS, present_launcher  # noqa: E402
 from omh_mmseg.preparation.downloads.cityscapes27 import plan_cityscapes27  # noqa: E402
 from omh_mmseg.preparation.downloads.coco_stuff27 import plan_coco_stuff27  # noqa: E402
 from omh_mmseg.preparation.downloads.jobs import run_jobs  # noqa: E402
@@ -39,6 +43,7 @@ from omh_mmseg.structures.labels import IGNORED_LABEL  # noqa: E402
 from omh_mmseg.utils.commands import started_with  # noqa: E402
 from omh_mmseg.utils.config import add_config_options, read_config  # noqa: E402
 from omh_mmseg.utils.devices import default_device  # noqa: E402
+from omh_mmseg.utils.ranks import join_launcher  # noqa: E402
 from omh_mmseg.utils.text import message_of  # noqa: E402
 
 DATASET = """Bring downloaded files into the folders that the configs read.
@@ -152,6 +157,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     for command in (dataset, labels, crops, neighbours, features):
         command.add_argument('--dry-run', action='store_true', help='only say what would be made and what it needs')
+    for command in (neighbours, features):
+        command.add_argument(
+            '--launcher', choices=LAUNCHERS, help='share the work with the processes that it started; default: as found'
+        )
     for command in (crops, neighbours, features):
         add_config_options(command)
     return parser
@@ -217,6 +226,8 @@ def run_neighbours(args: argparse.Namespace) -> int:
         print(describe_neighbours(config, **options))
         return 0
     path, made = prepare_neighbours(config, force=args.force, if_missing=args.if_missing, **options)
+    if not is_main_process():
+        return 0
     print(f'neighbour index {"written to" if made else "is up to date:"} {path.resolve()}')
     return 0
 
@@ -228,7 +239,9 @@ def run_features(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(describe_features(config, **options))
         return 0
-    folders = prepare_features(config, **options)
+    folders = prepare_features(config, progress=is_main_process(), **options)
+    if not is_main_process():
+        return 0
     for split, folder in folders.items():
         print(f'feature cache of {split}: {folder.resolve()}')
     used = [f'default_hooks.feature_cache.folder={next(iter(folders.values())).parent}']
@@ -241,6 +254,10 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     args = build_parser().parse_args(argv)
     try:
+        if 'launcher' in args:
+            join_launcher(args.launcher)
+        elif present_launcher() != 'none':
+            raise ValueError('this command runs in one process, and its launcher has started several')
         with started_with(args.config, args.cfg_options):
             status = args.run(args)
     except KeyboardInterrupt:

@@ -19,6 +19,7 @@ from mmseg.registry import RUNNERS
 
 from omh_mmseg.engine.hooks.checkpoint_check_hook import CheckpointCheckHook
 from omh_mmseg.evaluation.protocols import Protocol, apply_protocol, resolve
+from omh_mmseg.launchers import LAUNCHERS, present_launcher
 from omh_mmseg.models.prediction.options import PredictionOptions
 from omh_mmseg.utils.config import add_config_options, read_config
 from omh_mmseg.utils.work_dirs import LATEST, config_file
@@ -30,7 +31,7 @@ PROTOCOL_KEYS = ('model.test_cfg.', 'test_pipeline', 'test_dataloader.dataset.pi
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that every command running a config shares with mmseg's: settings and launcher."""
     add_config_options(parser)
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
 
 
@@ -50,7 +51,14 @@ def load_config(
     Raises:
         FileNotFoundError: No such config file; the message names similar ones beside it.
         PermissionError: The work directory cannot be written.
+        ValueError: This process is one of several and ``launcher`` does not say so.
     """
+    started_by = present_launcher()
+    if launcher == 'none' != started_by:
+        raise ValueError(
+            f'this process is one of several that {started_by} has started, which would each make the same run; add '
+            f'--launcher {started_by}, or start one process'
+        )
     config = read_config(path, options)
     config.launcher = launcher
     if work_dir is not None:

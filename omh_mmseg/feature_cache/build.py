@@ -6,12 +6,13 @@ import errno
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.logging import MMLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -25,6 +26,7 @@ from omh_mmseg.feature_cache.store import ALIGNMENT, RECORD, FieldFile, ProcessL
 from omh_mmseg.utils.files import replaced_when_complete
 from omh_mmseg.utils.generators import seeded
 from omh_mmseg.utils.progress import progress_bar
+from omh_mmseg.utils.ranks import in_turn
 
 PROBED_ITEMS = 3
 TOLERANCE = 0.05
@@ -85,7 +87,12 @@ class FeatureCache:
         return int((~complete).sum())
 
     def complete(
-        self, batch_size: int = 16, num_workers: int = 0, progress: bool = True, verify: bool = True
+        self,
+        batch_size: int = 16,
+        num_workers: int = 0,
+        progress: bool = True,
+        verify: bool = True,
+        together: bool = False,
     ) -> CachedFeatures:
         """Make what is missing or damaged, and return the data set that delivers the cache.
 
@@ -96,6 +103,8 @@ class FeatureCache:
             num_workers: Processes that load the images.
             progress: Draw progress bars on stderr.
             verify: Compare all check sums first; otherwise each when its item is read first.
+            together: All ranks of a distributed run call this, deal out the batches and write them in their order: the
+                files are those that one process makes.
 
         Raises:
             OSError: The disk has no room for it, or cannot be written.
@@ -105,9 +114,9 @@ class FeatureCache:
         probes = self.probe()
         if verify:
             self._verify(progress)
-        if self.missing():
+        if self._all_missing(together):
             self._check_disk(self.needed_bytes(probes))
-            self._build(batch_size, num_workers, progress)
+            self._build(batch_size, num_workers, progress, together)
         cached = CachedFeatures(self.dataset, self.files, self.dtypes, self.images)
         self._compare(cached, probes)
         return cached
@@ -209,7 +218,7 @@ class FeatureCache:
                 "default_hooks.feature_cache.dtype='float16' for half of it",
             )
 
-    def _build(self, batch_size: int, num_workers: int, progress: bool) -> None:
+    def _build(self, batch_size: int, num_workers: int, progress: bool, together: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = ProcessLock(self.folder)
         try:
@@ -217,7 +226,14 @@ class FeatureCache:
             with progress_bar(progress) as bar:
                 task = bar.add_task('feature cache', total=len(self), completed=len(self) - self.missing())
                 waiting = False
-                while self._round(lock, batch_size, num_workers, lambda: bar.update(task, completed=self._done())):
+
+                def advance() -> None:
+                    bar.update(task, completed=self._done())
+
+                while True:
+                    self._round(lock, batch_size, num_workers, together, advance)
+                    if not self._all_missing(together):
+                        break
                     if not waiting:
                         MMLogger.get_current_instance().info(
                             f'waiting for another process that makes the rest of {self.folder}'
@@ -232,9 +248,19 @@ class FeatureCache:
     def _done(self) -> int:
         return len(self) - self.missing()
 
-    def _round(self, lock: ProcessLock, batch_size: int, num_workers: int, advance: Callable[[], None]) -> int:
-        """Make all blocks that no other process is making; returns how many items are missing after it."""
-        claims = Claims(self.files, len(self), batch_size, lock)
+    def _all_missing(self, together: bool) -> int:
+        """`missing`, with ``together`` the largest number of any rank, each of which looks anew."""
+        if not together:
+            return self.missing()
+        for file in self.files.values():
+            file.reload()
+        return max(all_gather_object(self.missing()))
+
+    def _round(
+        self, lock: ProcessLock, batch_size: int, num_workers: int, together: bool, advance: Callable[[], None]
+    ) -> None:
+        """Make all blocks that no other process is making."""
+        claims = Claims(self.files, len(self), batch_size, lock, get_dist_info() if together else (0, 1))
         loader = DataLoader(
             self.dataset,
             batch_sampler=claims,
@@ -242,15 +268,19 @@ class FeatureCache:
             collate_fn=list,
             generator=torch.Generator().manual_seed(0),
         )
-        for items in loader:
-            start, stop = claims.claimed.popleft()
-            for number, contents in zip(range(start, stop), self._contents(start, items)):
+        blocks = self._computed(loader, claims)
+        for start, stop, contents in in_turn(blocks) if together else blocks:
+            for number, content in zip(range(start, stop), contents):
                 for name, file in self.files.items():
                     if not file.present(number, number + 1)[0]:
-                        self._put(file, number, contents[name], lock)
+                        self._put(file, number, content[name], lock)
             lock.release(start, stop)
             advance()
-        return self.missing()
+
+    def _computed(self, loader: DataLoader, claims: Claims) -> Iterator[tuple[int, int, list[dict[str, Any]]]]:
+        for items in loader:
+            start, stop = claims.claimed.popleft()
+            yield start, stop, self._contents(start, items)
 
     def _put(self, file: FieldFile, item: int, content: Tensor | np.ndarray, lock: ProcessLock) -> None:
         try:

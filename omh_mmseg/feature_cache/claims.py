@@ -16,18 +16,26 @@ class Claims:
         items: N.
         batch_size: Items of a block.
         lock: Of the cache. Whoever has made a block releases it.
+        turn: Of so many processes that deal out the blocks in turn, the number of this one and their number.
 
     Attributes:
         claimed: First and last + 1 item of the blocks that were given out, in their order.
     """
 
-    def __init__(self, files: Mapping[str, FieldFile], items: int, batch_size: int, lock: ProcessLock) -> None:
-        self.files, self.items, self.batch_size, self.lock = files, items, batch_size, lock
+    def __init__(
+        self,
+        files: Mapping[str, FieldFile],
+        items: int,
+        batch_size: int,
+        lock: ProcessLock,
+        turn: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.files, self.items, self.batch_size, self.lock, self.turn = files, items, batch_size, lock, turn
         self.claimed: deque[tuple[int, int]] = deque()
 
     def __iter__(self) -> Iterator[list[int]]:
         """Numbers of the items of each block."""
-        for start in range(0, self.items, self.batch_size):
+        for start in range(0, self.items, self.batch_size)[self.turn[0] :: self.turn[1]]:
             stop = min(start + self.batch_size, self.items)
             if self._complete(start, stop) or self._made_elsewhere(start, stop) or not self.lock.take(start, stop):
                 continue

@@ -21,7 +21,7 @@ DEFAULT_FOLDER = 'data/feature_cache'
 
 
 def prepare_features(cfg: Config, progress: bool = True, **options: Any) -> dict[str, Path]:
-    """Make or complete the feature caches of a config.
+    """Make or complete the feature caches of a config; processes of a launcher, which all call this, share the work.
 
     Args:
         cfg: See `feature_caches`.
@@ -37,7 +37,7 @@ def prepare_features(cfg: Config, progress: bool = True, **options: Any) -> dict
     """
     made = {}
     for split, loader, cache in feature_caches(cfg, **options):
-        cache.complete(loader.get('batch_size') or 1, loader.get('num_workers', 0), progress)
+        cache.complete(loader.get('batch_size') or 1, loader.get('num_workers', 0), progress, together=True)
         made[split] = cache.folder
     return made
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.dist import all_gather_object, barrier, get_dist_info, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import nn
-from torch.utils.data import DataLoader, Subset
-from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import DataLoader
 
 from omh_mmseg.datasets.fingerprint import (
     DATASET_PARTS,
@@ -53,6 +55,7 @@ from omh_mmseg.utils.config import find_pairs_config
 from omh_mmseg.utils.devices import check_device
 from omh_mmseg.utils.files import replaced_when_complete
 from omh_mmseg.utils.progress import progress_bar
+from omh_mmseg.utils.ranks import from_first, on_first
 
 COLUMNS = 30
 """Of an index, the item itself included."""
@@ -68,6 +71,9 @@ def prepare_neighbours(
     kept in the folder ``<index>.partial``: an interrupted call is continued by the next one, and the memory does not
     grow with the number of images. The index appears only when complete; the folder is deleted then. Where the config
     has its `FeatureCacheHook` switched on, the features are those of the cache, which is filled first.
+
+    Processes of a launcher, which all call this, deal out the batches of images and the blocks of the search among
+    them; rank 0 writes. Where its folder is must be the same file for all of them. The index is that of one process.
 
     Args:
         cfg: See `IndexJob`.
@@ -86,9 +92,11 @@ def prepare_neighbours(
         OSError: The disk has no room for the features.
     """
     job = IndexJob(cfg, **options)
-    there = job.path.exists()
-    if there and _is_current(job, force) and (if_missing or not force):
-        discard_partial(job.path)
+    _check_ranks(job)
+    there = from_first(job.path.exists)
+    if there and from_first(lambda: _is_current(job, force)) and (if_missing or not force):
+        if is_main_process():
+            discard_partial(job.path)
         return job.path, False
     return job.path, _make(job, cfg, progress, replace=there)
 
@@ -96,8 +104,8 @@ def prepare_neighbours(
 def complete_pairs(pairs: NeighbourPairs, cfg: Config, backbone: nn.Module, build: bool = True) -> None:
     """Give a data set of pairs the index of a model; without one there, make it first.
 
-    Where several processes ask for the same index, one makes it and the others wait for it. An interrupted call is
-    continued by the next one, see `prepare_neighbours`.
+    Where several runs ask for the same index, one makes it and the others wait for it; the processes of one run share
+    the work, and all call this. An interrupted call is continued by the next one, see `prepare_neighbours`.
 
     Args:
         pairs: Completely initialised.
@@ -114,8 +122,9 @@ def complete_pairs(pairs: NeighbourPairs, cfg: Config, backbone: nn.Module, buil
     columns = max(COLUMNS, pairs.num_neighbours + 1)
     device = str(next(iter(backbone.state_dict().values()), torch.empty(0)).device)
     job = IndexJob(cfg, columns, device=device, pairs=pairs, backbone=backbone)
+    _check_ranks(job)
     waiting = False
-    while build and not job.path.exists():
+    while build and not from_first(job.path.exists):
         try:
             _make(job, cfg, progress=True)
         except BlockingIOError:
@@ -135,23 +144,34 @@ def complete_pairs(pairs: NeighbourPairs, cfg: Config, backbone: nn.Module, buil
         )
 
 
+def _check_ranks(job: IndexJob) -> None:
+    if any(fingerprint != job.fingerprint for fingerprint in all_gather_object(job.fingerprint)):
+        raise ValueError('the processes see different images or weights')
+
+
 def _make(job: IndexJob, cfg: Config, progress: bool, replace: bool = False) -> bool:
     """Compute an index, unless another process has made it just now.
 
     Raises:
         BlockingIOError: Another process is making it.
     """
-    with PartialIndex(job.path, job.fingerprint, job.items) as partial:
-        if job.path.exists() and not replace:
+    partial, progress = PartialIndex(job.path, job.fingerprint, job.items), progress and is_main_process()
+    with ExitStack() as stack:
+        from_first(lambda: stack.enter_context(partial).folder)
+        made_meanwhile = from_first(lambda: job.path.exists() and not replace)
+        if not made_meanwhile:
+            features = _complete_features(job, partial, cfg, progress)
+            neighbours = _complete_neighbours(job, partial, features, progress)
+        if is_main_process():
+            if not made_meanwhile:
+                with replaced_when_complete(job.path) as file:
+                    write_index(file, neighbours, job.fingerprint)
+                MMLogger.get_current_instance().info(
+                    f'neighbour index of {job.items} items written to {job.path.resolve()}'
+                )
             partial.remove()
-            return False
-        features = _complete_features(job, partial, cfg, progress)
-        neighbours = _complete_neighbours(job, partial, features, progress)
-        with replaced_when_complete(job.path) as file:
-            write_index(file, neighbours, job.fingerprint)
-        partial.remove()
-    MMLogger.get_current_instance().info(f'neighbour index of {job.items} items written to {job.path.resolve()}')
-    return True
+        barrier()
+    return not made_meanwhile
 
 
 def describe_neighbours(cfg: Config, **options: Any) -> str:
@@ -259,36 +279,55 @@ class IndexJob:
 
 def _complete_features(job: IndexJob, partial: PartialIndex, cfg: Config, progress: bool) -> RowFile:
     """The features of all items, those of an earlier run taken over."""
-    done = len(partial.features) if partial.features is not None else 0
-    if done == job.items and partial.features is not None:
-        return partial.features
-    if done:
-        MMLogger.get_current_instance().info(f'continuing {partial.folder} after the features of {done} items')
-    dropout = job.fingerprint.get(DROPOUT_PART) or dict(probability=0.0, seed=0)
-    preprocessor = MODELS.build(job.preprocessor_cfg).to(job.device)
-    backbone = job.backbone.to(job.device)
-    dataset = _cached(job, preprocessor, cfg, progress) or job.dataset
-    blocks = pooled_features(
-        lambda inputs: inputs.features if isinstance(inputs, FrozenInputs) else backbone(inputs),
-        _batches(Subset(dataset, range(done, job.items)), preprocessor, cfg.train_dataloader),
-        done,
-        dropout['probability'],
-        dropout['seed'],
-    )
-    features = partial.features
-    with progress_bar(progress) as bar:
-        task = bar.add_task('features of the images', total=job.items, completed=done)
-        for block in blocks:
-            if features is None or features.columns != block.shape[1]:
-                features = partial.start_features(block.shape[1])
-                _check_disk(partial.folder, job, block.shape[1])
-            features.append(block.numpy())
-            partial.commit(COMMIT_SECONDS)
-            bar.advance(task, len(block))
-    if features is None:
+    done = from_first(lambda: len(partial.features or ()))
+    if done < job.items:
+        if done and is_main_process():
+            MMLogger.get_current_instance().info(f'continuing {partial.folder} after the features of {done} items')
+        preprocessor = MODELS.build(job.preprocessor_cfg).to(job.device)
+        dataset = _cached(job, preprocessor, cfg, progress) or job.dataset
+        loader = cfg.train_dataloader
+        starts = range(done, job.items, loader.get('batch_size', 16))
+        blocks = _feature_blocks(job, dataset, preprocessor, starts, loader.get('num_workers', 0))
+        features = partial.features
+        with progress_bar(progress) as bar:
+            task = bar.add_task('features of the images', total=job.items, completed=done)
+            for block in on_first(blocks, len(starts)):
+                if features is None or features.columns != block.shape[1]:
+                    features = partial.start_features(block.shape[1])
+                    _check_disk(partial.folder, job, block.shape[1])
+                features.append(block)
+                partial.commit(COMMIT_SECONDS)
+                bar.advance(task, len(block))
+        if is_main_process():
+            partial.commit()
+    path, columns = from_first(lambda: _place_of(partial.features))
+    # Other ranks open the file now that it is complete.
+    return partial.features or RowFile(path, columns, '<f4', job.items)
+
+
+def _place_of(file: RowFile | None) -> tuple[Path, int]:
+    if file is None:
         raise ValueError('there are no images to compute features of')
-    partial.commit()
-    return features
+    return file.path.absolute(), file.columns
+
+
+def _feature_blocks(
+    job: IndexJob, dataset: Any, preprocessor: nn.Module, starts: range, num_workers: int
+) -> Iterator[np.ndarray]:
+    """Features of this process's share of the batches that begin at these items."""
+    dropout = job.fingerprint.get(DROPOUT_PART) or dict(probability=0.0, seed=0)
+    backbone = job.backbone.to(job.device)
+    rank, ranks = get_dist_info()
+    batches: list[Any] = [range(start, min(start + starts.step, job.items)) for start in starts[rank::ranks]]
+    loader = DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=pseudo_collate)
+
+    def encode(inputs: Inputs) -> torch.Tensor:
+        return inputs.features if isinstance(inputs, FrozenInputs) else backbone(inputs)
+
+    for batch, data in zip(batches, loader):
+        inputs = preprocessor(dict(inputs=data['inputs']), False)['inputs']
+        for features in pooled_features(encode, [inputs], batch[0], dropout['probability'], dropout['seed']):
+            yield features.numpy()
 
 
 def _cached(job: IndexJob, preprocessor: nn.Module, cfg: Config, progress: bool) -> Any:
@@ -308,19 +347,22 @@ def _cached(job: IndexJob, preprocessor: nn.Module, cfg: Config, progress: bool)
 
 
 def _complete_neighbours(job: IndexJob, partial: PartialIndex, features: RowFile, progress: bool) -> RowFile:
-    """The neighbours of all items, those of an earlier run taken over."""
+    """The neighbours of all items, those of an earlier run taken over; on rank 0 alone they are there."""
     settings = dict(search=job.search, chunk_size=job.chunk_size, device=torch.device(job.device).type)
-    neighbours = partial.start_neighbours(job.columns, settings)
-    if len(neighbours):
-        MMLogger.get_current_instance().info(f'continuing {partial.folder} after the neighbours of {len(neighbours)}')
-    blocks = neighbour_blocks(features, job.columns, job.chunk_size, job.device, job.search, len(neighbours))
+    neighbours: Any = partial.start_neighbours(job.columns, settings) if is_main_process() else None
+    done = from_first(lambda: len(neighbours))
+    if done and is_main_process():
+        MMLogger.get_current_instance().info(f'continuing {partial.folder} after the neighbours of {done}')
+    turn = get_dist_info()
+    mine = neighbour_blocks(features, job.columns, job.chunk_size, job.device, job.search, done, turn)
     with progress_bar(progress) as bar:
-        task = bar.add_task('nearest neighbours', total=job.items, completed=len(neighbours))
-        for block in blocks:
+        task = bar.add_task('nearest neighbours', total=job.items, completed=done)
+        for block in on_first(mine, len(range(done, job.items, job.chunk_size))):
             neighbours.append(block)
             partial.commit(COMMIT_SECONDS)
             bar.advance(task, len(block))
-    partial.commit()
+    if is_main_process():
+        partial.commit()
     return neighbours
 
 
@@ -355,14 +397,3 @@ def _is_current(job: IndexJob, force: bool) -> bool:
             f'or replace it with\n    {command_to_remake(job.fingerprint)}'
         )
     return not problems
-
-
-def _batches(dataset: TorchDataset, preprocessor: nn.Module, loader_cfg: dict) -> Iterator[Inputs]:
-    loader = DataLoader(
-        dataset,
-        batch_size=loader_cfg.get('batch_size', 16),
-        num_workers=loader_cfg.get('num_workers', 0),
-        collate_fn=pseudo_collate,
-    )
-    for data in loader:
-        yield preprocessor(dict(inputs=data['inputs']), False)['inputs']

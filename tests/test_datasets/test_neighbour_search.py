@@ -98,6 +98,14 @@ def test_blocks_can_begin_anywhere():
     np.testing.assert_array_equal(np.concatenate(list(neighbour_blocks(features, 6, 8, first_row=24))), whole[24:])
 
 
+@pytest.mark.parametrize('processes', [2, 3])
+def test_processes_deal_out_the_blocks(processes):
+    features = directions(50)
+    parts = [list(neighbour_blocks(features, 5, 8, turn=(one, processes))) for one in range(processes)]
+    in_turn = [parts[block % processes][block // processes] for block in range(7)]
+    np.testing.assert_array_equal(np.concatenate(in_turn), whole_index(features, 5, 8))
+
+
 def test_memory_is_bounded_by_the_tile(small_tiles, monkeypatch):
     largest = 0
     original = torch.cat

@@ -157,6 +157,19 @@ def test_slurm_commands(tmp_path: Path, script: str, positional: list[str]) -> N
     assert words[words.index(str(tool)) + 1:] == [*positional, '--launcher', 'slurm', '--amp']
 
 
+@pytest.mark.parametrize(
+    ('gpus', 'per_node', 'asked'), [('1', None, 1), ('3', None, 3), ('6', None, 4), ('8', '8', 8), ('2', '8', 2)]
+)
+@pytest.mark.parametrize(('script', 'positional'), [('slurm_train.sh', ['a.py']), ('slurm_test.sh', ['a.py', 'c.pth'])])
+def test_slurm_asks_for_as_many_gpus_as_processes(
+    tmp_path: Path, script: str, positional: list[str], gpus: str, per_node: str | None, asked: int
+) -> None:
+    variables = dict(GPUS=gpus) | (dict(GPUS_PER_NODE=per_node) if per_node else {})
+    done, words = run_with_recorder(tmp_path, 'srun', script, 'gpu', 'job', *positional, **variables)
+    assert done.returncode == 0, done.stderr
+    assert {f'--gres=gpu:{asked}', f'--ntasks={gpus}', f'--ntasks-per-node={asked}'} <= set(words)
+
+
 @pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])
 def test_shell_commands_say_their_usage(tmp_path: Path, script: str) -> None:
     done, words = run_with_recorder(tmp_path, 'torchrun', script, 'only-one')

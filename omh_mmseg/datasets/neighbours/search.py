@@ -39,6 +39,7 @@ def neighbour_blocks(
     device: str | torch.device = 'cpu',
     search: str = 'matmul',
     first_row: int = 0,
+    turn: tuple[int, int] = (0, 1),
 ) -> Iterator[np.ndarray]:
     """Exact nearest neighbours, ``chunk_size`` rows of the index at a time.
 
@@ -54,6 +55,7 @@ def neighbour_blocks(
         device: Where to multiply; ``'faiss'`` runs on the CPU.
         search: ``'matmul'``, or ``'faiss'`` where that library is installed.
         first_row: Where to begin.
+        turn: Of so many processes that deal out the blocks in turn, the number of this one and their number.
 
     Returns:
         Blocks int32 (R, min(num_neighbours, N)) of consecutive rows: column 0 is the item itself, also where others
@@ -74,7 +76,7 @@ def neighbour_blocks(
         find = _MatmulSearch(features, others, min(chunk_size, shape[0]), torch.device(device))
 
     def blocks() -> Iterator[np.ndarray]:
-        for start in range(first_row, shape[0], chunk_size):
+        for start in range(first_row, shape[0], chunk_size)[turn[0] :: turn[1]]:
             stop = min(start + chunk_size, shape[0])
             items = np.arange(start, stop, dtype=np.int32)[:, None]
             yield np.concatenate((items, find(start, stop).cpu().numpy().astype(np.int32)), axis=1)

@@ -65,9 +65,10 @@ def neighbour_weights(
 def grid_neighbours(grid: tuple[int, int], device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
     """Numbers of the 3 x 3 neighbours of each position, clamped to the map, and which of them exist: (h w, 9) each."""
     rows, columns = (torch.arange(side, device=device) for side in grid)
-    offsets = torch.tensor(OFFSETS, device=device)
-    row = rows.repeat_interleave(grid[1])[:, None] + offsets[:, 0]
-    column = columns.repeat(grid[0])[:, None] + offsets[:, 1]
+    # Computed where they are needed: values of the host would have to be waited for.
+    place = torch.arange(len(OFFSETS), device=device)
+    row = rows.repeat_interleave(grid[1])[:, None] + place // 3 - 1
+    column = columns.repeat(grid[0])[:, None] + place % 3 - 1
     exists = (row >= 0) & (row < grid[0]) & (column >= 0) & (column < grid[1])
     return row.clamp(0, grid[0] - 1) * grid[1] + column.clamp(0, grid[1] - 1), exists
 

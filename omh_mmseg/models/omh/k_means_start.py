@@ -19,8 +19,9 @@ POOL_SIZE = 4096
 class KMeansStart(nn.Module):
     """Puts the centres of all levels where k-means finds the clusters of the code.
 
-    Positions of the last `POOL_STEPS` training steps are kept in a pool, `POOL_SIZE` of each process, as the images of
-    one batch show few of the classes. The levels then start from k-means of their own on the same positions.
+    Positions of the last `POOL_STEPS` training steps are kept in a pool, `POOL_SIZE` of all processes together, as the
+    images of one batch show few of the classes. The levels then start from k-means of their own on the same positions.
+    The pool is the same in all processes, so that a resumed run finds it whole in its checkpoint.
 
     Nothing is drawn from the generators of the run: with the same seed a host learns from the same random numbers with
     and without it.
@@ -60,13 +61,14 @@ class KMeansStart(nn.Module):
         # Evenly spaced, and shifted from step to step: a stride that divides the width would keep to a few columns.
         turn = iteration - self.iteration + self.steps - 1
         slots = self.pool[turn * POOL_STEPS // self.steps : (turn + 1) * POOL_STEPS // self.steps]
-        count = slots.shape[0] * slots.shape[1]
+        total = slots.shape[0] * slots.shape[1]
+        count = -(-total // dist.get_world_size())
         places = (torch.arange(count, device=positions.device) + turn / self.steps) * (len(positions) / count)
-        chosen = positions[places.long().clamp(max=len(positions) - 1)]
-        slots.copy_(chosen.view_as(slots))
+        chosen = torch.cat(dist.all_gather(positions[places.long().clamp(max=len(positions) - 1)]))
+        slots.copy_(chosen[:total].view_as(slots))
         if iteration < self.iteration:
             return
-        collected = torch.cat(dist.all_gather(self.pool.flatten(0, 1))).cpu().numpy()
+        collected = self.pool.flatten(0, 1).cpu().numpy()
         if not np.isfinite(collected).all():
             raise FloatingPointError(
                 f'The code is not finite in the steps before {iteration}, where centres start from k-means. '

@@ -150,7 +150,7 @@ class HiddenPositives(UnsupervisedSegmentor):
             specific_pool=self.specific_pool,
             specific_weight=specific_weight,
         )
-        losses['hp_specific_weight'] = code.new_tensor(specific_weight, dtype=torch.float32)
+        losses['hp_specific_weight'] = code.new_full((), specific_weight, dtype=torch.float32)
         return HostStep(losses, codes, code)
 
     def after_losses(self) -> None:

@@ -25,7 +25,8 @@ class HeadAverage(ExponentialMovingAverage):
     def update_parameters(self, model: nn.Module) -> None:
         """Move the average towards the model; at the first time, to it."""
         first = self._step_counter.read(self.steps) == 0
-        for average, present in zip(self.avg_parameters.values(), model.parameters()):
+        # Not `avg_parameters`, which a move to another kind of device may leave behind.
+        for average, present in zip(self.module.parameters(), model.parameters()):
             if first:
                 average.data.copy_(present.data)
             else:

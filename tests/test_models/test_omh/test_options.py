@@ -171,6 +171,17 @@ def test_processes_share_pools_and_centres(monkeypatch):
     assert [tensor.data_ptr() for tensor in sent] == [centres.data_ptr() for centres in head.centres]
 
 
+@pytest.mark.parametrize('processes', [2, 3])
+def test_the_pool_holds_as_much_of_each_process_and_no_more_together(monkeypatch, processes):
+    monkeypatch.setattr(k_means_start.dist, 'get_world_size', lambda: processes)
+    monkeypatch.setattr(k_means_start.dist, 'all_gather', lambda part: [part + other for other in range(processes)])
+    start = KMeansStart(2, 7)
+    for step in range(7):
+        start.step(torch.zeros(5, 2), [], step)
+    values, counts = start.pool[:7].unique(return_counts=True)
+    assert values.tolist() == list(range(processes)) and counts.max() - counts.min() <= 2 * 7 * processes
+
+
 # ---- centres that follow their positions
 
 
