@@ -43,8 +43,9 @@ class CheckpointCheckHook(Hook):
             e.g. ``['cluster_probe', 'linear_probe', 'omh_head']`` for another number of classes.
     """
 
-    # Before every other hook looks into the checkpoint, or fills what is forgotten here.
-    priority = 'HIGHEST'
+    # After `ProvenanceHook` (HIGHEST, 0), which compares the backbone's own weights with those that fill the model here;
+    # before every other hook looks into the checkpoint, or fills what is forgotten here.
+    priority = 5
 
     def __init__(self, fresh_parts: Sequence[str] = ()) -> None:
         if isinstance(fresh_parts, str) or not all(isinstance(part, str) for part in fresh_parts):
