@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from omh_mmseg.apis import SegmentationInferencer, draw_prediction_grid, find_images, predict_images  # noqa: E402
+from omh_mmseg.apis import SegmentationInferencer, draw_prediction_grid, list_folder, predict_images  # noqa: E402
 from omh_mmseg.evaluation.protocols import known_protocols  # noqa: E402
 from omh_mmseg.utils.config import add_config_options  # noqa: E402
 
@@ -40,7 +40,9 @@ def main() -> None:
     args = build_parser().parse_args()
     try:
         folder = args.images[0] if len(args.images) == 1 and Path(args.images[0]).is_dir() else None
-        images = args.images if folder is None else find_images(folder)
+        listing = None if folder is None else list_folder(folder)
+        images = args.images if listing is None else sorted(listing.images.values())
+        skipped = [] if listing is None else listing.skipped
         absent = [path for path in images if not Path(path).is_file()]
         if absent:
             raise FileNotFoundError(f'there is no image {absent[0]} (looked from {Path.cwd()})')
@@ -49,7 +51,7 @@ def main() -> None:
             args.batch_size, args.cfg_options,
         )  # fmt: skip
         overlay = None if args.overlay == 'none' else args.overlay
-        summary = predict_images(inferencer, images, args.out_dir, folder, overlay, args.opacity)
+        summary = predict_images(inferencer, images, args.out_dir, folder, overlay, args.opacity, skipped)
         segmented = [entry['image'] for entry in summary['images']]
         if args.grid and segmented:
             draw_prediction_grid(args.grid, inferencer, segmented, args.grid_rows, args.grid_photos)
@@ -61,6 +63,13 @@ def main() -> None:
     )
     for failure in summary['failed']:
         print(f'not segmented: {failure["error"]}')
+    counts = summary['counts']
+    if listing is not None and listing.skipped:
+        print(f'skipped: {listing.describe_skipped()}')
+    print(
+        f'{counts["found"]} found: {counts["segmented"]} segmented, {counts["failed"]} failed, '
+        f'{counts["skipped"]} skipped'
+    )
     sys.exit(1 if summary['failed'] else 0)
 
 

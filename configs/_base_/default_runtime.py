@@ -16,7 +16,12 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=500, max_keep_ckpts=3, save_last=True),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook', interval=1),
+    # Draws on the images as they are read for the prediction.
+    visualization=dict(
+        type='SegVisualizationHook',
+        interval=1,
+        backend_args=dict(backend='image_reader', value_range=None, bands=None, max_pixels=178956970),
+    ),
     assignment=dict(type='AssignmentHook'),
     score_report=dict(type='ScoreReportHook'),
     protocol=dict(type='ProtocolHook'),

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
-
 from omh_mmseg.datasets.base import FileSegDataset, data_item, numbered_palette
+from omh_mmseg.datasets.images.formats import image_suffixes
+from omh_mmseg.datasets.images.listing import images_by_stem
+from omh_mmseg.datasets.images.reader import ImageReader
 from omh_mmseg.datasets.transforms.loading import read_label
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.text import first_few
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 LABELS = ('auto', 'required', 'none')
 PROBED_LABELS = 16
 
@@ -48,7 +48,7 @@ class FolderSegDataset(FileSegDataset):
         classes_file: A JSON with class names, absolute or below ``data_root``.
         labels: ``'auto'`` reads labels where the label folder exists, ``'required'`` demands it, ``'none'`` never reads
             any. Where labels are read, every image must have one.
-        img_suffixes: File endings taken as images, in any case.
+        img_suffixes: File endings taken as images, in any case. None: those of all files that Pillow reads.
         seg_map_suffix: Ending of the label files.
         metainfo: ``dict(classes=..., palette=...)``.
         **kwargs: As for :class:`mmseg.datasets.BaseSegDataset` (``pipeline``, ``indices``, ``test_mode``, ``ann_file``
@@ -67,7 +67,7 @@ class FolderSegDataset(FileSegDataset):
         num_classes: int | None = None,
         classes_file: str | None = None,
         labels: str = 'auto',
-        img_suffixes: Sequence[str] = IMAGE_SUFFIXES,
+        img_suffixes: Sequence[str] | None = None,
         seg_map_suffix: str = '.png',
         metainfo: dict | None = None,
         **kwargs: Any,
@@ -78,7 +78,7 @@ class FolderSegDataset(FileSegDataset):
             raise ValueError('FolderSegDataset needs data_root, the folder of images')
         self.split = split
         self.labels = labels
-        self.img_suffixes = tuple(suffix.lower() for suffix in img_suffixes)
+        self.img_suffixes = tuple(suffix.lower() for suffix in img_suffixes or image_suffixes())
         prefix = dict(img_path='images', seg_map_path='labels') | dict(data_prefix or {})
         if not prefix['seg_map_path']:
             self.labels = 'none'
@@ -174,11 +174,15 @@ class FolderSegDataset(FileSegDataset):
             item = dict(
                 img_path=image,
                 seg_map_path=label,
-                ori_shape=_image_size(image),
                 num_classes=num_classes,
+                turn_images=self.turn_images,
+                label_orientation=self.label_orientation,
                 reduce_zero_label=self.reduce_zero_label,
                 ignore_index=self.ignore_index,
             )
+            header = ImageReader().header(image)
+            if header is not None:
+                item.update(ori_shape=header.size(self.turn_images), exif_orientation=header.orientation)
             values |= set(np.unique(read_label(item)).tolist())
         values -= {IGNORED_LABEL}
         if values and max(values) + 1 < num_classes:
@@ -189,49 +193,6 @@ class FolderSegDataset(FileSegDataset):
                 f'num_classes={max(values) + 1} if it is not meant',
                 stacklevel=2,
             )
-
-
-def images_by_stem(
-    folder: str | os.PathLike[str], suffixes: Sequence[str] = IMAGE_SUFFIXES, recursive: bool = True
-) -> dict[str, str]:
-    """Paths of the images below a folder, by their path relative to it without ending.
-
-    Hidden files and folders do not count; links to folders are followed.
-
-    Args:
-        folder: The folder.
-        suffixes: Endings in lower case; those of the files may have any.
-        recursive: Whether to look into its sub-folders.
-
-    Raises:
-        ValueError: Two images share a stem.
-    """
-    images: dict[str, str] = {}
-    for directory, subfolders, names in os.walk(folder, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if recursive and not name.startswith('.'))
-        for name in sorted(names):
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() not in suffixes or name.startswith('.'):
-                continue
-            path = os.path.join(directory, name)
-            key = os.path.relpath(os.path.join(directory, stem), folder)
-            if key in images:
-                raise ValueError(
-                    f'{images[key]} and {path} have the same stem {key!r}: labels and predictions go by the stem, '
-                    'so rename or remove one of them'
-                )
-            images[key] = path
-    return images
-
-
-def _image_size(path: str) -> tuple[int, int] | None:
-    """(height, width) after the EXIF rotation, None where the image cannot be read (reported when it is loaded)."""
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except (OSError, SyntaxError):
-        return None
 
 
 def _class_names(metainfo: dict, data_root: str, classes_file: str | None, num_classes: int | None) -> dict:

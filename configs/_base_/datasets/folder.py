@@ -3,6 +3,15 @@
 # docs/data.md.
 data_root = '{{$OMH_DATA_ROOT:data/folder}}'
 num_classes = {{'$OMH_NUM_CLASSES:11'}}
+# How images of more than 8 bits or of other bands than red, green and blue are read, and up to which size; docs/data.md.
+value_range = None
+bands = None
+max_pixels = 178956970
+
+# Loads as omh_mmseg does, under the name that mmseg's inferencers look for.
+__load = dict(
+    type='LoadImageFromFile', _scope_='omh_mmseg', value_range=value_range, bands=bands, max_pixels=max_pixels
+)
 
 __meta_keys = (
     'img_path', 'seg_map_path', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip', 'flip_direction',
@@ -23,7 +32,7 @@ train_dataloader = dict(
         metainfo=None,
         # 240 x 320 is 4:3, and a multiple of 8, 16 and 20; a multiple of 32 suits Swin better: (256, 352).
         pipeline=[
-            dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+            __load,
             dict(type='LoadOptionalAnnotations'),
             dict(type='ResizeToCover', size=(240, 320), interpolation='bilinear'),
             dict(type='CentreCrop', size=(240, 320)),
@@ -34,7 +43,7 @@ train_dataloader = dict(
 
 # The label is loaded after the resize, so that the scores are those of the full-size label.
 test_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    __load,
     dict(type='ResizeShortSide', size=240, interpolation='bilinear', divisor=16),
     dict(type='LoadOptionalAnnotations'),
     dict(type='PackSegInputs', meta_keys=__meta_keys),
@@ -59,7 +68,7 @@ test_dataloader = val_dataloader
 
 # For --tta: the codes of the image and of its mirror image are averaged.
 tta_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    __load,
     dict(type='ResizeShortSide', size=240, interpolation='bilinear', divisor=16),
     dict(type='LoadOptionalAnnotations'),
     dict(
@@ -72,4 +81,7 @@ tta_pipeline = [
 ]
 
 # What the parts above took over, so that a value set later is told from these (docs/data.md).
-_copied = dict(data_root=data_root, num_classes=num_classes)
+_copied = dict(
+    data_root=data_root, num_classes=num_classes,
+    value_range=value_range, bands=bands, max_pixels=max_pixels,
+)  # fmt: skip

@@ -7,6 +7,7 @@ from mmcv.transforms import BaseTransform
 from PIL import Image
 
 from omh_mmseg.datasets.base import LabelFileError
+from omh_mmseg.datasets.images.orientation import label_like_image, orientation_hint
 from omh_mmseg.datasets.mat_files import LABEL_KEY, SUFFIX, read_mat
 from omh_mmseg.registry import TRANSFORMS
 from omh_mmseg.structures.labels import IGNORED_LABEL
@@ -17,7 +18,7 @@ def read_label(results: dict) -> np.ndarray:
 
     Args:
         results: An item with ``seg_map_path``, an image or a ``.mat`` with the array ``gt``; ``ori_shape`` (H, W) is
-            compared where known, ``label_map`` (raw value to class) applied where present, else values must lie below
+            compared where known, after the label was turned like the image, see `label_like_image`; ``label_map`` (raw value to class) applied where present, else values must lie below
             ``num_classes`` where known.
 
     Returns:
@@ -40,11 +41,12 @@ def read_label(results: dict) -> np.ndarray:
         )
     if label.dtype.kind not in 'biu':
         raise ValueError(f'{path}: a label must hold whole numbers, this one holds {label.dtype}')
+    label = label_like_image(label, results)
     expected = results.get('ori_shape')
     if expected is not None and label.shape != tuple(expected[:2]):
         raise ValueError(
             f'{path}: the label is {label.shape[0]}x{label.shape[1]} (height x width), but the image '
-            f'{results.get("img_path")} is {expected[0]}x{expected[1]}'
+            f'{results.get("img_path")} is {expected[0]}x{expected[1]}{orientation_hint(results)}'
         )
     return _to_classes(label.astype(np.int64), results)
 
