@@ -245,7 +245,7 @@ class SegmentationInferencer:
 
     def _result(self, sample: SegDataSample, path: str | None) -> Segmentation:
         fields = {head: _field(head) for head in self.heads}
-        if CLUSTERS in sample:
+        if 'probe' in fields and CLUSTERS in sample:
             fields['probe'] = CLUSTERS
         clusters = {head: sample.get(name).data[0].cpu().numpy() for head, name in fields.items()}
         merged, classes = {}, {}

@@ -67,7 +67,7 @@ def draw_prediction_grid(
     named = bool(inferencer.classes) and (bool(known) or assignment is not None)
     return draw_segmentation_grid(
         path,
-        [_photo(inferencer, image, result.clusters[heads[0]].shape, result.metainfo) for image, result in zip(chosen, results)]
+        [_photo(inferencer, image, size, result.metainfo) for image, size, result in zip(chosen, sizes, results)]
         if photos else None,
         [[result.clusters[head] for result in results] for head in heads],
         [palettes[head] for head in heads],

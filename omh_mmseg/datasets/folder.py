@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from omh_mmseg.datasets.base import FileSegDataset, data_item, numbered_palette
 from omh_mmseg.datasets.images.formats import image_suffixes
 from omh_mmseg.datasets.images.listing import images_by_stem

@@ -4,7 +4,7 @@
 data_root = '{{$OMH_DATA_ROOT:data/}}'
 layout = 'stego'
 num_classes = 27
-# How images of more than 8 bits or of other bands than red, green and blue are read, and up to which size; docs/data.md.
+# How images of more than 8 bits or of more than three bands are read, and up to which size (docs/data.md).
 value_range = None
 bands = None
 max_pixels = 178956970

@@ -7,7 +7,7 @@ layout = 'stego'
 num_classes = 27
 train_list = 'Coco164kFull_Stuff_Coarse.txt'
 val_list = 'Coco164kFull_Stuff_Coarse_7.txt'
-# How images of more than 8 bits or of other bands than red, green and blue are read, and up to which size; docs/data.md.
+# How images of more than 8 bits or of more than three bands are read, and up to which size (docs/data.md).
 value_range = None
 bands = None
 max_pixels = 178956970

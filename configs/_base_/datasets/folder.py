@@ -3,7 +3,7 @@
 # docs/data.md.
 data_root = '{{$OMH_DATA_ROOT:data/folder}}'
 num_classes = {{'$OMH_NUM_CLASSES:11'}}
-# How images of more than 8 bits or of other bands than red, green and blue are read, and up to which size; docs/data.md.
+# How images of more than 8 bits or of more than three bands are read, and up to which size (docs/data.md).
 value_range = None
 bands = None
 max_pixels = 178956970

@@ -6,7 +6,7 @@ layout = 'stego'
 num_classes = 3
 train_list = 'labelled_train.txt'
 val_list = 'labelled_test.txt'
-# How images of more than 8 bits or of other bands than red, green and blue are read, and up to which size; docs/data.md.
+# How images of more than 8 bits or of more than three bands are read, and up to which size (docs/data.md).
 value_range = None
 bands = None
 max_pixels = 178956970

@@ -50,10 +50,9 @@ def to_bytes(values: np.ndarray, known: Range | None, value_range: Range | None,
             )
         black_white = (0.0, 1.0)
     black, white = black_white
-    wide = np.float32 if values.dtype.itemsize <= 2 else np.float64
-    scaled = values.astype(wide)
-    scaled -= black
-    scaled *= 255 / (white - black)
+    scaled = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
+    np.subtract(scaled, black, out=scaled)
+    np.multiply(scaled, 255 / (white - black), out=scaled)
     np.clip(scaled, 0, 255, out=scaled)
     return np.rint(scaled, out=scaled).astype(np.uint8)
 

@@ -30,7 +30,7 @@ from omh_mmseg.datasets.images.deep import (
 )
 from omh_mmseg.datasets.images.depth import Range, chosen_bands, colours, rgb, to_bytes
 from omh_mmseg.datasets.images.orientation import orientation_tag, turn, turn_back
-from omh_mmseg.datasets.mat_files import IMAGE_KEY, is_mat, read_mat
+from omh_mmseg.datasets.mat_files import IMAGE_KEY, is_mat, read_mat, read_mat_image
 
 Picture: TypeAlias = str | os.PathLike[str] | np.ndarray | Tensor | Image.Image
 MAX_PIXELS = 178_956_970
@@ -132,11 +132,9 @@ class ImageReader:
         path = os.fspath(picture)
         content = fileio.get(path)
         if is_mat(content):
-            values = read_mat(path, IMAGE_KEY)
-            known = UNSIGNED_RANGES.get(values.dtype)
-            # More channels than colours: IIC's Potsdam has infrared last.
-            plain = self.bands is None and values.ndim == 3
-            return Pixels(self._coloured(values[..., :3] if plain else values, known, None, path), 1)
+            if self.bands is None:
+                return Pixels(read_mat_image(path), 1)
+            return Pixels(self._coloured(read_mat(path, IMAGE_KEY), None, None, path), 1)
         with self._opened(content, path) as image:
             if image is None:
                 return self._undecoded(content, path, turned)
@@ -162,7 +160,8 @@ class ImageReader:
                 image = Image.open(io.BytesIO(content))
         except UnidentifiedImageError as error:
             if not is_tiff(content):
-                raise OSError(f'{path}: the image cannot be read (no format of Pillow or TIFF, {len(content)} bytes)') from error
+                text = f'{path}: the image cannot be read ({len(content)} bytes of no format that Pillow knows)'
+                raise OSError(text) from error
             yield None
             return
         except Exception as error:
@@ -227,7 +226,10 @@ class ImageReader:
 
     def _undecoded(self, content: bytes, path: str, turned: bool) -> Pixels:
         """A TIFF that Pillow does not know."""
-        header = tiff_header(content)
+        try:
+            header = tiff_header(content)
+        except OSError as error:
+            raise _unreadable(path, error) from error
         self._check_size(header.height, header.width, path)
         if self.bands is None and header.bands not in (1, 3, 4):
             colours(np.empty((1, 1, header.bands), np.uint8), None, path)
@@ -244,8 +246,8 @@ class ImageReader:
         channels = array.shape[2] if array.ndim == 3 else 1
         if array.ndim not in (2, 3) or array.size == 0 or (self.bands is None and channels not in (1, 3)):
             raise ValueError(
-                f'an array must be (height, width) or (height, width, 3), blue first, or have more channels and bands '
-                f'set; got {array.dtype} {array.shape}.'
+                f'an array must be uint8 (height, width, 3), blue first; got {array.dtype} {array.shape}. Grey ones '
+                '(height, width) will do, other numbers by their range, and other channels where bands is set'
             )
         if self.bands is None and channels == 3:
             array = array[..., ::-1]
@@ -255,8 +257,8 @@ class ImageReader:
         channels = len(tensor) if tensor.dim() == 3 else 1
         if tensor.dim() not in (2, 3) or tensor.numel() == 0 or (self.bands is None and channels not in (1, 3)):
             raise ValueError(
-                f'a tensor must be (3, height, width), red first, (1, height, width) or (height, width), or have more '
-                f'channels and bands set; got {tensor.dtype} {tuple(tensor.shape)}.'
+                f'a tensor must be (3, height, width), red first; got {tensor.dtype} {tuple(tensor.shape)}. Grey ones '
+                '(1, height, width) will do, other numbers by their range, and other channels where bands is set'
             )
         tensor = tensor.detach().cpu()
         array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()

@@ -18,8 +18,8 @@ def read_label(results: dict) -> np.ndarray:
 
     Args:
         results: An item with ``seg_map_path``, an image or a ``.mat`` with the array ``gt``; ``ori_shape`` (H, W) is
-            compared where known, after the label was turned like the image, see `label_like_image`; ``label_map`` (raw value to class) applied where present, else values must lie below
-            ``num_classes`` where known.
+            compared where known, after the label was turned like the image, see `label_like_image`; ``label_map`` (raw
+            value to class) applied where present, else values must lie below ``num_classes`` where known.
 
     Returns:
         uint8 array (H, W) of classes; 255 is ignored.
