@@ -20,7 +20,7 @@ from torch import Tensor
 
 from omh_mmseg.datasets.base import run_pipeline
 from omh_mmseg.datasets.images.formats import image_suffixes
-from omh_mmseg.datasets.images.listing import Listing, images_by_stem, list_images
+from omh_mmseg.datasets.images.listing import Listing, list_images, tell_skipped
 from omh_mmseg.datasets.images.load_image import LoadImage, with_own_loader
 from omh_mmseg.datasets.images.reader import ImageReader, Picture
 from omh_mmseg.evaluation.protocols import LABELS, apply_protocol
@@ -265,23 +265,21 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
         FileNotFoundError: No such folder, or no image in it.
         ValueError: Two images share a stem, which names their results.
     """
-    return sorted(_checked(folder, images_by_stem).values())
+    listing = list_folder(folder)
+    tell_skipped(folder, listing)
+    return sorted(listing.images.values())
 
 
 def list_folder(folder: str | os.PathLike[str]) -> Listing:
     """The images below a folder, and what is left out with the reasons; see `find_images`."""
-    return _checked(folder, list_images)
-
-
-def _checked(folder: str | os.PathLike[str], find: Callable[[Path], Any]) -> Any:
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f'there is no folder {root} (looked from {Path.cwd()}).')
-    found = find(root)
-    images = found.images if isinstance(found, Listing) else found
-    if not images:
-        raise FileNotFoundError(f'there are no images in {root}: no file ends in {", ".join(image_suffixes())}.')
-    return found
+    listing = list_images(root)
+    if not listing.images:
+        there = listing.describe_skipped() or 'it is empty'
+        raise FileNotFoundError(f'there are no images in {root}: {there}. Pillow reads {", ".join(image_suffixes())}.')
+    return listing
 
 
 def _reader(transforms: Sequence[Any]) -> ImageReader:

@@ -18,6 +18,8 @@ from mmengine.fileio import get
 from PIL import Image
 
 from omh_mmseg.datasets import ImageReader, LoadImage
+from omh_mmseg.datasets.fingerprint import dataset_fingerprint
+from omh_mmseg.registry import DATASETS
 from omh_mmseg.utils.config import read_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -191,7 +193,7 @@ def test_more_bands_than_colours(tmp_path, colour):
     with pytest.raises(ValueError, match=r'six.tif: the image has 6 bands; say which .* "bands='):
         read(path)
     pytest.importorskip('tifffile')
-    np.testing.assert_array_equal(read(path, bands=(3, 1, 2)) * 257, values[..., [3, 1, 2]])
+    np.testing.assert_array_equal(read(path, bands=(3, 1, 2)), values[..., [3, 1, 2]] // 257)
 
 
 def test_more_bands_without_their_decoder(tmp_path, colour, monkeypatch):
@@ -314,3 +316,30 @@ def test_hooks_of_mmseg_read_by_the_reader(tmp_path, colour):
     content = get(str(path), dict(backend='image_reader', value_range=(0, 4080)))
     np.testing.assert_array_equal(mmcv.imfrombytes(content, channel_order='rgb'), colour)
     assert Image.open(io.BytesIO(content)).format == 'BMP'
+
+
+@pytest.mark.parametrize('loader', [dict(type='LoadImageFromFile', imdecode_backend='pillow'), dict(type='LoadImage')])
+def test_data_sets_read_by_the_reader_whatever_loader_they_name(folder, loader):
+    root = folder(count=2)
+    pipeline = [loader, dict(type='LoadOptionalAnnotations'), dict(type='PackSegInputs')]
+    options = dict(type='FolderSegDataset', data_root=str(root), split='train', num_classes=4, pipeline=pipeline)
+    expected = [item['inputs'] for item in DATASETS.build(options)]
+    for path in (root / 'images' / 'train').iterdir():
+        write(path, np.array(Image.open(path)).astype(np.uint16) * 257)
+    data = DATASETS.build(options)
+    assert all(torch.equal(item['inputs'], other) for item, other in zip(data, expected))
+    for path in (root / 'images' / 'train').iterdir():
+        Image.fromarray(np.array(Image.open(path))[..., 0].astype(np.int32)).save(path.with_suffix('.tif'))
+        path.unlink()
+    with pytest.raises(ValueError, match=r'\.tif: int32 values .*value_range'):
+        DATASETS.build(options)[0]
+
+
+def test_caches_and_indices_know_how_images_were_read(folder):
+    root, fingerprints = folder(count=2), []
+    for options in (dict(), dict(value_range=(0, 4095)), dict(bands=(2, 1, 0))):
+        pipeline = [dict(type='LoadImage', **options), dict(type='PackSegInputs')]
+        settings = dict(data_root=str(root), split='train', num_classes=4, pipeline=pipeline)
+        data = DATASETS.build(dict(type='FolderSegDataset', **settings))
+        fingerprints.append(str(dataset_fingerprint(data)['pipeline']))
+    assert len(set(fingerprints)) == 3

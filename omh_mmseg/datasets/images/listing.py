@@ -99,9 +99,15 @@ def images_by_stem(
     What is left out is told once.
     """
     listing = list_images(folder, suffixes, recursive)
-    if listing.images and listing.skipped:
-        _tell(f'{os.fspath(folder)}: {len(listing.images)} images, {listing.describe_skipped()}')
+    if listing.images:
+        tell_skipped(folder, listing)
     return listing.images
+
+
+def tell_skipped(folder: str | os.PathLike[str], listing: Listing) -> None:
+    """One warning of what a listing leaves out, if anything; the same one is not repeated."""
+    if listing.skipped:
+        _tell(f'{os.fspath(folder)}: {len(listing.images)} images, {listing.describe_skipped()}')
 
 
 def _reason(entry: os.DirEntry, suffixes: Sequence[str]) -> str | None:
