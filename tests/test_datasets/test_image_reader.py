@@ -217,7 +217,8 @@ def test_python_inputs_are_read_alike(tmp_path, colour, grey):
     tensor = torch.tensor(colour).permute(2, 0, 1)
     same = [
         write(tmp_path / 'a.png', colour), Image.fromarray(colour), bgr, bgr.astype(np.uint16) * 257, bgr / 255, tensor,
-        tensor / 255, (tensor / 255).double(), tensor.to(torch.uint16) * 257,
+        (bgr.astype(np.uint16) * 257).astype('>u2'), tensor / 255, (tensor / 255).double(),
+        tensor.to(torch.uint16) * 257,
     ]  # fmt: skip
     for picture in same:
         np.testing.assert_array_equal(read(picture), colour)

@@ -16,6 +16,11 @@ MODES = {1: 'L', 3: 'RGB', 4: 'RGBX'}
 Range = tuple[float, float]
 
 
+def known_range(kind: np.dtype) -> Range | None:
+    """Range of whole numbers of a type: 16 bits without sign have one beside 8 bits."""
+    return (0.0, 65535.0) if kind.kind == 'u' and kind.itemsize == 2 else None
+
+
 def to_bytes(values: np.ndarray, known: Range | None, value_range: Range | None, name: str) -> np.ndarray:
     """Values of any type as uint8, linearly from their range.
 

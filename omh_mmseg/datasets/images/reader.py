@@ -28,15 +28,13 @@ from omh_mmseg.datasets.images.deep import (
     tiff_header,
     without_sign,
 )
-from omh_mmseg.datasets.images.depth import Range, chosen_bands, colours, rgb, to_bytes
+from omh_mmseg.datasets.images.depth import Range, chosen_bands, colours, known_range, rgb, to_bytes
 from omh_mmseg.datasets.images.orientation import orientation_tag, turn, turn_back
 from omh_mmseg.datasets.mat_files import IMAGE_KEY, is_mat, read_mat, read_mat_image
 
 Picture: TypeAlias = str | os.PathLike[str] | np.ndarray | Tensor | Image.Image
 MAX_PIXELS = 178_956_970
 """Where Pillow's own guard against decompression bombs stops."""
-UNSIGNED_RANGES = {np.dtype(np.uint16): (0.0, 65535.0)}
-
 _guard = threading.RLock()
 
 
@@ -134,7 +132,8 @@ class ImageReader:
         if is_mat(content):
             if self.bands is None:
                 return Pixels(read_mat_image(path), 1)
-            return Pixels(self._coloured(read_mat(path, IMAGE_KEY), None, None, path), 1)
+            values = read_mat(path, IMAGE_KEY)
+            return Pixels(self._coloured(values, known_range(values.dtype), None, path), 1)
         with self._opened(content, path) as image:
             if image is None:
                 return self._undecoded(content, path, turned)
@@ -183,7 +182,7 @@ class ImageReader:
         known, tags = grey_range(image), dict(getattr(image, 'tag_v2', {}))
         deep = content is not None and has_deep_colours(image, suspected=self.value_range is not None)
         if getattr(image, 'n_frames', 1) > 1:
-            _tell_of_frames(name)
+            _tell_of_frames(image.format)
         values = None
         try:
             tag = orientation_tag(image)
@@ -239,7 +238,7 @@ class ImageReader:
             raise _unreadable(path, error) from error
         if values is None:
             raise OSError(f'{path}: a TIFF of {header.bands} bands that Pillow cannot read; {INSTALL}')
-        result = self._coloured(values, UNSIGNED_RANGES.get(values.dtype), None, path)
+        result = self._coloured(values, known_range(values.dtype), None, path)
         return Pixels(turn(result, header.orientation) if turned else result, header.orientation)
 
     def _array(self, array: np.ndarray) -> np.ndarray:
@@ -251,7 +250,7 @@ class ImageReader:
             )
         if self.bands is None and channels == 3:
             array = array[..., ::-1]
-        return self._coloured(array, UNSIGNED_RANGES.get(array.dtype), None, 'the array')
+        return self._coloured(array, known_range(array.dtype), None, 'the array')
 
     def _tensor(self, tensor: Tensor) -> np.ndarray:
         channels = len(tensor) if tensor.dim() == 3 else 1
@@ -263,7 +262,7 @@ class ImageReader:
         tensor = tensor.detach().cpu()
         array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
         array = np.moveaxis(array, 0, -1) if array.ndim == 3 else array
-        return self._coloured(array, UNSIGNED_RANGES.get(array.dtype), None, 'the tensor')
+        return self._coloured(array, known_range(array.dtype), None, 'the tensor')
 
     def _coloured(self, values: np.ndarray, known: Range | None, mode: str | None, name: str) -> np.ndarray:
         if self.bands is not None:
@@ -283,11 +282,5 @@ def _unreadable(path: str, error: Exception) -> OSError:
 
 
 @functools.cache
-def _warned() -> list[str]:
-    return []
-
-
-def _tell_of_frames(name: str) -> None:
-    if not _warned():
-        _warned().append(name)
-        MMLogger.get_current_instance().warning(f'{name} holds several pictures; of such files the first is read')
+def _tell_of_frames(kind: str | None) -> None:
+    MMLogger.get_current_instance().warning(f'of {kind} files with several pictures the first is read')
