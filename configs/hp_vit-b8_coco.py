@@ -33,3 +33,5 @@ custom_hooks = [
     dict(type='NonFiniteLossHook'),
     dict(type='HierarchyHook'),
 ]
+# Draw on the pixels as they are stored, like the data set.
+default_hooks = dict(visualization=dict(backend_args=dict(turned=False)))

@@ -34,5 +34,3 @@ custom_hooks = [
     dict(type='NonFiniteLossHook'),
     dict(type='HierarchyHook'),
 ]
-# Reads .mat patches, and any other image as usual.
-default_hooks = dict(visualization=dict(backend_args=dict(backend='mat_image')))

@@ -20,5 +20,3 @@ model = dict(
 # its number is not published with the code.
 train_dataloader = dict(batch_size=32, drop_last=True)
 train_cfg = dict(max_iters=3000, val_interval=500)
-# Reads .mat patches, and any other image as usual.
-default_hooks = dict(visualization=dict(backend_args=dict(backend='mat_image')))

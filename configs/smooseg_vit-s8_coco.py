@@ -19,3 +19,5 @@ model = dict(
 # Batch and steps: docs/methods/smooseg.md 4.5.
 train_dataloader = dict(batch_size=32, drop_last=True)
 train_cfg = dict(max_iters=8000, val_interval=500)
+# Draw on the pixels as they are stored, like the data set.
+default_hooks = dict(visualization=dict(backend_args=dict(turned=False)))

@@ -35,5 +35,3 @@ train_dataloader = dict(
     ),
 )
 train_cfg = dict(max_iters=5000, val_interval=500)
-# Reads .mat patches, and any other image as usual.
-default_hooks = dict(visualization=dict(backend_args=dict(backend='mat_image')))

@@ -35,3 +35,5 @@ train_dataloader = dict(
     ),
 )
 train_cfg = dict(max_iters=5000, val_interval=500)
+# Draw on the pixels as they are stored, like the data set.
+default_hooks = dict(visualization=dict(backend_args=dict(turned=False)))

@@ -7,6 +7,8 @@ configs keep ``default_scope = 'mmseg'``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mmengine.registry import Registry
 from mmseg import registry as mmseg_registry
 
@@ -26,6 +28,15 @@ class PublishedRegistry(Registry):
     ) -> None:
         super()._register_module(module, module_name, force)
         self.parent._register_module(module, module_name, force)
+
+    def register_own_module(self, names: list[str]) -> Callable[[type], type]:
+        """Decorator that enters a module in the scope ``omh_mmseg`` alone, under names that are taken in mmseg's."""
+
+        def register(module: type) -> type:
+            Registry._register_module(self, module, names)
+            return module
+
+        return register
 
 
 MODELS = PublishedRegistry(mmseg_registry.MODELS)

@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from omh_mmseg.apis import SegmentationInferencer, collect_images, draw_prediction_grid, predict_images  # noqa: E402
+from omh_mmseg.datasets.images.listing import Listing  # noqa: E402
 from omh_mmseg.evaluation.protocols import known_protocols  # noqa: E402
 from omh_mmseg.utils.config import add_config_options  # noqa: E402
 from omh_mmseg.utils.work_dirs import RunParser, add_run_arguments, is_checkpoint, resolve_run  # noqa: E402
@@ -46,13 +47,13 @@ def main() -> None:
         args.images, args.checkpoint = [args.checkpoint, *args.images], None
     try:
         config, checkpoint = resolve_run(args.config, args.checkpoint)
-        images, folder = collect_images(args.images)
+        images, folder, skipped = collect_images(args.images)
         inferencer = SegmentationInferencer(
             config, checkpoint, args.device, args.levels, args.protocol, args.flip, args.crf,
             args.batch_size, args.cfg_options,
         )  # fmt: skip
         overlay = None if args.overlay == 'none' else args.overlay
-        summary = predict_images(inferencer, images, args.out_dir, folder, overlay, args.opacity)
+        summary = predict_images(inferencer, images, args.out_dir, folder, overlay, args.opacity, skipped)
         segmented = [entry['image'] for entry in summary['images']]
         if args.grid and segmented:
             draw_prediction_grid(args.grid, inferencer, segmented, args.grid_rows, args.grid_photos)
@@ -64,6 +65,13 @@ def main() -> None:
     )
     for failure in summary['failed']:
         print(f'not segmented: {failure["error"]}')
+    counts = summary['counts']
+    if skipped:
+        print(f'skipped: {Listing(skipped=skipped).describe_skipped()}')
+    print(
+        f'{counts["found"]} found: {counts["segmented"]} segmented, {counts["failed"]} failed, '
+        f'{counts["skipped"]} skipped'
+    )
     sys.exit(1 if summary['failed'] else 0)
 
 

@@ -18,7 +18,12 @@ default_hooks = dict(
     # OMH begins at a share of the run.
     run_length=dict(type='RunLengthHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook', interval=1),
+    # Draws on the images as they are read for the prediction.
+    visualization=dict(
+        type='SegVisualizationHook',
+        interval=1,
+        backend_args=dict(backend='image_reader', value_range=None, bands=None, max_pixels=178956970),
+    ),
     # Checkpoints say what they were trained with; a test or a resume with other settings is refused.
     provenance=dict(type='ProvenanceHook'),
     # Ends a run whose checkpoint does not fill the model; what load_from reads begins a new run.

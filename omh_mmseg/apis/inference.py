@@ -1,4 +1,4 @@
-"""Segment images from Python: paths, arrays, lists and folders, at every level of the hierarchy."""
+"""Segment images from Python: paths, arrays, tensors, Pillow images, lists and folders, at every level."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from mmseg.structures import SegDataSample
+from torch import Tensor
 
 from omh_mmseg.datasets.base import run_pipeline
-from omh_mmseg.datasets.folder import IMAGE_SUFFIXES, images_by_stem
+from omh_mmseg.datasets.images.formats import image_suffixes
+from omh_mmseg.datasets.images.listing import Listing, list_images, tell_skipped
+from omh_mmseg.datasets.images.load_image import LoadImage, with_own_loader
+from omh_mmseg.datasets.images.reader import ImageReader, Picture
 from omh_mmseg.evaluation.protocols import LABELS, apply_protocol
+from omh_mmseg.models.prediction.cluster_assignment import CLUSTERS
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.registry import DATASETS, MODELS
 from omh_mmseg.structures.provenance import record_of
@@ -27,8 +32,6 @@ from omh_mmseg.utils.config import check_checkpoint, read_config
 from omh_mmseg.utils.dataset_configs import innermost_datasets
 from omh_mmseg.utils.devices import check_device, default_device
 from omh_mmseg.utils.work_dirs import checkpoint_file, resolve_run
-
-Image = str | os.PathLike[str] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ class SegmentationInferencer:
         model: The model.
         classes: Names of the classes; empty where the checkpoint names none.
         hierarchy: Of the OMH levels; None without OMH.
+        reader: Reads the images, as the config's pipeline says.
 
     Example::
 
@@ -149,15 +153,17 @@ class SegmentationInferencer:
         self.classes: tuple[str, ...] = tuple((self.model.dataset_meta or {}).get('classes') or ())
         self.hierarchy: Hierarchy | None = None if self.model.omh_head is None else self.model.omh_head.hierarchy()
         steps = [dict(step) for step in config.test_pipeline if not LABELS.fullmatch(step['type'])]
-        self._from_file = Compose(steps)
-        self._from_array = Compose([dict(steps[0], type='LoadImageFromNDArray'), *steps[1:]])
+        self._pipeline = Compose(steps)
+        self._pipeline.transforms = with_own_loader(self._pipeline.transforms)
+        self.reader: ImageReader = _reader(self._pipeline.transforms)
 
-    def __call__(self, images: Image | Sequence[Image]) -> Segmentation | list[Segmentation]:
-        """Segment an image (path or BGR array), or each of a list or folder.
+    def __call__(self, images: Picture | Sequence[Picture]) -> Segmentation | list[Segmentation]:
+        """Segment an image, or each of a list, folder or batch.
 
         Args:
-            images: A path, an array uint8 (H, W, 3) with blue first as OpenCV and mmseg have it, a list of either, or a
-                folder, searched recursively.
+            images: A picture as `ImageReader.read` takes it: a path, an array (H, W, 3) with blue first as OpenCV and
+                mmseg have it or (H, W), a tensor (3, H, W) with red first as torchvision has it, or a Pillow image.
+                Or a list of them, a folder, searched recursively, or a batch (N, ...) of arrays or a tensor of one.
 
         Returns:
             One result for one image, else a list in the order given (folders: sorted by path).
@@ -165,20 +171,24 @@ class SegmentationInferencer:
         Raises:
             FileNotFoundError: No such file, or a folder without images.
             OSError: A file that is no image.
-            ValueError: An array of another kind.
+            ValueError: An array or tensor of another kind, or values without a known range.
         """
-        if isinstance(images, np.ndarray) or (isinstance(images, (str, os.PathLike)) and not os.path.isdir(images)):
-            (result,) = self.iterate([images])
-            return result
-        return list(self.iterate(find_images(images) if isinstance(images, (str, os.PathLike)) else images))
+        if isinstance(images, (str, os.PathLike)) and os.path.isdir(images):
+            return list(self.iterate(find_images(images)))
+        if isinstance(images, Iterable) and not isinstance(images, (str, np.ndarray, Tensor)):
+            return list(self.iterate(images))
+        if isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4:
+            return list(self.iterate(iter(images)))
+        (result,) = self.iterate([images])
+        return result
 
     def iterate(
-        self, images: Iterable[Image], on_error: Callable[[Image, Exception], None] | None = None
+        self, images: Iterable[Picture], on_error: Callable[[Picture, Exception], None] | None = None
     ) -> Iterator[Segmentation]:
         """Segment images one batch at a time, for more results than fit into memory; see `__call__`.
 
         Args:
-            images: Paths and arrays.
+            images: Pictures, see `__call__`.
             on_error: Told of images that cannot be read, which are then left out; by default the error is raised.
         """
         batch: list[dict[str, Any]] = []
@@ -195,7 +205,7 @@ class SegmentationInferencer:
                 yield from self._predict(batch, paths)
                 batch, paths = [], []
             batch.append(item)
-            paths.append(None if isinstance(image, np.ndarray) else os.fspath(image))
+            paths.append(os.fspath(image) if isinstance(image, (str, os.PathLike)) else None)
         if batch:
             yield from self._predict(batch, paths)
 
@@ -215,17 +225,13 @@ class SegmentationInferencer:
         known = self.model.assignment.as_dict().get(_field(head))
         return None if known is None else np.asarray(known)
 
-    def _load(self, image: Image) -> dict[str, Any]:
-        if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-                raise ValueError(
-                    f'an array must be uint8 (height, width, 3), blue first; got {image.dtype} {image.shape}.'
-                )
-            return self._from_array(dict(img=image))
+    def _load(self, image: Picture) -> dict[str, Any]:
+        if not isinstance(image, (str, os.PathLike)):
+            return self._pipeline(dict(img=image))
         path = os.fspath(image)
         if not os.path.isfile(path):
             raise FileNotFoundError(f'there is no image {path} (looked from {Path.cwd()}).')
-        return run_pipeline(self._from_file, dict(img_path=path))
+        return run_pipeline(self._pipeline, dict(img_path=path))
 
     def _predict(self, batch: Sequence[dict[str, Any]], paths: Sequence[str | None]) -> list[Segmentation]:
         data = {key: [item[key] for item in batch] for key in ('inputs', 'data_samples')}
@@ -234,7 +240,10 @@ class SegmentationInferencer:
         return [self._result(sample, path) for sample, path in zip(samples, paths)]
 
     def _result(self, sample: SegDataSample, path: str | None) -> Segmentation:
-        clusters = {head: sample.get(_field(head)).data[0].cpu().numpy() for head in self.heads}
+        fields = {head: _field(head) for head in self.heads}
+        if 'probe' in fields and CLUSTERS in sample:
+            fields['probe'] = CLUSTERS
+        clusters = {head: sample.get(name).data[0].cpu().numpy() for head, name in fields.items()}
         merged, classes = {}, {}
         for head, labels in clusters.items():
             assignment = self.assignment_of(head)
@@ -246,19 +255,32 @@ class SegmentationInferencer:
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[str]:
-    """Paths of the images below a folder, sorted.
+    """Paths of the images below a folder, sorted; what is left out of them is told once.
 
     Raises:
         FileNotFoundError: No such folder, or no image in it.
         ValueError: Two images share a stem, which names their results.
     """
+    listing = list_folder(folder)
+    tell_skipped(folder, listing)
+    return sorted(listing.images.values())
+
+
+def list_folder(folder: str | os.PathLike[str]) -> Listing:
+    """The images below a folder, and what is left out with the reasons; see `find_images`."""
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f'there is no folder {root} (looked from {Path.cwd()}).')
-    images = images_by_stem(root)
-    if not images:
-        raise FileNotFoundError(f'there are no images in {root}: no file ends in {", ".join(IMAGE_SUFFIXES)}.')
-    return sorted(images.values())
+    listing = list_images(root)
+    if not listing.images:
+        there = listing.describe_skipped() or 'it is empty'
+        raise FileNotFoundError(f'there are no images in {root}: {there}. Pillow reads {", ".join(image_suffixes())}.')
+    return listing
+
+
+def _reader(transforms: Sequence[Any]) -> ImageReader:
+    """That of a pipeline's loader; one that is not ours reads by the default."""
+    return next((step.reader for step in transforms if isinstance(step, LoadImage)), ImageReader())
 
 
 def _config_and_checkpoint(

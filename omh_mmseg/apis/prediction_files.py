@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import mmcv
 import numpy as np
 from PIL import Image
 from rich.progress import track
 
 from omh_mmseg.apis.inference import Segmentation, SegmentationInferencer
+from omh_mmseg.datasets.images.reader import ImageReader
 from omh_mmseg.evaluation.cluster_names import cluster_names
 from omh_mmseg.evaluation.protocols import protocol_of_config
 from omh_mmseg.structures.assignment import UNMATCHED
@@ -34,6 +34,7 @@ def predict_images(
     root: str | os.PathLike[str] | None = None,
     overlay: str | None = 'probe',
     opacity: float = 0.5,
+    skipped: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Segment images and write the results.
 
@@ -56,9 +57,11 @@ def predict_images(
         root: Folder that the results' names are relative to; by default each image's own.
         overlay: Head to draw over the images, None for no overlays.
         opacity: Of its colours, in (0, 1].
+        skipped: (path, reason) of what is not among the images, for the summary; see `list_folder`.
 
     Returns:
-        The content of ``summary.json``; ``failed`` has the images that could not be read, with the reason.
+        The content of ``summary.json``; ``failed`` has the images that could not be read and ``skipped`` what was left
+        out, each with the reason, and ``counts`` how many there are of each kind.
 
     Raises:
         ValueError: An unknown head, two images of one name, or an opacity out of range.
@@ -71,7 +74,7 @@ def predict_images(
     names = _names(images, root)
     palettes = head_palettes(inferencer)
     summary = _described(inferencer, palettes)
-    summary.update(images=[], failed=[])
+    summary.update(images=[], failed=[], skipped=[dict(path=path, reason=reason) for path, reason in skipped])
 
     def failed(path: Any, error: Exception) -> None:
         summary['failed'].append(dict(image=path, error=str(error)))
@@ -81,9 +84,14 @@ def predict_images(
             assert result.path is not None
             entry = _write_masks(out_dir, names[result.path], result, inferencer, palettes)
             if overlay is not None:
-                entry['overlay'] = _write_overlay(out_dir, names[result.path], result, overlay, palettes, opacity)
+                entry['overlay'] = _write_overlay(
+                    out_dir, names[result.path], result, overlay, palettes, opacity, inferencer.reader
+                )
             summary['images'].append(entry)
         seconds = time.monotonic() - start
+        kinds = dict(segmented='images', failed='failed', skipped='skipped')
+        summary['counts'] = {kind: len(summary[key]) for kind, key in kinds.items()}
+        summary['counts']['found'] = sum(summary['counts'].values())
         summary.update(seconds=round(seconds, 2), images_per_second=round(len(summary['images']) / seconds, 2))
         file.write(f'{json.dumps(summary, indent=1, default=str)}\n'.encode())
     return summary
@@ -173,11 +181,17 @@ def _write_masks(
 
 
 def _write_overlay(
-    out_dir: Path, name: str, result: Segmentation, head: str, palettes: dict[str, np.ndarray], opacity: float
+    out_dir: Path,
+    name: str,
+    result: Segmentation,
+    head: str,
+    palettes: dict[str, np.ndarray],
+    opacity: float,
+    reader: ImageReader,
 ) -> str:
     labels = result.clusters[head]
-    image = mmcv.imread(result.path, channel_order='rgb', backend='pillow')
-    image = fit_image(image, labels.shape, result.metainfo).astype(np.float32)
+    assert result.path is not None
+    image = fit_image(reader.read(result.path).rgb, labels.shape, result.metainfo).astype(np.float32)
     blended = (1 - opacity) * image + opacity * palettes[head][labels]
     path = out_dir / 'overlays' / f'{name}.jpg'
     with replaced_when_complete(path) as file:

@@ -70,7 +70,7 @@ def draw_prediction_grid(
     named = bool(inferencer.classes) and (bool(known) or assignment is not None)
     return draw_segmentation_grid(
         path,
-        [_photo(image, result.clusters[heads[0]].shape, result.metainfo) for image, result in zip(chosen, results)]
+        [_photo(inferencer, image, size, result.metainfo) for image, size, result in zip(chosen, sizes, results)]
         if photos else None,
         [[result.clusters[head] for result in results] for head in heads],
         list(shown.values()),
@@ -124,6 +124,9 @@ def find_labels(config: Config, images: Sequence[str]) -> dict[str, np.ndarray]:
     except (OSError, ValueError) as error:
         MMLogger.get_current_instance().info(f'no labels are drawn, as the test split cannot be read: {error}')
         return {}
+    if getattr(dataset, 'turn_images', True) is False:
+        # The predicted images are turned, so that their labels must be.
+        dataset.turn_images = True
     labels = {}
     for index in range(len(dataset)):
         image = wanted.get(os.path.realpath(dataset.get_data_info(index)['img_path']))
@@ -149,6 +152,6 @@ def _fitted(labels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     return labels if labels.shape == size else mmcv.imresize(labels, (width, height), interpolation='nearest')
 
 
-def _photo(image: str, size: tuple[int, ...], metainfo: dict) -> np.ndarray:
+def _photo(inferencer: SegmentationInferencer, image: str, size: tuple[int, ...], metainfo: dict) -> np.ndarray:
     height, width = size
-    return fit_image(mmcv.imread(image, channel_order='rgb', backend='pillow'), (height, width), metainfo)
+    return fit_image(inferencer.reader.read(image).rgb, (height, width), metainfo)

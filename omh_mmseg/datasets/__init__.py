@@ -5,6 +5,7 @@ from omh_mmseg.datasets.coco_stuff27 import COCOStuff27
 from omh_mmseg.datasets.demo_scenes import DemoScenes
 from omh_mmseg.datasets.five_crop.wrapper import FiveCrop
 from omh_mmseg.datasets.folder import FolderSegDataset
+from omh_mmseg.datasets.images import ImageReader, ImageReaderBackend, LoadImage
 from omh_mmseg.datasets.mat_files import MatImageBackend
 from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
 from omh_mmseg.datasets.potsdam3 import Potsdam3
@@ -19,6 +20,6 @@ from omh_mmseg.datasets.transforms import (
 
 __all__ = [
     'COCOStuff27', 'CentreCrop', 'Cityscapes27', 'DemoScenes', 'FiveCrop', 'FiveCropPatch', 'FolderSegDataset',
-    'LoadOptionalAnnotations', 'MatImageBackend', 'NeighbourPairs', 'Potsdam3', 'ResizeShortSide', 'ResizeToCover',
-    'SeededInfiniteSampler',
+    'ImageReader', 'ImageReaderBackend', 'LoadImage', 'LoadOptionalAnnotations', 'MatImageBackend', 'NeighbourPairs',
+    'Potsdam3', 'ResizeShortSide', 'ResizeToCover', 'SeededInfiniteSampler',
 ]  # fmt: skip

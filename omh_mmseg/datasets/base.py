@@ -10,6 +10,9 @@ import cv2
 from mmseg.datasets import BaseSegDataset
 from PIL import Image
 
+from omh_mmseg.datasets.images.load_image import with_own_loader
+from omh_mmseg.datasets.images.orientation import LABEL_ORIENTATIONS
+
 UNREADABLE = (OSError, AssertionError, SyntaxError, EOFError, cv2.error, Image.DecompressionBombError)
 
 
@@ -51,9 +54,12 @@ def run_pipeline(pipeline: Callable[[dict], Any], data_info: dict) -> Any:
         path = data_info.get('img_path')
         if isinstance(error, LabelFileError):
             raise
+        reason = str(error)
+        if not reason.startswith(f'{path}: '):
+            reason = f'{path}: the image cannot be read ({type(error).__name__}: {error})'
         raise OSError(
-            f'{path}: the image cannot be read ({type(error).__name__}: {error}). Replace the file or take it out of '
-            'the data set; images are never skipped silently, because skipping shifts every later item'
+            f'{reason}. Replace the file or take it out of the data set; images are never skipped silently, because '
+            'skipping shifts every later item'
         ) from error
 
 
@@ -67,12 +73,25 @@ class FileSegDataset(BaseSegDataset):
     It reports unreadable files by name and shows ``classes`` and ``palette`` in the attribute ``METAINFO``, where
     mmseg's analysis tools look for them even if they came from the config or from a file.
 
+    Images are read by `LoadImage`, also where the pipeline names mmcv's loader.
+
     Args:
+        turn_images: Turn photos as their EXIF orientation tag says. False: the pixels as they are stored.
+        label_orientation: Which form of a photo with such a tag the labels were drawn on: ``'turned'``, as viewers show
+            it, ``'stored'``, or ``'auto'``, that of the label's size; both having it is an error. The label gets the
+            orientation of the image.
         **kwargs: As for :class:`mmseg.datasets.BaseSegDataset`.
+
+    Raises:
+        ValueError: Another ``label_orientation``.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, turn_images: bool = True, label_orientation: str = 'auto', **kwargs: Any) -> None:
+        if label_orientation not in LABEL_ORIENTATIONS:
+            raise ValueError(f'label_orientation={label_orientation!r} is unknown; choose one of {LABEL_ORIENTATIONS}')
+        self.turn_images, self.label_orientation = turn_images, label_orientation
         super().__init__(**kwargs)
+        self.pipeline.transforms = with_own_loader(self.pipeline.transforms)
         self.METAINFO = dict(classes=self._metainfo.get('classes'), palette=self._metainfo.get('palette'))
 
     def prepare_data(self, idx: int) -> Any:
@@ -95,6 +114,8 @@ class FileSegDataset(BaseSegDataset):
             reduce_zero_label=self.reduce_zero_label,
             ignore_index=self.ignore_index,
             num_classes=len(self._metainfo['classes']),
+            turn_images=self.turn_images,
+            label_orientation=self.label_orientation,
         )
 
     def _value_map(self) -> dict[int, int] | None:

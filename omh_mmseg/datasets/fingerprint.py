@@ -59,6 +59,8 @@ def dataset_fingerprint(dataset: Any) -> dict[str, Any]:
     transforms = getattr(getattr(core, 'pipeline', None), 'transforms', [])
     kept = [transform for transform in transforms if type(transform).__name__ not in TRANSFORMS_OUTSIDE]
     pipeline = [re.sub(r' at 0x[0-9a-f]+', '', repr(transform)) for transform in kept]
+    if not getattr(core, 'turn_images', True):
+        pipeline.append('turn_images=False')
     return dict(items=len(dataset), images=digest.hexdigest()[:16], pipeline=[*reversed(wrappers), *pipeline])
 
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from omh_mmseg.datasets.base import FileSegDataset, data_item
 from omh_mmseg.datasets.class_names import complete_classes
+from omh_mmseg.datasets.images.formats import image_suffixes
+from omh_mmseg.datasets.images.listing import images_by_stem
+from omh_mmseg.datasets.images.reader import ImageReader
 from omh_mmseg.datasets.label_colours import colour_table
 from omh_mmseg.datasets.label_files import ALWAYS, CHANNELS
 from omh_mmseg.datasets.label_probe import probe_labels
@@ -20,7 +21,6 @@ from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.text import first_few
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 LABELS = ('auto', 'required', 'none')
 PROBED_LABELS = 16
 
@@ -54,7 +54,7 @@ class FolderSegDataset(FileSegDataset):
         classes_file: A file with class names, absolute or below ``data_root``.
         labels: ``'auto'`` reads labels where the label folder exists, ``'required'`` demands it, ``'none'`` never reads
             any. Where labels are read, every image must have one.
-        img_suffixes: File endings taken as images, in any case.
+        img_suffixes: File endings taken as images, in any case. None: those of all files that Pillow reads.
         label_map: Class of each value in the labels, ``{0: 0, 255: 1}`` (255 as a class: no class), or the values of
             the classes in order, ``[0, 255]``.
         label_colours: Colour of each class in order, or class name -> colour, with ``'ignored'`` for what belongs to
@@ -76,7 +76,7 @@ class FolderSegDataset(FileSegDataset):
         num_classes: int | None = None,
         classes_file: str | None = None,
         labels: str = 'auto',
-        img_suffixes: Sequence[str] = IMAGE_SUFFIXES,
+        img_suffixes: Sequence[str] | None = None,
         label_map: Mapping[int, int] | Sequence[int] | None = None,
         label_colours: Mapping[str, Any] | Sequence[Any] | bool | None = None,
         **kwargs: Any,
@@ -87,7 +87,7 @@ class FolderSegDataset(FileSegDataset):
             raise ValueError('FolderSegDataset needs data_root, the folder of images')
         self.split = split
         self.labels = labels
-        self.img_suffixes = tuple(suffix.lower() for suffix in img_suffixes)
+        self.img_suffixes = tuple(suffix.lower() for suffix in img_suffixes or image_suffixes())
         prefix = dict(img_path='images', seg_map_path='labels') | dict(data_prefix or {})
         if not prefix['seg_map_path']:
             self.labels = 'none'
@@ -189,60 +189,24 @@ class FolderSegDataset(FileSegDataset):
         """How labels are read, found out early: a wrong range stops the run at once, an unused one is a warning."""
         shared = self._label_settings()
         items = [
-            dict(shared, img_path=image, seg_map_path=label, ori_shape=_image_size(image))
+            dict(shared, img_path=image, seg_map_path=label, **self._size(image))
             for image, label in labelled[:: max(1, len(labelled) // PROBED_LABELS)]
         ]
         if items:
             self._reading |= probe_labels(items, choose='label_reading' not in self._reading)
+
+    def _size(self, image: str) -> dict[str, Any]:
+        """What the header of an image says; nothing where it cannot be read, which is reported when it is loaded."""
+        header = ImageReader().header(image)
+        if header is None:
+            return {}
+        return dict(ori_shape=header.size(self.turn_images), exif_orientation=header.orientation)
 
     def _label_settings(self) -> dict[str, Any]:
         return super()._label_settings() | self._reading
 
     def _value_map(self) -> dict[int, int] | None:
         return self._value_classes
-
-
-def images_by_stem(
-    folder: str | os.PathLike[str], suffixes: Sequence[str] = IMAGE_SUFFIXES, recursive: bool = True
-) -> dict[str, str]:
-    """Paths of the images below a folder, by their path relative to it without ending.
-
-    Hidden files and folders do not count; links to folders are followed.
-
-    Args:
-        folder: The folder.
-        suffixes: Endings in lower case; those of the files may have any.
-        recursive: Whether to look into its sub-folders.
-
-    Raises:
-        ValueError: Two images share a stem.
-    """
-    images: dict[str, str] = {}
-    for directory, subfolders, names in os.walk(folder, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if recursive and not name.startswith('.'))
-        for name in sorted(names):
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() not in suffixes or name.startswith('.'):
-                continue
-            path = os.path.join(directory, name)
-            key = os.path.relpath(os.path.join(directory, stem), folder)
-            if key in images:
-                raise ValueError(
-                    f'{images[key]} and {path} have the same stem {key!r}: labels and predictions go by the stem, '
-                    'so rename or remove one of them'
-                )
-            images[key] = path
-    return images
-
-
-def _image_size(path: str) -> tuple[int, int] | None:
-    """(height, width) after the EXIF rotation, None where the image cannot be read (reported when it is loaded)."""
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except (OSError, SyntaxError):
-        return None
 
 
 def _reading(option: Any, colours: Any, classes: Sequence[str], source: str) -> dict[str, Any]:

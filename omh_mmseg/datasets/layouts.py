@@ -58,6 +58,8 @@ class LayoutSegDataset(FileSegDataset):
         labels: ``'required'``, or ``'none'`` to train without labels (no scores then).
         level: Name of one of :attr:`GRANULARITIES` to have labels of another granularity; None for the usual classes.
         reduce_zero_label: Must stay false, the table of the layout already says what each value means.
+        turn_images: False, as the labels of these sets were drawn on the pixels as they are stored; see
+            `FileSegDataset`.
         **kwargs: As for :class:`mmseg.datasets.BaseSegDataset` (``pipeline``, ``metainfo``, ``indices``, ...).
 
     Raises:
@@ -78,6 +80,7 @@ class LayoutSegDataset(FileSegDataset):
         labels: str = 'required',
         level: str | None = None,
         reduce_zero_label: bool = False,
+        turn_images: bool = False,
         **kwargs: Any,
     ) -> None:
         if layout not in self.LAYOUTS:
@@ -106,7 +109,8 @@ class LayoutSegDataset(FileSegDataset):
             ann_file=ann_file,
             img_suffix=chosen.image_suffix,
             seg_map_suffix=chosen.label_suffix,
-            **kwargs,
+            turn_images=turn_images,
+            **{'label_orientation': 'stored', **kwargs},
         )
 
     def load_data_list(self) -> list[dict]:

@@ -14,6 +14,12 @@ from PIL import Image
 SUFFIX = '.mat'
 IMAGE_KEY = 'img'
 LABEL_KEY = 'gt'
+MAGIC = b'MATLAB 5.0 MAT-file'
+
+
+def is_mat(content: bytes) -> bool:
+    """Whether a file is a MATLAB file, by its first bytes."""
+    return content.startswith(MAGIC)
 
 
 def read_mat(path: str | os.PathLike[str], key: str) -> np.ndarray:

@@ -66,9 +66,8 @@ class Potsdam3(LayoutSegDataset):
     STEGO trains on ``labelled_train.txt`` (4,545 patches) and scores on ``labelled_test.txt`` (855). The split of mmseg
     is another one, by tile, and its patches are of 512 pixels at full resolution: scores do not compare.
 
-    ``.mat`` images need ``dict(type='LoadImageFromFile', backend_args=dict(backend='mat_image'))``, which reads other
-    images as usual (:class:`omh_mmseg.datasets.mat_files.MatImageBackend`). ``LoadOptionalAnnotations`` reads both
-    kinds of labels. Any other value than those above is an error.
+    `LoadImage` reads both kinds of images, ``LoadOptionalAnnotations`` both kinds of labels. Any other value than those
+    above is an error.
 
     Args:
         layout: ``'stego'`` or ``'mmseg'``.

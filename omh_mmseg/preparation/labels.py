@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from omh_mmseg.datasets.class_names import DEFAULT_FILE, read_class_file
-from omh_mmseg.datasets.folder import images_by_stem
+from omh_mmseg.datasets.images.listing import images_by_stem
 from omh_mmseg.datasets.label_colours import (
     UNKNOWN,
     Colour,

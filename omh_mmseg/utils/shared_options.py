@@ -9,7 +9,7 @@ date. A part with any other value got it by its full key, which wins.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -19,7 +19,9 @@ from omh_mmseg.utils.dataset_configs import innermost_datasets
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 LISTS = dict(train_list=('train_dataloader',), val_list=('val_dataloader', 'test_dataloader'))
 LABELS = ('seg_map_suffix', 'label_map', 'label_colours', 'reduce_zero_label')
-SHARED_OPTIONS = ('data_root', 'num_classes', 'layout', 'level', *LISTS, *LABELS)
+READING = ('value_range', 'bands', 'max_pixels')
+"""Options of the step that reads images, `LoadImage`, and of what reads them for the visualisation."""
+SHARED_OPTIONS = ('data_root', 'num_classes', 'layout', 'level', *LISTS, *LABELS, *READING)
 NOTE = '_copied'
 """Key of the note in a config."""
 
@@ -28,8 +30,8 @@ def apply_shared_options(config: Config, options: Mapping[str, Any] | None = Non
     """Bring every part of a config up to date with the shared options at its top level.
 
     ``data_root``, ``layout``, ``level`` and `LABELS` belong to every data set that has them, ``num_classes`` to the
-    model, too;
-    ``train_list`` is the ``ann_file`` of the training, ``val_list`` that of the scores.
+    model, too; ``train_list`` is the ``ann_file`` of the training, ``val_list`` that of the scores; `READING` belong to
+    whatever reads images.
 
     Args:
         config: After ``merge_from_dict(options)``; changed in place.
@@ -99,6 +101,8 @@ def outdated_parts(config: Config, options: Mapping[str, Any] | None = None) -> 
 
 def shared_parts(config: Config, name: str) -> dict[str, Any]:
     """Full keys of the parts that hold a shared option, with their values."""
+    if name in READING:
+        return {f'{key}.{name}': reader[name] for key, reader in _readers(config) if name in reader}
     field = 'ann_file' if name in LISTS else name
     parts = {}
     for loader in LISTS.get(name, LOADERS):
@@ -112,6 +116,20 @@ def shared_parts(config: Config, name: str) -> dict[str, Any]:
         if name in model:
             parts[f'{key}.{name}'] = model[name]
     return parts
+
+
+def _readers(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What reads images, with its full key."""
+    pipelines = {name: config.get(name) for name in ('test_pipeline', 'tta_pipeline')}
+    for loader in LOADERS:
+        for key, dataset in innermost_datasets((config.get(loader) or {}).get('dataset'), f'{loader}.dataset').items():
+            pipelines[f'{key}.pipeline'] = dataset.get('pipeline')
+    for key, pipeline in pipelines.items():
+        for index, step in enumerate(pipeline or []):
+            yield f'{key}.{index}', step
+    hook = (config.get('default_hooks') or {}).get('visualization') or {}
+    if hook.get('backend_args'):
+        yield 'default_hooks.visualization.backend_args', hook['backend_args']
 
 
 def _set(config: Config, key: str, value: Any) -> None:

@@ -20,6 +20,10 @@ def same(one: Segmentation, other: Segmentation) -> bool:
     return all(np.array_equal(one.clusters[head], other.clusters[head]) for head in one.clusters)
 
 
+def as_label(classes: np.ndarray) -> np.ndarray:
+    return np.where(classes < 0, 255, classes)
+
+
 def bgr(path) -> np.ndarray:
     return np.array(Image.open(path).convert('RGB'))[:, :, ::-1].copy()
 
@@ -41,10 +45,15 @@ def test_agrees_with_inference_model_of_mmseg(trained_demo, inferencer, folder):
     model = init_model_of_mmseg(Config.fromfile(str(trained_demo.config)), str(trained_demo.matched), device='cpu')
     expected = inference_model(model, str(folder / 'a.png'))
     result = inferencer()(folder / 'a.png')
-    assert np.array_equal(result.clusters['probe'], expected.pred_sem_seg.data[0].numpy())
+    assert np.array_equal(as_label(result.classes['probe']), expected.pred_sem_seg.data[0].numpy())
+    assert np.array_equal(result.clusters['probe'], expected.pred_clusters.data[0].numpy())
     assert np.array_equal(result.clusters['level3'], expected.pred_level3.data[0].numpy())
     ours = inference_model(init_model(trained_demo.config, trained_demo.matched, 'cpu'), str(folder / 'a.png'))
     assert torch.equal(ours.pred_level2.data, expected.pred_level2.data)
+    model = init_model(trained_demo.config, trained_demo.checkpoint, 'cpu')
+    unmatched = inference_model(model, str(folder / 'a.png'))
+    assert 'pred_clusters' not in unmatched
+    assert np.array_equal(unmatched.pred_sem_seg.data[0].numpy(), result.clusters['probe'])
 
 
 @pytest.mark.parametrize('name', ['a.png', 'more/c.png'])
@@ -53,7 +62,7 @@ def test_agrees_with_the_inferencer_of_mmseg(trained_demo, inferencer, folder, t
 
     theirs = MMSegInferencer(str(trained_demo.config), str(trained_demo.matched), device='cpu', show_progress=False)
     predicted = theirs(str(folder / name), out_dir=str(tmp_path / 'out'), return_datasamples=False)['predictions']
-    assert np.array_equal(predicted, inferencer()(folder / name).clusters['probe'])
+    assert np.array_equal(predicted, as_label(inferencer()(folder / name).classes['probe']))
     assert len(list((tmp_path / 'out' / 'vis').iterdir())) == len(list((tmp_path / 'out' / 'pred').iterdir())) == 1
 
 
@@ -128,7 +137,7 @@ def test_protocols_cut_the_image(inferencer, folder):
 
 
 @pytest.mark.parametrize(
-    'array', [np.zeros((8, 8)), np.zeros((8, 8, 3)), np.zeros((8, 8, 4), np.uint8), np.zeros((0, 8, 3), np.uint8)]
+    'array', [np.zeros(8), np.zeros((8, 8, 2)), np.zeros((8, 8, 4), np.uint8), np.zeros((0, 8, 3), np.uint8)]
 )
 def test_arrays_that_are_no_images(inferencer, array):
     with pytest.raises(ValueError, match=r'must be uint8 \(height, width, 3\), blue first; got'):

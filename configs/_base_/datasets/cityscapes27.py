@@ -4,6 +4,15 @@
 data_root = '{{$OMH_DATA_ROOT:data/}}'
 layout = 'stego'
 num_classes = 27
+# How images of more than 8 bits or of more than three bands are read, and up to which size (docs/data.md).
+value_range = None
+bands = None
+max_pixels = 178956970
+
+# Loads as omh_mmseg does, under the name that mmseg's inferencers look for.
+__load = dict(
+    type='LoadImageFromFile', _scope_='omh_mmseg', value_range=value_range, bands=bands, max_pixels=max_pixels
+)
 
 __meta_keys = (
     'img_path', 'seg_map_path', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip', 'flip_direction',
@@ -23,7 +32,7 @@ train_dataloader = dict(
             layout=layout,
             split='train',
             pipeline=[
-                dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+                __load,
                 dict(type='LoadOptionalAnnotations'),
                 dict(type='FiveCropPatch'),
                 dict(type='ResizeShortSide', size=224, interpolation='nearest'),
@@ -36,7 +45,7 @@ train_dataloader = dict(
 
 # The label is loaded before the resize: the protocol scores the 320 x 320 centre square, half of the image's width.
 test_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    __load,
     dict(type='LoadOptionalAnnotations'),
     dict(type='ResizeShortSide', size=320, interpolation='nearest'),
     dict(type='CentreCrop', size=320),
@@ -60,7 +69,7 @@ test_dataloader = val_dataloader
 
 # For --tta: the codes of the image and of its mirror image are averaged.
 tta_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    __load,
     dict(type='LoadOptionalAnnotations'),
     dict(type='ResizeShortSide', size=320, interpolation='nearest'),
     dict(type='CentreCrop', size=320),
@@ -74,4 +83,7 @@ tta_pipeline = [
 ]
 
 # What the parts above took over, so that a value set later is told from these (docs/data.md).
-_copied = dict(data_root=data_root, layout=layout, num_classes=num_classes)
+_copied = dict(
+    data_root=data_root, layout=layout, num_classes=num_classes,
+    value_range=value_range, bands=bands, max_pixels=max_pixels,
+)  # fmt: skip

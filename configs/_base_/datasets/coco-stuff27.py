@@ -7,6 +7,15 @@ layout = 'stego'
 num_classes = 27
 train_list = 'Coco164kFull_Stuff_Coarse.txt'
 val_list = 'Coco164kFull_Stuff_Coarse_7.txt'
+# How images of more than 8 bits or of more than three bands are read, and up to which size (docs/data.md).
+value_range = None
+bands = None
+max_pixels = 178956970
+
+# Loads as omh_mmseg does, under the name that mmseg's inferencers look for.
+__load = dict(
+    type='LoadImageFromFile', _scope_='omh_mmseg', value_range=value_range, bands=bands, max_pixels=max_pixels
+)
 
 __meta_keys = (
     'img_path', 'seg_map_path', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip', 'flip_direction',
@@ -27,7 +36,7 @@ train_dataloader = dict(
             split='train2017',
             ann_file=train_list,
             pipeline=[
-                dict(type='LoadImageFromFile', imdecode_backend='pillow', color_type='color_ignore_orientation'),
+                __load,
                 dict(type='LoadOptionalAnnotations'),
                 dict(type='FiveCropPatch'),
                 dict(type='ResizeShortSide', size=224, interpolation='nearest'),
@@ -40,7 +49,7 @@ train_dataloader = dict(
 
 # The label is loaded before the resize: the protocol scores the 320 x 320 centre square.
 test_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow', color_type='color_ignore_orientation'),
+    __load,
     dict(type='LoadOptionalAnnotations'),
     dict(type='ResizeShortSide', size=320, interpolation='nearest'),
     dict(type='CentreCrop', size=320),
@@ -65,7 +74,7 @@ test_dataloader = val_dataloader
 
 # For --tta: the codes of the image and of its mirror image are averaged.
 tta_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow', color_type='color_ignore_orientation'),
+    __load,
     dict(type='LoadOptionalAnnotations'),
     dict(type='ResizeShortSide', size=320, interpolation='nearest'),
     dict(type='CentreCrop', size=320),
@@ -80,5 +89,6 @@ tta_pipeline = [
 
 # What the parts above took over, so that a value set later is told from these (docs/data.md).
 _copied = dict(
-    data_root=data_root, layout=layout, num_classes=num_classes, train_list=train_list, val_list=val_list
-)
+    data_root=data_root, layout=layout, num_classes=num_classes, train_list=train_list, val_list=val_list,
+    value_range=value_range, bands=bands, max_pixels=max_pixels,
+)  # fmt: skip

@@ -3,6 +3,15 @@
 data_root = 'data/demo_scenes'
 level = 'group'
 num_classes = 6
+# How images of more than 8 bits or of more than three bands are read, and up to which size (docs/data.md).
+value_range = None
+bands = None
+max_pixels = 178956970
+
+# Loads as omh_mmseg does, under the name that mmseg's inferencers look for.
+__load = dict(
+    type='LoadImageFromFile', _scope_='omh_mmseg', value_range=value_range, bands=bands, max_pixels=max_pixels
+)
 
 train_dataloader = dict(
     num_workers=2,
@@ -15,7 +24,7 @@ train_dataloader = dict(
         split='train',
         level=level,
         pipeline=[
-            dict(type='LoadImageFromFile'),
+            __load,
             dict(type='LoadOptionalAnnotations'),
             dict(type='PackSegInputs'),
         ],
@@ -25,7 +34,7 @@ train_dataloader = dict(
 # Scenes are 128 x 128; other images are brought to that height. The label is loaded after the resize, so that the
 # scores are those of the full-size label.
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    __load,
     dict(type='ResizeShortSide', size=128, interpolation='bilinear', divisor=8),
     dict(type='LoadOptionalAnnotations'),
     dict(type='PackSegInputs'),
@@ -43,7 +52,7 @@ test_dataloader = val_dataloader
 
 # For --tta: the codes of the image and of its mirror image are averaged.
 tta_pipeline = [
-    dict(type='LoadImageFromFile'),
+    __load,
     dict(type='ResizeShortSide', size=128, interpolation='bilinear', divisor=8),
     dict(type='LoadOptionalAnnotations'),
     dict(
@@ -56,4 +65,7 @@ tta_pipeline = [
 ]
 
 # What the parts above took over, so that a value set later is told from these (docs/data.md).
-_copied = dict(data_root=data_root, level=level, num_classes=num_classes)
+_copied = dict(
+    data_root=data_root, level=level, num_classes=num_classes,
+    value_range=value_range, bands=bands, max_pixels=max_pixels,
+)  # fmt: skip

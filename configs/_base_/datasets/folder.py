@@ -12,6 +12,15 @@ seg_map_suffix = '.png'
 label_map = dict()
 label_colours = dict()
 reduce_zero_label = False
+# How images of more than 8 bits or of more than three bands are read, and up to which size (docs/data.md).
+value_range = None
+bands = None
+max_pixels = 178956970
+
+# Loads as omh_mmseg does, under the name that mmseg's inferencers look for.
+__load = dict(
+    type='LoadImageFromFile', _scope_='omh_mmseg', value_range=value_range, bands=bands, max_pixels=max_pixels
+)
 
 __meta_keys = (
     'img_path', 'seg_map_path', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip', 'flip_direction',
@@ -37,7 +46,7 @@ train_dataloader = dict(
         reduce_zero_label=reduce_zero_label,
         # 240 x 320 is 4:3, and a multiple of 8, 16 and 20; a multiple of 32 suits Swin better: (256, 352).
         pipeline=[
-            dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+            __load,
             dict(type='LoadOptionalAnnotations'),
             dict(type='ResizeToCover', size=(240, 320), interpolation='bilinear'),
             dict(type='CentreCrop', size=(240, 320)),
@@ -48,7 +57,7 @@ train_dataloader = dict(
 
 # The label is loaded after the resize, so that the scores are those of the full-size label.
 test_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    __load,
     dict(type='ResizeShortSide', size=240, interpolation='bilinear', divisor=16),
     dict(type='LoadOptionalAnnotations'),
     dict(type='PackSegInputs', meta_keys=__meta_keys),
@@ -78,7 +87,7 @@ test_dataloader = val_dataloader
 
 # For --tta: the codes of the image and of its mirror image are averaged.
 tta_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    __load,
     dict(type='ResizeShortSide', size=240, interpolation='bilinear', divisor=16),
     dict(type='LoadOptionalAnnotations'),
     dict(
@@ -100,4 +109,7 @@ _copied = dict(
     label_map=label_map,
     label_colours=label_colours,
     reduce_zero_label=reduce_zero_label,
+    value_range=value_range,
+    bands=bands,
+    max_pixels=max_pixels,
 )

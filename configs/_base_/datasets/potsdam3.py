@@ -1,12 +1,20 @@
 # Potsdam with 3 classes, the protocol of STEGO (docs/methods/data.md 5.5, 5.6): patches of 200 x 200 enlarged by
 # nearest to 224 for the training and to 320 for the scores, no five-crop. The folders below data/ are those of STEGO's
-# archive; for mmseg's prepared Potsdam set layout='mmseg', data_root, and no lists. The back end mat_image reads .mat
-# patches, and any other image as usual; SegVisualizationHook needs it too, which the experiment says.
+# archive; for mmseg's prepared Potsdam set layout='mmseg', data_root, and no lists.
 data_root = '{{$OMH_DATA_ROOT:data/}}'
 layout = 'stego'
 num_classes = 3
 train_list = 'labelled_train.txt'
 val_list = 'labelled_test.txt'
+# How images of more than 8 bits or of more than three bands are read, and up to which size (docs/data.md).
+value_range = None
+bands = None
+max_pixels = 178956970
+
+# Loads as omh_mmseg does, under the name that mmseg's inferencers look for.
+__load = dict(
+    type='LoadImageFromFile', _scope_='omh_mmseg', value_range=value_range, bands=bands, max_pixels=max_pixels
+)
 
 __meta_keys = (
     'img_path', 'seg_map_path', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip', 'flip_direction',
@@ -24,7 +32,7 @@ train_dataloader = dict(
         split='train',
         ann_file=train_list,
         pipeline=[
-            dict(type='LoadImageFromFile', imdecode_backend='pillow', backend_args=dict(backend='mat_image')),
+            __load,
             dict(type='LoadOptionalAnnotations'),
             dict(type='ResizeShortSide', size=224, interpolation='nearest'),
             dict(type='CentreCrop', size=224),
@@ -35,7 +43,7 @@ train_dataloader = dict(
 
 # The label is loaded before the resize: the protocol scores 320 x 320 pixels.
 test_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow', backend_args=dict(backend='mat_image')),
+    __load,
     dict(type='LoadOptionalAnnotations'),
     dict(type='ResizeShortSide', size=320, interpolation='nearest'),
     dict(type='CentreCrop', size=320),
@@ -60,7 +68,7 @@ test_dataloader = val_dataloader
 
 # For --tta: the codes of the image and of its mirror image are averaged.
 tta_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow', backend_args=dict(backend='mat_image')),
+    __load,
     dict(type='LoadOptionalAnnotations'),
     dict(type='ResizeShortSide', size=320, interpolation='nearest'),
     dict(type='CentreCrop', size=320),
@@ -75,5 +83,6 @@ tta_pipeline = [
 
 # What the parts above took over, so that a value set later is told from these (docs/data.md).
 _copied = dict(
-    data_root=data_root, layout=layout, num_classes=num_classes, train_list=train_list, val_list=val_list
-)
+    data_root=data_root, layout=layout, num_classes=num_classes, train_list=train_list, val_list=val_list,
+    value_range=value_range, bands=bands, max_pixels=max_pixels,
+)  # fmt: skip

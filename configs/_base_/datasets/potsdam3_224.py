@@ -2,12 +2,16 @@
 # and a multiple of 14; everything else as in potsdam3.py.
 _base_ = ['./potsdam3.py']
 
+__load = dict(
+    type='LoadImageFromFile', _scope_='omh_mmseg', value_range={{_base_.value_range}}, bands={{_base_.bands}},
+    max_pixels={{_base_.max_pixels}},
+)  # fmt: skip
 __meta_keys = (
     'img_path', 'seg_map_path', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip', 'flip_direction',
     'reduce_zero_label', 'crop_bbox',
 )  # fmt: skip
 test_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow', backend_args=dict(backend='mat_image')),
+    __load,
     dict(type='LoadOptionalAnnotations'),
     dict(type='ResizeShortSide', size=224, interpolation='nearest'),
     dict(type='CentreCrop', size=224),
@@ -16,7 +20,7 @@ test_pipeline = [
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 tta_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow', backend_args=dict(backend='mat_image')),
+    __load,
     dict(type='LoadOptionalAnnotations'),
     dict(type='ResizeShortSide', size=224, interpolation='nearest'),
     dict(type='CentreCrop', size=224),

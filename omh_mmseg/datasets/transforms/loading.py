@@ -9,6 +9,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from omh_mmseg.datasets.base import LabelFileError
+from omh_mmseg.datasets.images.orientation import label_like_image, orientation_hint
 from omh_mmseg.datasets.label_files import by_colour, check_palette, class_numbers, classes_in_colour, open_label
 from omh_mmseg.datasets.mat_files import LABEL_KEY, SUFFIX, read_mat
 from omh_mmseg.registry import TRANSFORMS
@@ -24,9 +25,10 @@ def read_label(results: Mapping[str, Any]) -> np.ndarray:
 
     Args:
         results: An item with ``seg_map_path``, a picture or a ``.mat`` with the array ``gt``; ``ori_shape`` (H, W) is
-            compared where known, ``label_map`` (raw value to class) applied where present, else values must lie below
-            ``num_classes`` where known. ``label_colours`` (class by colour) and ``label_reading`` say which pictures
-            are read by colour instead, ``label_palette`` (colour by number) what all palettes must agree with.
+            compared where known, after the label was turned like the image, see `label_like_image`; ``label_map`` (raw
+            value to class) applied where present, else values must lie below ``num_classes`` where known.
+            ``label_colours`` (class by colour) and ``label_reading`` say which pictures are read by colour instead,
+            ``label_palette`` (colour by number) what all palettes must agree with.
 
     Returns:
         uint8 array (H, W) of classes; 255 is ignored.
@@ -66,13 +68,12 @@ def _checked(label: np.ndarray, results: Mapping[str, Any]) -> np.ndarray:
         raise ValueError(f'{path}: a label must have one channel, this one has the shape {label.shape}')
     if label.dtype.kind not in 'biu':
         raise ValueError(f'{path}: a label must hold whole numbers, this one holds {label.dtype}')
+    label = label_like_image(label, results)
     expected = results.get('ori_shape')
     if expected is not None and label.shape != tuple(expected[:2]):
-        turned = label.shape == tuple(expected[1::-1])
         raise ValueError(
             f'{path}: the label is {label.shape[0]}x{label.shape[1]} (height x width), but the image '
-            f'{results.get("img_path")} is {expected[0]}x{expected[1]}'
-            + ('; one is the other turned, as by an EXIF orientation of the image' * turned)
+            f'{results.get("img_path")} is {expected[0]}x{expected[1]}{orientation_hint(results)}'
         )
     return label.astype(np.int64)
 

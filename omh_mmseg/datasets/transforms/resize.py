@@ -11,15 +11,21 @@ from mmcv.transforms import BaseTransform
 from omh_mmseg.registry import TRANSFORMS
 
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'lanczos', 'hamming')
+MAX_ASPECT = 25.0
+"""Of longer to shorter side: a strip one pixel high would fill the memory when it is brought to the usual height."""
 
 
 class _PillowResize(BaseTransform):
-    """Resize image and labels with Pillow; the subclass decides on the size."""
+    """Resize image and labels with Pillow; the subclass decides on the size.
+
+    The aspect is kept up to 25 : 1; longer strips are squeezed to it, which predictions undo as they are brought to the
+    size of the image.
+    """
 
     interpolation: str
 
     @abstractmethod
-    def _target(self, height: int, width: int) -> tuple[int, int]:
+    def _target(self, height: float, width: float) -> tuple[int, int]:
         """New height and width."""
 
     def transform(self, results: dict) -> dict:
@@ -35,7 +41,7 @@ class _PillowResize(BaseTransform):
         if image.dtype != np.uint8:
             raise ValueError(f'{type(self).__name__} takes uint8 images, got {image.dtype}; resize before converting')
         height, width = image.shape[:2]
-        new_height, new_width = self._target(height, width)
+        new_height, new_width = self._target(*_bounded(height, width))
         size = (new_width, new_height)
         results['img'] = mmcv.imresize(
             np.ascontiguousarray(image), size, interpolation=self.interpolation, backend='pillow'
@@ -45,8 +51,14 @@ class _PillowResize(BaseTransform):
         results['img_shape'] = (new_height, new_width)
         results['scale'] = size
         results['scale_factor'] = (new_width / width, new_height / height)
-        results['keep_ratio'] = True
+        results['keep_ratio'] = _bounded(height, width) == (height, width)
         return results
+
+
+def _bounded(height: int, width: int) -> tuple[float, float]:
+    """Height and width, the longer one cut to ``MAX_ASPECT`` times the shorter one."""
+    longest = MAX_ASPECT * min(height, width)
+    return (height, width) if max(height, width) <= longest else (min(height, longest), min(width, longest))
 
 
 def _check_interpolation(interpolation: str) -> str:
@@ -82,7 +94,7 @@ class ResizeShortSide(_PillowResize):
             raise ValueError(f'divisor must be positive, got {divisor}')
         self.divisor = divisor
 
-    def _target(self, height: int, width: int) -> tuple[int, int]:
+    def _target(self, height: float, width: float) -> tuple[int, int]:
         longer = int(self.size * max(height, width) / min(height, width))
         sides = (self.size, longer) if height <= width else (longer, self.size)
         if self.divisor is None:
@@ -109,7 +121,7 @@ class ResizeToCover(_PillowResize):
         self.size = _pair(size)
         self.interpolation = _check_interpolation(interpolation)
 
-    def _target(self, height: int, width: int) -> tuple[int, int]:
+    def _target(self, height: float, width: float) -> tuple[int, int]:
         factor = max(self.size[0] / height, self.size[1] / width)
         return max(self.size[0], int(height * factor)), max(self.size[1], int(width * factor))
 

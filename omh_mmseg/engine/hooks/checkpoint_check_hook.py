@@ -43,8 +43,8 @@ class CheckpointCheckHook(Hook):
             e.g. ``['cluster_probe', 'linear_probe', 'omh_head']`` for another number of classes.
     """
 
-    # After `ProvenanceHook` (HIGHEST, 0), which compares the backbone's own weights with those that fill the model here;
-    # before every other hook looks into the checkpoint, or fills what is forgotten here.
+    # After `ProvenanceHook` (HIGHEST, 0), which compares the backbone's own weights with those that fill the model
+    # here; before every other hook looks into the checkpoint, or fills what is forgotten here.
     priority = 5
 
     def __init__(self, fresh_parts: Sequence[str] = ()) -> None:

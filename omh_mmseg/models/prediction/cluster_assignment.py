@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import MMLogger
+from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from omh_mmseg.structures.assignment import META_KEY, UNMATCHED, AssignmentSource, read_assignment
+from omh_mmseg.structures.labels import IGNORED_LABEL
 
+CLUSTERS = 'pred_clusters'
+"""Field of the cluster numbers where ``pred_sem_seg`` holds classes."""
 UNKNOWN = -2
 """Entry of every cluster of a field that nothing has been assigned to yet."""
 
@@ -100,6 +104,27 @@ class ClusterAssignment(nn.Module):
         if assignment:
             for sample in samples:
                 sample.set_metainfo({META_KEY: assignment})
+
+    def in_classes(self, samples: Sequence[SegDataSample]) -> Sequence[SegDataSample]:
+        """Put classes into ``pred_sem_seg`` of predicted samples, where those of its clusters are known.
+
+        Clusters without a class become 255, as pixels without a label. The cluster numbers are in ``pred_clusters``
+        then. Samples with labels are left alone: metrics match their clusters.
+        """
+        field = 'pred_sem_seg'
+        if field not in self.known:
+            return samples
+        table = self.get_buffer(field)
+        table = torch.where(table == UNMATCHED, torch.full_like(table, IGNORED_LABEL), table)
+        known = self.as_dict()
+        known[CLUSTERS] = known.pop(field)
+        for sample in samples:
+            if 'gt_sem_seg' not in sample:
+                clusters = sample.pred_sem_seg.data
+                sample.set_field(PixelData(data=clusters), CLUSTERS, dtype=PixelData)
+                sample.pred_sem_seg = PixelData(data=table.to(clusters.device)[clusters])
+                sample.set_metainfo({META_KEY: known})
+        return samples
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         absent = [field for field in self.sizes if prefix + field not in state_dict]

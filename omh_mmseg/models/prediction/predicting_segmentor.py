@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
@@ -59,6 +61,36 @@ class PredictingSegmentor(BaseSegmentor):
         """
         self.predictor = Predictor(test_cfg, self)
         self.test_cfg = dict(test_cfg)
+
+    def val_step(self, data: dict[str, Any] | Sequence[Any]) -> list[SegDataSample]:
+        """Segment a batch as a loader gives it, its images of any sizes; see `predict`.
+
+        Images of one size go through the network together. Weights in half precision are computed with under autocast.
+        """
+        inputs = data.get('inputs') if isinstance(data, dict) else None
+        sizes = [_size(image) for image in inputs] if isinstance(inputs, (list, tuple)) else []
+        if not isinstance(data, dict) or len(set(sizes)) < 2:
+            return self._segmented(data)
+        segmented: dict[int, SegDataSample] = {}
+        for size in dict.fromkeys(sizes):
+            chosen = [index for index, other in enumerate(sizes) if other == size]
+            part = {key: [values[index] for index in chosen] for key, values in data.items()}
+            segmented |= zip(chosen, self._segmented(part))
+        return [segmented[index] for index in range(len(sizes))]
+
+    def test_step(self, data: dict[str, Any] | Sequence[Any]) -> list[SegDataSample]:
+        """`val_step`; in a model whose ``cfg`` an inferencer has set, in classes where they are known.
+
+        See `ClusterAssignment.in_classes`: ``inference_model`` and ``MMSegInferencer`` of mmseg take it from here.
+        """
+        samples = self.val_step(data)
+        return samples if getattr(self, '_config', None) is None else list(self.assignment.in_classes(samples))
+
+    def _segmented(self, data: Any) -> list[SegDataSample]:
+        dtype = next(self.parameters()).dtype
+        half = dtype in (torch.float16, torch.bfloat16)
+        with torch.autocast(self.data_preprocessor.device.type, dtype) if half else nullcontext():
+            return super().val_step(data)
 
     @abstractmethod
     def encode(self, inputs: Inputs) -> Tensor:
@@ -123,3 +155,8 @@ class PredictingSegmentor(BaseSegmentor):
         if TRAINED_WITH in local_metadata:
             self._origin = local_metadata[TRAINED_WITH]
             self._compare_with_run(state_dict)
+
+
+def _size(image: Any) -> tuple[int, ...]:
+    """Height and width of an image (3, H, W), or of what is frozen of it."""
+    return tuple(image.shape[-2:]) if isinstance(image, Tensor) else tuple(image.size)
