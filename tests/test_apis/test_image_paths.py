@@ -32,6 +32,7 @@ def here(tmp_path, monkeypatch) -> Path:
 def test_files_and_folders(here, paths, images, root):
     found, above, skipped = collect_images(paths)
     assert [os.path.normpath(image) for image in found] == [os.path.normpath(image) for image in images]
+    assert skipped == []
     assert above is None if root is None else Path(above).resolve() == (here / root).resolve()
 
 

@@ -80,11 +80,12 @@ def label_like_image(label: np.ndarray, results: Mapping[str, Any]) -> np.ndarra
     return label
 
 
-def orientation_hint(results: Mapping[str, Any]) -> str:
-    """What to add to an error about the sizes of an image and its label."""
+def orientation_hint(results: Mapping[str, Any], label_size: tuple[int, ...]) -> str:
+    """What to add to an error about the sizes of an image and its label, (H, W)."""
     tag = results.get('exif_orientation', 1)
     if tag == 1:
-        return ''
+        exchanged = tuple(results['ori_shape'][:2]) == label_size[::-1]
+        return '; one is the other turned, as by an EXIF orientation that the image has lost' * exchanged
     return (
         f'; the image has the EXIF orientation tag {tag}, and label_orientation='
         f"{results.get('label_orientation', 'auto')!r} of the data set says which form of it the labels were drawn on "

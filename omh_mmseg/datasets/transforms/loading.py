@@ -73,7 +73,8 @@ def _checked(label: np.ndarray, results: Mapping[str, Any]) -> np.ndarray:
     if expected is not None and label.shape != tuple(expected[:2]):
         raise ValueError(
             f'{path}: the label is {label.shape[0]}x{label.shape[1]} (height x width), but the image '
-            f'{results.get("img_path")} is {expected[0]}x{expected[1]}{orientation_hint(results)}'
+            f'{results.get("img_path")} is {expected[0]}x{expected[1]}'
+            + orientation_hint(results, label.shape)
         )
     return label.astype(np.int64)
 
