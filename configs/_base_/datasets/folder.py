@@ -100,4 +100,5 @@ _copied = dict(
     label_map=label_map,
     label_colours=label_colours,
     reduce_zero_label=reduce_zero_label,
+    test_pipeline=test_pipeline,
 )

@@ -75,5 +75,10 @@ tta_pipeline = [
 
 # What the parts above took over, so that a value set later is told from these (docs/data.md).
 _copied = dict(
-    data_root=data_root, layout=layout, num_classes=num_classes, train_list=train_list, val_list=val_list
+    data_root=data_root,
+    layout=layout,
+    num_classes=num_classes,
+    train_list=train_list,
+    val_list=val_list,
+    test_pipeline=test_pipeline,
 )

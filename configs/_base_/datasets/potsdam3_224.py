@@ -28,3 +28,6 @@ tta_pipeline = [
         ],
     ),
 ]
+
+# As in potsdam3.py.
+_copied = dict(test_pipeline=test_pipeline)
