@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import DictAction
 from mmengine.runner import Runner
 from torch import Tensor
 
@@ -19,6 +18,7 @@ import omh_mmseg  # noqa: E402, F401  makes mmpretrain importable
 from omh_mmseg.datasets.scenes.store import prepare_scenes  # noqa: E402
 from omh_mmseg.utils.config import read_config  # noqa: E402
 from omh_mmseg.utils.files import replaced_when_complete  # noqa: E402
+from omh_mmseg.utils.settings import Settings  # noqa: E402
 
 
 def run_in_bfloat16(model: torch.nn.Module) -> None:
@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--bf16', action='store_true', help='let the backbone compute in bfloat16')
     parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint of the work directory')
     parser.add_argument('--threads', type=int, default=1, help='threads of torch')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings, key=value')
+    parser.add_argument('--cfg-options', nargs='+', action=Settings, help='override settings, key=value')
     return parser.parse_args()
 
 

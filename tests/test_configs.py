@@ -20,7 +20,7 @@ from omh_mmseg.engine import launch
 from omh_mmseg.registry import MODELS
 from omh_mmseg.utils.config import known_keys
 from omh_mmseg.utils.dataset_configs import innermost_datasets
-from omh_mmseg.utils.shared_options import LOADERS, NOTE, SHARED_OPTIONS, outdated_parts, shared_parts
+from omh_mmseg.utils.shared_options import LOADERS, NOTE, PIPELINE, SHARED_OPTIONS, outdated_parts, shared_parts
 
 FOLDER = Path(__file__).resolve().parents[1] / 'configs'
 FILES = sorted(path.name for path in FOLDER.glob('*.py'))
@@ -86,10 +86,11 @@ def test_parses(name):
 def test_every_variable_reaches_something(name):
     """The top level holds what mmengine and mmseg read, and shared options, all of which the note lists."""
     config = read(name)
-    theirs = known_keys(Config())
+    theirs = known_keys()
     assert set(config.keys()) - theirs <= {*SHARED_OPTIONS, NOTE, 'work_dir', 'export_grid', 'scenes', 'omh_head'}
     shared = [option for option in SHARED_OPTIONS if option in config]
-    assert shared and set(config[NOTE]) == set(shared)
+    assert shared and set(config[NOTE]) == {*shared, PIPELINE}
+    assert config[NOTE][PIPELINE] == config[PIPELINE]
     for option in shared:
         values = [*shared_parts(config, option).values(), config[NOTE][option]]
         assert len(values) > 1 and all(value == config[option] for value in values)

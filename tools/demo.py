@@ -9,10 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mmengine.config import DictAction  # noqa: E402
-
 from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.study import demo  # noqa: E402
+from omh_mmseg.utils.settings import Settings  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -20,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--work-dir', default='work_dirs/demo', help='folder for runs, pictures and summary.json')
     parser.add_argument('--seed', type=int, default=0, help='seed of both runs')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=Settings, default={}, metavar='KEY=VALUE',
                         help='settings that replace those of both configs')
     return parser
 

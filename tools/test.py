@@ -63,7 +63,7 @@ def main() -> None:
     if args.out is not None:
         launch.keep_predictions(config, args.out)
     try:
-        launch.build_runner(config).test()
+        launch.build_runner(config, 'test').test()
     except (OSError, ValueError) as error:
         sys.exit(f'test.py: {message_of(error)}')
 

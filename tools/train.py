@@ -53,7 +53,7 @@ def main() -> None:
         try:
             if launched_rank(args.launcher) == 0:
                 held.enter_context(work_dir_lock(config.work_dir))
-            launch.build_runner(config).train()
+            launch.build_runner(config, 'train').train()
         except (OSError, ValueError) as error:
             sys.exit(f'train.py: {message_of(error)}')
 

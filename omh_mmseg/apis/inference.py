@@ -28,7 +28,8 @@ from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.registry import DATASETS, MODELS
 from omh_mmseg.structures.provenance import record_of
 from omh_mmseg.transport import Hierarchy
-from omh_mmseg.utils.config import check_checkpoint, read_config
+from omh_mmseg.utils.checks import ranges
+from omh_mmseg.utils.config import check_checkpoint, read_config, replace_settings
 from omh_mmseg.utils.dataset_configs import innermost_datasets
 from omh_mmseg.utils.devices import check_device, default_device
 from omh_mmseg.utils.work_dirs import checkpoint_file, resolve_run
@@ -122,6 +123,7 @@ class SegmentationInferencer:
         result.clusters['level2'], result.merged['level2'], result.classes.get('probe')
     """
 
+    @ranges(levels='[1, 32]', batch_size='[1, 65536]')
     def __init__(
         self,
         config: str | os.PathLike[str] | Config,
@@ -135,8 +137,6 @@ class SegmentationInferencer:
         options: Mapping[str, Any] | None = None,
         accept_differences: bool = False,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f'batch_size must be at least 1; got {batch_size}.')
         config, checkpoint = _config_and_checkpoint(config, checkpoint, options)
         if protocol is not None:
             apply_protocol(config, protocol)
@@ -294,7 +294,7 @@ def _config_and_checkpoint(
     if checkpoint is None:
         raise ValueError('a config without the work directory of its run needs a checkpoint')
     if options:
-        config.merge_from_dict(dict(options))
+        replace_settings(config, options)
     return config, checkpoint_file(checkpoint)
 
 

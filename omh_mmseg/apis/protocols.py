@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from omh_mmseg.evaluation.protocols import Protocol, apply_protocol, resolve
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.utils.config import replace_settings
 
 COLUMNS = ('/mIoU', '/aAcc')
 
@@ -75,7 +76,7 @@ def _score(
 ) -> dict[str, Any]:
     config = deepcopy(config)
     apply_protocol(config, protocol)
-    config.merge_from_dict(dict(options))
+    replace_settings(config, options)
     model.use_test_cfg(config.model.test_cfg)
     dataset = DATASETS.build(config.test_dataloader.dataset)
     loader = DataLoader(dataset, batch_size=config.test_dataloader.batch_size, collate_fn=pseudo_collate)

@@ -13,6 +13,7 @@ from omh_mmseg.datasets.scenes import HIERARCHY, LEVELS, SPLITS
 from omh_mmseg.datasets.scenes.store import prepare_scenes
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.granularity import Granularity
+from omh_mmseg.utils.checks import STEPS, ranges
 
 __all__ = ['HIERARCHY', 'DemoScenes']
 
@@ -47,6 +48,7 @@ class DemoScenes(FileSegDataset):
     METAINFO = dict(classes=HIERARCHY.names['group'], palette=[list(c) for c in HIERARCHY.palettes['group']])
     GRANULARITIES = tuple(Granularity(level, HIERARCHY.names[level], HIERARCHY.part_to(level)) for level in LEVELS)
 
+    @ranges(seed=STEPS, counts='[1, 1000000]')
     def __init__(
         self,
         split: str = 'train',

@@ -19,6 +19,7 @@ from omh_mmseg.datasets.label_probe import probe_labels
 from omh_mmseg.datasets.lists import read_list
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.labels import IGNORED_LABEL
+from omh_mmseg.utils.checks import SIZE, ranges
 from omh_mmseg.utils.text import first_few
 
 LABELS = ('auto', 'required', 'none')
@@ -68,6 +69,7 @@ class FolderSegDataset(FileSegDataset):
         ValueError: Two images share a stem, the class names do not fit, or labels cannot mean what they say.
     """
 
+    @ranges(num_classes=SIZE)
     def __init__(
         self,
         data_root: str | None = None,

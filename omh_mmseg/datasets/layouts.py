@@ -11,6 +11,7 @@ from omh_mmseg.datasets.base import FileSegDataset, data_item, numbered_palette
 from omh_mmseg.datasets.lists import read_list
 from omh_mmseg.structures.granularity import Granularity
 from omh_mmseg.structures.labels import IGNORED_LABEL
+from omh_mmseg.utils.checks import ranges
 from omh_mmseg.utils.commands import tool_path
 from omh_mmseg.utils.text import first_few
 
@@ -71,6 +72,7 @@ class LayoutSegDataset(FileSegDataset):
     LAYOUTS: ClassVar[Mapping[str, Layout]]
     GRANULARITIES: ClassVar[tuple[Granularity, ...]] = ()
 
+    @ranges()
     def __init__(
         self,
         data_root: str = 'data/',

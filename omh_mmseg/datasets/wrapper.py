@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.dataset import BaseDataset
 
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.utils.checks import ranges
 
 
 class DatasetWrapper(ABC):
@@ -19,6 +20,7 @@ class DatasetWrapper(ABC):
         lazy_init: Leave :meth:`full_init` to the first access.
     """
 
+    @ranges()
     def __init__(self, dataset: BaseDataset | DatasetWrapper | dict, lazy_init: bool = False) -> None:
         if isinstance(dataset, dict):
             dataset = DATASETS.build(dataset)

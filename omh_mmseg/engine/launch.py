@@ -21,7 +21,7 @@ from omh_mmseg.engine.hooks.checkpoint_check_hook import CheckpointCheckHook
 from omh_mmseg.evaluation.protocols import Protocol, apply_protocol, resolve
 from omh_mmseg.launchers import LAUNCHERS, present_launcher
 from omh_mmseg.models.prediction.options import PredictionOptions
-from omh_mmseg.utils.config import add_config_options, read_config
+from omh_mmseg.utils.config import add_config_options, read_config, read_settings, replace_settings
 from omh_mmseg.utils.work_dirs import LATEST, config_file
 
 PROTOCOL_KEYS = ('model.test_cfg.', 'test_pipeline', 'test_dataloader.dataset.pipeline', 'test_evaluator')
@@ -130,8 +130,9 @@ def use_protocol(
         ValueError: An unknown protocol, or a test pipeline that it cannot rewrite.
     """
     protocol = apply_protocol(config, resolve(name, crf, flip))
-    changed = {key: value for key, value in (options or {}).items() if key.startswith(PROTOCOL_KEYS)}
-    config.merge_from_dict(dict(options or {}))
+    given = read_settings(config, options or {})
+    changed = {key: value for key, value in given.items() if key.startswith(PROTOCOL_KEYS)}
+    replace_settings(config, given)
     if changed:
         # The scores are not those of the protocol any more, and must not look as if they were.
         config.protocol.update(name=f'{protocol.name}, changed', changed=changed)
@@ -186,11 +187,28 @@ def keep_predictions(config: Config, folder: str) -> None:
         evaluator['keep_results'] = True
 
 
-def build_runner(config: Config) -> Any:
-    """The runner that the config names in ``runner_type``, by default mmengine's, with a `CheckpointCheckHook`."""
-    runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
-    if not any(isinstance(hook, CheckpointCheckHook) for hook in runner.hooks):
-        runner.register_hook(CheckpointCheckHook())
+def build_runner(config: Config, loop: str | None = None) -> Any:
+    """The runner that the config names in ``runner_type``, by default mmengine's, with a `CheckpointCheckHook`.
+
+    Args:
+        config: Of the run.
+        loop: ``'train'`` or ``'test'`` to build data set and loop now, and for training the optimiser; otherwise they
+            are built when the run begins.
+
+    Raises:
+        ValueError: A part refuses an option, or does not take it.
+    """
+    try:
+        runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+        if not any(isinstance(hook, CheckpointCheckHook) for hook in runner.hooks):
+            runner.register_hook(CheckpointCheckHook())
+        if loop == 'train' and runner.train_loop is not None:
+            runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        elif loop == 'test':
+            runner.test_loop  # noqa: B018  the property builds it
+    except (AssertionError, KeyError, TypeError) as error:
+        reason = str(error.args[0] if error.args else type(error).__name__).strip()
+        raise ValueError(f'the config cannot be built: {reason}') from error
     return runner
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 from omh_mmseg.utils.dataset_configs import innermost_datasets
+from omh_mmseg.utils.shared_options import NOTE, PIPELINE
 
 RESIZES = ('ResizeShortSide', 'ResizeToCover', 'Resize', 'ResizeShortestEdge')
 CROPS = ('CentreCrop', 'CenterCrop')
@@ -159,6 +160,8 @@ def apply_protocol(config: Config, protocol: str | Protocol) -> Protocol:
     pipeline = [*before_packing, pack]
     dataset['pipeline'] = pipeline
     config.test_pipeline = deepcopy(pipeline)
+    if PIPELINE in (config.get(NOTE) or {}):
+        config[NOTE][PIPELINE] = deepcopy(pipeline)
     flips = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0, direction='horizontal')]
     config.tta_pipeline = [*deepcopy(before_packing), dict(type='TestTimeAug', transforms=[flips, [deepcopy(pack)]])]
     if not protocol.crop:

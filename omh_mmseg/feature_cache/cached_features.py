@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from omh_mmseg.datasets.wrapper import DatasetWrapper, positive_index
 from omh_mmseg.feature_cache.items import unpacked
-from omh_mmseg.feature_cache.store import FieldFile
+from omh_mmseg.feature_cache.store import DamagedItemError, FieldFile
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.frozen_inputs import FrozenItem
+from omh_mmseg.utils.checks import ranges
 
 SAMPLE = 'sample'
 DTYPES = dict(float32=torch.float32, float16=torch.float16, bfloat16=torch.bfloat16)
@@ -35,6 +37,7 @@ class CachedFeatures(DatasetWrapper):
         DamagedItemError: At the access, where an item has been damaged since.
     """
 
+    @ranges()
     def __init__(
         self, dataset: Any, fields: Mapping[str, FieldFile], dtypes: Mapping[str, torch.dtype], images: bool = False
     ) -> None:
@@ -59,6 +62,11 @@ class CachedFeatures(DatasetWrapper):
     def value(self, name: str, idx: int) -> Tensor:
         """Features, say, of an item, in the type that they are stored in."""
         content, shape = self.fields[name].get(idx)
+        if content.numel() != math.prod(shape) * self.dtypes[name].itemsize:
+            raise DamagedItemError(
+                f'item {idx} of {name} in {self.fields[name].folder} has {content.numel()} bytes, and they are no '
+                f'{self.dtypes[name]} of the shape {shape}: delete the folder'
+            )
         return content.view(self.dtypes[name]).view(shape)
 
     def __getattr__(self, name: str) -> Any:

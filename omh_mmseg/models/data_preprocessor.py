@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from omh_mmseg.registry import MODELS
 from omh_mmseg.structures.frozen_inputs import FrozenInputs, FrozenItem
+from omh_mmseg.utils.checks import FINITE, POSITIVE, SIZE, options_of, ranges
 from omh_mmseg.utils.precision import widened
 
+PADDINGS = ('size', 'size_divisor')
 
 @MODELS.register_module()
 class ViewsDataPreprocessor(SegDataPreProcessor):
@@ -35,6 +37,7 @@ class ViewsDataPreprocessor(SegDataPreProcessor):
         **kwargs: As for :class:`mmseg.models.SegDataPreProcessor`.
     """
 
+    @ranges(mean=FINITE, std=POSITIVE, size=SIZE, size_divisor=SIZE)
     def __init__(
         self,
         mean: Sequence[float] | None = None,
@@ -45,6 +48,11 @@ class ViewsDataPreprocessor(SegDataPreProcessor):
     ) -> None:
         if size is None and size_divisor is None:
             size_divisor = 1
+        paddings = options_of({name: 'int | Sequence[int] | None' for name in PADDINGS}, dict.fromkeys(PADDINGS, SIZE))
+        for name, value in (kwargs.get('test_cfg') or {}).items():
+            if name not in paddings:
+                raise ValueError(f'data_preprocessor.test_cfg has no {name}; it takes {" and ".join(PADDINGS)}')
+            paddings[name].check(f'data_preprocessor.test_cfg.{name}', value)
         super().__init__(mean=mean, std=std, size=size, size_divisor=size_divisor, **kwargs)
 
     def forward(self, data: dict, training: bool = False) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from omh_mmseg.utils.checks import MAX_SIZE
 from omh_mmseg.utils.commands import tool_path
 from omh_mmseg.utils.files import replaced_when_complete
 
@@ -82,7 +83,8 @@ def _checked(named: str, field: str, classes: Any) -> np.ndarray:
         values = np.asarray(classes)
     except ValueError:
         values = np.zeros(0)
-    if values.ndim != 1 or values.size == 0 or values.dtype.kind not in 'iu' or values.min() < UNMATCHED:
+    whole = values.ndim == 1 and values.size > 0 and values.dtype.kind in 'iu'
+    if not whole or values.min() < UNMATCHED or values.max() >= MAX_SIZE:
         raise ValueError(
             f'{named} has {classes!r} for {field}; it must be a list of class numbers, one per cluster, '
             f'{UNMATCHED} for a cluster without a class'

@@ -12,6 +12,7 @@ from omh_mmseg.registry import MODELS
 from omh_mmseg.study.process import settings_key
 from omh_mmseg.utils.dataset_configs import find_dataset, innermost_datasets
 from omh_mmseg.utils.files import replaced_when_complete
+from omh_mmseg.utils.shared_options import LOADERS, NOTE, PIPELINE
 
 SIZED_STEPS = ('ResizeToCover', 'CentreCrop', 'ResizeShortSide')
 _KEY_LETTERS = 12
@@ -75,10 +76,11 @@ def fit_sizes(config: Config, multiple: int) -> None:
             return max(round(size / multiple), 1) * multiple
         return tuple(fitted(side) for side in size)
 
-    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        for dataset in innermost_datasets(config[loader].dataset).values():
-            for step in dataset.get('pipeline', []):
-                if str(step.get('type')) in SIZED_STEPS:
-                    step['size'] = fitted(step['size'])
-                    if step.get('divisor') is not None:
-                        step['divisor'] = multiple
+    datasets = [part for loader in LOADERS for part in innermost_datasets(config[loader].dataset).values()]
+    pipelines = [dataset.get('pipeline', []) for dataset in datasets]
+    pipelines += [config.get('tta_pipeline'), config.get(PIPELINE), (config.get(NOTE) or {}).get(PIPELINE)]
+    for step in (step for pipeline in pipelines for step in pipeline or []):
+        if str(step.get('type')) in SIZED_STEPS:
+            step['size'] = fitted(step['size'])
+            if step.get('divisor') is not None:
+                step['divisor'] = multiple

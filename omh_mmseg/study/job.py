@@ -25,7 +25,7 @@ from omh_mmseg.registry import DATASETS
 from omh_mmseg.study.backbones import name_random_weights, pairs_config, prepare_backbone, put_backbone
 from omh_mmseg.study.process import peak_memory
 from omh_mmseg.study.schedule import SweepRun
-from omh_mmseg.utils.config import read_config, replace_settings
+from omh_mmseg.utils.config import read_config, read_settings, replace_settings
 from omh_mmseg.utils.devices import default_device
 
 LAST_STEPS = 10
@@ -180,7 +180,7 @@ def _merge(config: Config, options: Mapping[str, Any]) -> None:
     """Replace settings; a dict with ``_delete_=True`` takes the place of all that is there, and of nothing as well."""
     if not options:
         return
-    options = deepcopy(dict(options))  # mmengine takes `_delete_` out of them
+    options = deepcopy(read_settings(config, options))  # mmengine takes `_delete_` out of them
     config.merge_from_dict({
         key: None for key, value in options.items() if isinstance(value, dict) and value.get('_delete_')
     })  # fmt: skip

@@ -26,6 +26,7 @@ from omh_mmseg.study.process import NOTE, ProcessRun, environment, error_line, l
 from omh_mmseg.study.schedule import Schedule
 from omh_mmseg.study.source_state import source_commit, source_key
 from omh_mmseg.study.table import write_tables
+from omh_mmseg.utils.settings import Text, read_text
 
 PREPARATION = '.preparation'
 SETTINGS_LETTERS = 16
@@ -119,7 +120,8 @@ def run_sweep(
 
     Raises:
         BlockingIOError: Another sweep is at work in ``work_dir``.
-        ValueError: ``only`` matches no run.
+        ValueError: ``only`` matches no run, or the config of a run to carry out cannot be made: a setting of it
+            reaches nothing, say.
     """
     resources = resources or Resources(default_devices())
     names = [run.name for run in schedule.runs]
@@ -150,6 +152,7 @@ class _Sweep:
     pending: dict[RunId, ProcessRun] = field(default_factory=dict)
     identities: dict[RunId, dict[str, Any]] = field(default_factory=dict)
     pairs: dict[RunId, str] = field(default_factory=dict)
+    unmade: dict[RunId, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.commit, self.source = source_commit(), source_key()
@@ -174,7 +177,15 @@ class _Sweep:
             draw_figures(self.rows(), self.schedule, self.work_dir)
 
     def carry_out(self, names: set[str], progress: bool) -> None:
-        """Make the indices, then the pending runs of these names."""
+        """Make the indices, then the pending runs of these names.
+
+        Raises:
+            ValueError: The config of one of them cannot be made; none is started then.
+        """
+        unmade = {name: error for (name, _), error in self.unmade.items() if name in names}
+        if unmade:
+            listed = '\n  '.join(f'{name}: {error}' for name, error in unmade.items())
+            raise ValueError(f'the config of {len(unmade)} of the runs cannot be made, so none is started:\n  {listed}')
         todo = {run_id: run for run_id, run in self.pending.items() if run_id[0] in names}
         if not todo:
             return
@@ -215,7 +226,7 @@ class _Sweep:
         run_id = (job.run.name, job.seed)
         identity = dict(
             name=job.run.name, seed=job.seed, config=job.run.config, curve=job.run.curve, x=job.run.x,
-            overrides=json.dumps({**job.options, **job.run.options}, default=str),
+            overrides=json.dumps(_overrides(job), default=str),
             backbone=' '.join([job.run.backbone] + job.run.random * ['random']),
         )  # fmt: skip
         try:
@@ -224,7 +235,8 @@ class _Sweep:
             if self.shared is not None:
                 job = replace(job, folder=str(self.shared / key[:SETTINGS_LETTERS]))
             pairs = pairs_settings(config)
-        except Exception as error:  # a config that cannot be made is a row like any other failure
+        except Exception as error:  # where nothing is carried out, it is a row like any other failure
+            self.unmade[run_id] = error_line(error)
             self._record(run_id, identity | dict(commit=self.commit, error=error_line(error)), write=False)
             return
         if self.any_source:
@@ -291,6 +303,12 @@ class _Sweep:
                     process.terminate()
             for process in started:
                 process.join()
+
+
+def _overrides(job: SweepJob) -> dict[str, Any]:
+    """Settings of a run as the tables show them."""
+    given = {**job.options, **job.run.options}
+    return {key: read_text(value) if isinstance(value, Text) else value for key, value in given.items()}
 
 
 def _visible(device: str) -> dict[str, str]:

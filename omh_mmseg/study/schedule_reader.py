@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import itertools
 import re
@@ -16,6 +15,7 @@ from mmengine.config import Config
 
 from omh_mmseg.study.schedule import Schedule, SweepRun, check_keys
 from omh_mmseg.utils.config import check_config
+from omh_mmseg.utils.settings import Text
 
 BLOCKS = 'configs/_base_/models/backbones'
 RANDOM = 'random'
@@ -137,15 +137,7 @@ def _split(text: str) -> tuple[str, str, list[str]]:
 
 
 def _settings(words: Sequence[str]) -> dict[str, Any]:
-    return {key: _value(value) for key, _, value in (word.partition('=') for word in words)}
-
-
-def _value(text: str) -> Any:
-    """The value of a Python literal; any other text as it is."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    return {key: Text(value) for key, _, value in (word.partition('=') for word in words)}
 
 
 def _run_of(entry: Mapping[str, Any], config: str, path: str) -> SweepRun:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from omh_mmseg.transport.checks import check_plan
 from omh_mmseg.transport.plan import TransportPlan
 
 
@@ -39,12 +40,18 @@ def diagnose_plan(solved: TransportPlan) -> PlanDiagnostics:
         solved: A plan of shape (K_coarse, K_fine).
 
     Returns:
-        The figures as Python numbers.
+        The figures as Python numbers; of the parents, over the finer clusters that have mass.
+
+    Raises:
+        ValueError: The plan is no matrix of masses, or its row marginal is of another length.
     """
     plan = solved.plan.detach().double()
+    check_plan(plan.cpu())
+    if solved.row_marginal.shape != plan.shape[:1]:
+        raise ValueError(f'{tuple(solved.row_marginal.shape)} row marginals for a plan {tuple(plan.shape)}.')
     sparsity = (plan > 0.01 * solved.row_marginal.to(plan)[:, None]).double().mean()
-    given_child = plan / plan.sum(0, keepdim=True)
-    parents = torch.special.entr(given_child).sum(0).exp()
+    mass = plan.sum(0)
+    parents = torch.special.entr((plan / mass)[:, mass > 0]).sum(0).exp()
     return PlanDiagnostics(
         sparsity=float(sparsity),
         parents_mean=float(parents.mean()),
@@ -63,8 +70,19 @@ def cluster_usage(assignments: Tensor, num_clusters: int) -> Tensor:
 
     Returns:
         Shares, shape (K,), float32, summing to 1.
+
+    Raises:
+        ValueError: The assignments are no integers, or, on a CPU, one is no cluster.
     """
+    if assignments.is_floating_point() or assignments.is_complex() or assignments.dtype == torch.bool:
+        raise ValueError(f'assignments must be integers, the numbers of clusters; got {assignments.dtype}.')
+    if num_clusters < 1:
+        raise ValueError(f'num_clusters must be at least 1; got {num_clusters}.')
     numbers = assignments.reshape(-1)
+    if numbers.device.type == 'cpu' and len(numbers):
+        low, high = (int(value) for value in torch.aminmax(numbers))
+        if low < 0 or high >= num_clusters:
+            raise ValueError(f'assignments must be in 0..{num_clusters - 1}; got {low} to {high}.')
     # bincount would make the host wait for the largest number.
     ones = torch.ones_like(numbers, dtype=torch.float32)
     counts = ones.new_zeros(num_clusters).scatter_add_(0, numbers.long(), ones)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from omh_mmseg.transport.checks import check_plan
 from omh_mmseg.utils.files import replaced_when_complete
 
 FORMAT_VERSION = 1
@@ -34,6 +35,12 @@ class Hierarchy:
         shapes = [tuple(plan.shape) for plan in self.plans]
         if shapes != expected:
             raise ValueError(f'Levels {self.level_sizes} need plans of shapes {expected}; got {shapes}.')
+        if not self.level_sizes or not all(isinstance(size, int) and size > 0 for size in self.level_sizes):
+            raise ValueError(f'Level sizes must be integers of at least 1; got {self.level_sizes}.')
+        for level, plan in enumerate(self.plans, start=1):
+            check_plan(plan, f'the plan of levels {level} and {level + 1}')
+            if not bool((plan.sum(0) > 0).all()):
+                raise ValueError(f'A cluster of level {level + 1} has no mass in the plan, and so no parent.')
 
     @classmethod
     def from_plans(cls, level_sizes: Sequence[int], plans: Sequence[Tensor]) -> Hierarchy:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from omh_mmseg.transport.checks import check_devices, check_matrix, check_plan
 from omh_mmseg.utils.precision import wide_dtype
 
 DIRECTIONS = ('fine_to_coarse', 'coarse_to_fine', 'both')
@@ -26,13 +27,19 @@ def condition_plan(plan: Tensor, conditioning: str = 'row') -> Tensor:
         Same shape.
 
     Raises:
-        ValueError: On an unknown conditioning.
+        ValueError: On an unknown conditioning, or a plan that is no matrix of masses or, to be conditioned, has an
+            empty row.
     """
     if conditioning not in CONDITIONINGS:
         raise ValueError(f'conditioning must be one of {CONDITIONINGS}; got {conditioning!r}.')
+    check_plan(plan)
     if conditioning == 'none':
         return plan
-    return plan / plan.sum(1, keepdim=True)
+    mass = plan.sum(1, keepdim=True)
+    if plan.device.type == 'cpu' and not bool((mass > 0).all()):
+        row = int((mass.flatten() > 0).int().argmin())
+        raise ValueError(f'row {row} of the plan has no mass, so that nothing can be conditioned on its cluster.')
+    return plan / mass
 
 
 def transport_activations(activations: Tensor, plan: Tensor, chunk_elements: int | None = None) -> Tensor:
@@ -52,15 +59,21 @@ def transport_activations(activations: Tensor, plan: Tensor, chunk_elements: int
         Transported activations b, shape (P, K_higher).
 
     Raises:
-        ValueError: If the shapes do not fit.
+        ValueError: If shapes or devices do not fit, something is no floating-point number, or the plan is no matrix of
+            masses.
     """
-    if activations.dim() != 2 or plan.dim() != 2 or activations.shape[1] != plan.shape[0]:
+    check_matrix('activations', activations)
+    check_plan(plan)
+    if activations.shape[1] != plan.shape[0]:
         raise ValueError(
             'activations (P, K_lower) and plan (K_lower, K_higher) do not fit: got '
             f'{tuple(activations.shape)} and {tuple(plan.shape)}.'
         )
+    check_devices(activations=activations, plan=plan)
     if chunk_elements is None:
         chunk_elements = 2**16 if activations.device.type == 'cpu' else 2**25
+    if chunk_elements < 1:
+        raise ValueError(f'chunk_elements must be at least 1; got {chunk_elements}.')
     chunk = max(1, chunk_elements // plan.shape[1])
     return _MaxTransport.apply(activations, plan, chunk)
 
@@ -103,9 +116,11 @@ class _MaxTransport(torch.autograd.Function):
             rows = slice(start, start + ctx.chunk)
             indices = winners[rows].long()
             if to_activations is not None:
-                to_activations[rows].scatter_add_(1, indices, gradient[rows] * plan.gather(0, indices))
+                pulled = gradient[rows] * plan.gather(0, indices)
+                to_activations[rows].scatter_add_(1, indices, pulled.to(to_activations.dtype))
             if to_plan is not None:
-                to_plan.scatter_add_(0, indices, gradient[rows] * activations[rows].gather(1, indices))
+                pulled = gradient[rows] * activations[rows].gather(1, indices)
+                to_plan.scatter_add_(0, indices, pulled.to(to_plan.dtype))
         return to_activations, to_plan, None
 
 
@@ -133,12 +148,20 @@ def matching_distance(
         Scalar.
 
     Raises:
-        ValueError: On unknown options or shapes that do not fit.
+        ValueError: On unknown options, shapes that do not fit, and what `transport_activations` refuses.
     """
     if direction not in DIRECTIONS:
         raise ValueError(f'direction must be one of {DIRECTIONS}; got {direction!r}.')
     if target not in TARGETS:
         raise ValueError(f'target must be one of {TARGETS}; got {target!r}.')
+    sizes = (coarse_activations.shape[1:], fine_activations.shape[1:])
+    if sizes != (plan.shape[:1], plan.shape[1:]) or len(coarse_activations) != len(fine_activations):
+        raise ValueError(
+            'activations (P, K_coarse) and (P, K_fine) of the same positions and plan (K_coarse, K_fine) do not fit: '
+            f'got {tuple(coarse_activations.shape)}, {tuple(fine_activations.shape)} and {tuple(plan.shape)}.'
+        )
+    for name, activations in (('coarse_activations', coarse_activations), ('fine_activations', fine_activations)):
+        check_matrix(name, activations)
     distances = []
     for lower, higher, lower_to_higher, name in (
         (fine_activations, coarse_activations, plan.t(), 'fine_to_coarse'),

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from omh_mmseg.transport.checks import check_devices
+
 PLAN_GRADIENTS = ('detach', 'solver')
 SOLVER_DTYPES = (torch.float32, torch.float64)
 
@@ -83,7 +85,7 @@ def sinkhorn_plan(
         entropy_weight: lambda > 0. Small gives a sparse plan, large a dense one.
         row_marginal: u, shape (K_row,), positive; normalised to sum 1. Uniform if None.
         column_marginal: v, shape (K_column,), positive; normalised to sum 1. Uniform if None.
-        tolerance: The solver stops when the L2 norm of the column violation falls below it.
+        tolerance: The solver stops when the L2 norm of the column violation falls below it; in (0, 1).
         max_iterations: Limit of Sinkhorn iterations.
         warm_start: ``potentials`` of an earlier plan of the same shape.
         gradient: ``'detach'``, or ``'solver'`` to differentiate through the iterations.
@@ -214,12 +216,15 @@ def _check_arguments(
     matrices = row_centres.dim() == 2 and column_centres.dim() == 2
     if not matrices or shapes[0][1] != shapes[1][1] or 0 in shapes[0] + shapes[1]:
         raise ValueError(f'Centres must be non-empty matrices (K, D) of one D; got {shapes[0]} and {shapes[1]}.')
-    if not (math.isfinite(entropy_weight) and entropy_weight > 0):
+    if isinstance(entropy_weight, bool) or not 0 < entropy_weight < math.inf:
         raise ValueError(f'entropy_weight must be finite and above 0 (0.01 to 0.1 is usual); got {entropy_weight}.')
-    if not tolerance > 0:
-        raise ValueError(f'tolerance must be above 0; got {tolerance}.')
-    if max_iterations < 1:
-        raise ValueError(f'max_iterations must be at least 1; got {max_iterations}.')
+    if not (row_centres.is_floating_point() and column_centres.is_floating_point()):
+        raise ValueError(f'Centres must be floating-point numbers; got {row_centres.dtype} and {column_centres.dtype}.')
+    check_devices(row_centres=row_centres, column_centres=column_centres)
+    if not 0 < tolerance < 1:
+        raise ValueError(f'tolerance, a share of the mass, must be above 0 and below 1; got {tolerance}.')
+    if isinstance(max_iterations, bool) or not isinstance(max_iterations, int) or max_iterations < 1:
+        raise ValueError(f'max_iterations must be an integer of at least 1; got {max_iterations!r}.')
     if gradient not in PLAN_GRADIENTS:
         raise ValueError(f'gradient must be one of {PLAN_GRADIENTS}; got {gradient!r}.')
     if solver_dtype not in SOLVER_DTYPES:

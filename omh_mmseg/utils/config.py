@@ -7,27 +7,39 @@ import copy
 import difflib
 import inspect
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from omh_mmseg.checkpoint_files import TRUST
+from omh_mmseg.utils.config_keys import ALIKE, annotation_at, check_new, check_plain, suggestion, value_at
 from omh_mmseg.utils.dataset_configs import find_dataset, innermost_datasets
-from omh_mmseg.utils.shared_options import SHARED_OPTIONS, apply_shared_options, shared_parts
+from omh_mmseg.utils.settings import Settings, Text, read_text
+from omh_mmseg.utils.shared_options import (
+    NOTE,
+    SHARED_OPTIONS,
+    apply_shared_options,
+    check_shared_options,
+    flat_settings,
+    set_by_key,
+    shared_parts,
+)
 from omh_mmseg.utils.work_dirs import config_file
 
+_TOLD: set[str] = set()
+"""Warnings of configs that this process has given: several parts of a run look at its config."""
 SPLITS = ('train', 'val', 'test')
 OPTIONAL_KEYS = (
     'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters',
     'model_wrapper_cfg', 'runner_type', 'sync_bn', 'test_pipeline', 'tta_model', 'tta_pipeline',
 )  # fmt: skip
 """Top-level keys that mmengine and mmseg read beside the arguments of `Runner`."""
-ALIKE = 0.85
-"""Similarity from which a file's variable is taken for a misspelt shared option."""
+USUAL_VARIABLES = ('pipeline', '_dataloader')
+"""Ends of names that many configs give to variables of their own."""
 
 
 class Trust(argparse.Action):
@@ -48,9 +60,10 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=Settings,
         metavar='KEY=VALUE',
-        help='settings that replace those of the config, e.g. model.decode_head.channels=90; lists as key="[a,b]"',
+        help='settings that replace those of the config, e.g. model.decode_head.channels=90; lists as key="[a,b]"; '
+        'texts as they are, or in quotes of their own where a number stands',
     )
 
 
@@ -65,8 +78,12 @@ def read_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
     """
     path = config_file(path)
     check_config(path)
-    config = replace_settings(apply_shared_options(Config.fromfile(path)), options)
-    _warn_of_variables(config, path)
+    config = apply_shared_options(Config.fromfile(path))
+    check_plain(config.to_dict())
+    replace_settings(config, options)
+    for text in doubtful_variables(config):
+        _TOLD.add(text)
+        MMLogger.get_current_instance().warning(f'{path}: {text}')
     return config
 
 
@@ -75,27 +92,75 @@ def replace_settings(config: Config, options: Mapping[str, Any] | None) -> Confi
 
     Args:
         config: Changed in place.
-        options: Values by dotted keys, as ``--cfg-options`` gives them.
+        options: Values by dotted keys; the `Text` that ``--cfg-options`` gives is read by what stands there.
 
     Returns:
         ``config``.
 
     Raises:
-        ValueError: A key is below nothing that the config has or mmengine knows (names similar ones), or below a value
-            that has no options.
+        ValueError: A setting reaches nothing (names similar ones), is below a value that has no options, or is no
+            number where one stands.
     """
     if options:
-        for key in options:
-            _check_key(config, key)
+        former = config.to_dict()
+        given = read_settings(config, options)
+        # mmengine merges dicts into dicts alone.
+        whole = [key for key, value in given.items() if isinstance(value, dict) and not _holds(former, key)]
         try:
-            config.merge_from_dict(dict(options))
+            config.merge_from_dict(copy.deepcopy(given) | dict.fromkeys(whole))
+            for key in whole:
+                set_by_key(config, key, {name: one for name, one in given[key].items() if name != '_delete_'})
         except (IndexError, KeyError, TypeError) as error:
             raise ValueError(
                 f'--cfg-options {" ".join(options)}: one of them is below a value that has no options, such as None '
-                f'({error})'
+                f'({str(error)[:60]})'
             ) from error
-        apply_shared_options(config, options)
+        for key in given:
+            _check_top(config, former, key)
+        content = config.to_dict()
+        for key in flat_settings(given):
+            try:
+                check_new(content, former, key)
+            except ValueError as error:
+                raise ValueError(f'--cfg-options {key}: {error}') from error
+        check_plain(content)
+        apply_shared_options(config, given, former)
     return config
+
+
+def read_settings(config: Config, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options in which each `Text` is read by what the config has at its key; see `read_text`.
+
+    Raises:
+        ValueError: A text is no number where one stands.
+    """
+    content, given = config.to_dict(), dict(options)
+    for key, value in options.items():
+        if isinstance(value, Text):
+            present = value_at(content, key)
+            if present is None and key in SHARED_OPTIONS:
+                present = next(iter(shared_parts(config, key).values()), None)
+            annotation = annotation_at(content, key) if present is None or isinstance(present, str) else ''
+            try:
+                given[key] = read_text(value, present, annotation)
+            except ValueError as error:
+                raise ValueError(f'--cfg-options {key}: {error}') from error
+    return given
+
+
+def check_settings(config: Config) -> None:
+    """Refuse a config in which something does not reach what it names.
+
+    For programs that do not read it by `read_config`, as mmseg's own tools; warns of what that would have warned of.
+
+    Raises:
+        ValueError: See `check_shared_options` and `check_plain`.
+    """
+    check_shared_options(config)
+    check_plain(config.to_dict() if isinstance(config, Config) else config)
+    for text in set(doubtful_variables(config)) - _TOLD:
+        _TOLD.add(text)
+        MMLogger.get_current_instance().warning(f'the config: {text}')
 
 
 def check_config(path: str) -> None:
@@ -149,40 +214,40 @@ def split_dataset(config: Config, split: str) -> dict[str, Any]:
     return {**copy.deepcopy(dataset), 'pipeline': copy.deepcopy(tested['pipeline']), 'test_mode': True}
 
 
-def known_keys(config: Config) -> set[str]:
-    """Top-level keys that a config has, or that mmengine and mmseg would read."""
-    arguments = set(inspect.signature(Runner).parameters) - {'cfg'}
-    return arguments | set(OPTIONAL_KEYS) | set(config.keys())
+def known_keys() -> set[str]:
+    """Top-level keys that mmengine and mmseg read."""
+    return set(inspect.signature(Runner).parameters) - {'cfg'} | set(OPTIONAL_KEYS)
 
 
-def _check_key(config: Config, key: str) -> None:
-    name = key.split('.')[0]
-    known = known_keys(config)
-    if name in known or (name in SHARED_OPTIONS and shared_parts(config, name)):
-        return
-    full = [path for path in _full_keys(config.to_dict()) if path.rpartition('.')[2] == name]
-    near = [*full, *difflib.get_close_matches(name, sorted(known), n=3)]
-    hint = f'; did you mean {" or ".join(near[:4])}?' if near else ''
-    raise ValueError(f'--cfg-options {key}: the config has no {name}, so that it would reach nothing{hint}')
-
-
-def _full_keys(settings: Any, start: str = '') -> Iterator[str]:
-    for name, value in settings.items() if isinstance(settings, dict) else ():
-        yield f'{start}{name}'
-        yield from _full_keys(value, f'{start}{name}.')
-
-
-def _warn_of_variables(config: Config, path: str) -> None:
-    """One warning for each variable of a config file that reaches nothing and may have been meant to."""
-    logger = MMLogger.get_current_instance()
-    for name in config:
-        close = difflib.get_close_matches(name, SHARED_OPTIONS, n=1, cutoff=ALIKE)
-        if close and name not in SHARED_OPTIONS:
-            logger.warning(f'{path}: {name} reaches nothing; did you mean {close[0]}?')
+def doubtful_variables(config: Config) -> list[str]:
+    """What of a config's top level reaches nothing, or not all, and may have been meant to; one sentence each."""
+    found, known = [], known_keys() | set(SHARED_OPTIONS)
+    for name in set(config) - known:
+        alike = 0.9 if name.endswith(USUAL_VARIABLES) else ALIKE
+        close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=alike)
+        if close:
+            found.append(f'{name} reaches nothing; did you mean {close[0]}?')
     tested = innermost_datasets((config.get('test_dataloader') or {}).get('dataset')).values()
     single = config.get('test_pipeline')
     if single is not None and any(dataset.get('pipeline', single) != single for dataset in tested):
-        logger.warning(
-            f'{path}: test_pipeline, which prepares single images, differs from test_dataloader.dataset.pipeline, '
-            'which prepares those that are scored'
+        found.append(
+            'test_pipeline, which prepares single images, differs from test_dataloader.dataset.pipeline, which '
+            'prepares those that are scored'
         )
+    return found
+
+
+def _holds(content: Mapping[str, Any], key: str) -> bool:
+    return isinstance(value_at(content, key), Mapping)
+
+
+def _check_top(config: Config, former: Mapping[str, Any], key: str) -> None:
+    name = key.split('.')[0]
+    if name in known_keys() or (name in SHARED_OPTIONS and shared_parts(config, name)):
+        return
+    content = {other: value for other, value in former.items() if other not in (name, NOTE)}
+    known = known_keys() | {*SHARED_OPTIONS} if key == name else ()
+    what = f'the config has no {name}, so that it would reach nothing'
+    if name in former:
+        what = f'{name} is a variable of the config file, from which parts copied its value; it would reach nothing'
+    raise ValueError(f'--cfg-options {key}: {what}{suggestion(content, key, known)}')

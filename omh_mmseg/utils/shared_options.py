@@ -22,21 +22,26 @@ LABELS = ('seg_map_suffix', 'label_map', 'label_colours', 'reduce_zero_label')
 READING = ('value_range', 'bands', 'max_pixels')
 """Options of the step that reads images, `LoadImage`, and of what reads them for the visualisation."""
 SHARED_OPTIONS = ('data_root', 'num_classes', 'layout', 'level', *LISTS, *LABELS, *READING)
+PIPELINE = 'test_pipeline'
 NOTE = '_copied'
 """Key of the note in a config."""
 
 
-def apply_shared_options(config: Config, options: Mapping[str, Any] | None = None) -> Config:
+def apply_shared_options(
+    config: Config, options: Mapping[str, Any] | None = None, former: Mapping[str, Any] | None = None
+) -> Config:
     """Bring every part of a config up to date with the shared options at its top level.
 
     ``data_root``, ``layout``, ``level`` and `LABELS` belong to every data set that has them, ``num_classes`` to the
     model, too; ``train_list`` is the ``ann_file`` of the training, ``val_list`` that of the scores; `READING` belong to
-    whatever reads images.
+    whatever reads images. ``test_pipeline`` is the pipeline of the validation and the test, and ``tta_pipeline`` has
+    its steps: where these have the steps that it had, they follow it.
 
     Args:
         config: After ``merge_from_dict(options)``; changed in place.
         options: The overrides of the command line. A shared option among them reaches all its parts but those whose
             full keys are among them, too.
+        former: The plain content before them.
 
     Returns:
         ``config``.
@@ -44,11 +49,11 @@ def apply_shared_options(config: Config, options: Mapping[str, Any] | None = Non
     Raises:
         ValueError: A shared option reaches nothing.
     """
-    for parts in outdated_parts(config, options).values():
+    for parts in outdated_parts(config, options, former).values():
         for key, value in parts.items():
-            _set(config, key, value)
+            set_by_key(config, key, value)
     note = config.get(NOTE) or {}
-    note.update({name: config[name] for name in note if name in config})
+    note.update({name: copy.deepcopy(config[name]) for name in note if name in config})
     return config
 
 
@@ -70,17 +75,20 @@ def check_shared_options(config: Config) -> None:
         )
 
 
-def outdated_parts(config: Config, options: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+def outdated_parts(
+    config: Config, options: Mapping[str, Any] | None = None, former: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
     """For each shared option the full keys of the parts that it has not reached, with the value that they should have.
 
     Args:
         config: With or without a note of what was copied; without it, only ``options`` are known to be later.
         options: See `apply_shared_options`.
+        former: Likewise.
 
     Raises:
         ValueError: A shared option reaches nothing: all parts that hold it are set by their full keys, or none does.
     """
-    given, copied = _flat(options or {}), config.get(NOTE) or {}
+    given, copied = flat_settings(options or {}), config.get(NOTE) or {}
     outdated = {}
     for name in SHARED_OPTIONS:
         if name not in config or (name not in given and config[name] == copied.get(name, config[name])):
@@ -96,7 +104,9 @@ def outdated_parts(config: Config, options: Mapping[str, Any] | None = None) -> 
             raise ValueError(f'{name}={value!r} reaches nothing: {others or "no part of this config has it"}')
         if late:
             outdated[name] = dict.fromkeys(late, value)
-    return outdated
+    late_steps = _outdated_steps(config, (former or {}).get(PIPELINE) or copied.get(PIPELINE))
+    late_steps = {key: value for key, value in late_steps.items() if key not in given}
+    return outdated | ({PIPELINE: late_steps} if late_steps else {})
 
 
 def shared_parts(config: Config, name: str) -> dict[str, Any]:
@@ -132,7 +142,7 @@ def _readers(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
         yield 'default_hooks.visualization.backend_args', hook['backend_args']
 
 
-def _set(config: Config, key: str, value: Any) -> None:
+def set_by_key(config: Config, key: str, value: Any) -> None:
     """Replace a value by its full key; mmengine's merging takes no mapping with numbers as keys."""
     *path, name = key.split('.')
     part = config
@@ -141,9 +151,31 @@ def _set(config: Config, key: str, value: Any) -> None:
     part[name] = copy.deepcopy(value)
 
 
-def _flat(options: Mapping[str, Any], key: str = '') -> dict[str, Any]:
+def flat_settings(options: Mapping[str, Any], key: str = '') -> dict[str, Any]:
     """Options with a dotted key for each value, whether they were given so or as dicts in dicts."""
     flat: dict[str, Any] = {}
     for name, value in options.items():
-        flat |= _flat(value, f'{key}{name}.') if isinstance(value, dict) else {f'{key}{name}': value}
+        inner = isinstance(value, dict) and value and all(isinstance(one, str) for one in value)
+        flat |= flat_settings(value, f'{key}{name}.') if inner else {f'{key}{name}': value}
     return flat
+
+
+def _outdated_steps(config: Config, was: Any) -> dict[str, Any]:
+    """Full keys of the options in other pipelines that are still those of the former test pipeline, with new values."""
+    now = config.get(PIPELINE)
+    if not was or not now or now == was:
+        return {}
+    pipelines = {'tta_pipeline': config.get('tta_pipeline') or []}
+    for loader in LISTS['val_list']:
+        parts = innermost_datasets((config.get(loader) or {}).get('dataset'), f'{loader}.dataset')
+        pipelines |= {f'{key}.pipeline': part.get('pipeline') or [] for key, part in parts.items()}
+    if [step.get('type') for step in now] != [step.get('type') for step in was]:
+        return {key: now for key, steps in pipelines.items() if steps == was}
+    return {
+        f'{key}.{number}.{option}': value
+        for key, steps in pipelines.items()
+        for number, (step, old, new) in enumerate(zip(steps, was, now))
+        if step.get('type') == old['type']
+        for option, value in new.items()
+        if value != old.get(option) and step.get(option) == old.get(option)
+    }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 
 _FROM_WORKER = re.compile(r'Caught \w+ in DataLoader worker process \d+\.\n')
 _LAST_ERROR = re.compile(r'^[\w.]+: ', re.MULTILINE)
@@ -21,3 +23,9 @@ def message_of(error: BaseException) -> str:
         return text
     *_, last = _LAST_ERROR.finditer(text)
     return text[last.end() :].strip()
+
+
+def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:
+    """``'; did you mean ...?'`` with the names most like one, for error messages; empty where none is alike."""
+    close = difflib.get_close_matches(name, list(known), n=count)
+    return f'; did you mean {" or ".join(close)}?' if close else ''

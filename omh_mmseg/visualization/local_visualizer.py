@@ -19,7 +19,7 @@ from mmseg.visualization import SegLocalVisualizer
 from omh_mmseg.registry import VISUALIZERS
 from omh_mmseg.structures.assignment import META_KEY
 from omh_mmseg.structures.labels import IGNORED_LABEL
-from omh_mmseg.utils.shared_options import check_shared_options
+from omh_mmseg.utils.config import check_settings
 from omh_mmseg.visualization.colours import distinct_colours
 
 
@@ -43,9 +43,9 @@ class UnsupervisedSegVisualizer(SegLocalVisualizer):
         """Record a run's config. It is the first of our parts to see it, before model and data sets are built.
 
         Raises:
-            ValueError: Some parts of it are out of date; see `check_shared_options`.
+            ValueError: Some parts of it are out of date; see `check_settings`.
         """
-        check_shared_options(config)
+        check_settings(config)
         super().add_config(config, **kwargs)
 
     @master_only

@@ -54,7 +54,7 @@ def test_wrapper_contract(folder):
 
 def test_wrong_use(folder):
     root = folder(count=1)
-    with pytest.raises(ValueError, match=r'ratio must lie in \(0, 1\], got 1.5'):
+    with pytest.raises(ValueError, match=r'ratio must be a number in \(0, 1\]; got 1.5'):
         FiveCrop(wrapped(root), ratio=1.5)
     with pytest.raises(ValueError, match="FiveCrop needs dict.type='FiveCropPatch'"):
         FiveCrop(wrapped(root, WHOLE))

@@ -28,8 +28,7 @@ from omh_mmseg.utils.files import replaced_when_complete
 
 
 def test_file_round_trip(tmp_path, monkeypatch):
-    neighbours = np.arange(24, dtype=np.int64).reshape(6, 4) % 6
-    neighbours[:, 0] = np.arange(6)
+    neighbours = (np.arange(6)[:, None] + np.arange(4)) % 6  # int64
     monkeypatch.setattr(neighbour_index, 'WRITTEN_ROWS', 4)
     with replaced_when_complete(tmp_path / 'deep' / 'a.npz') as file:
         write_index(file, neighbours, dict(items=6, images='x'))
@@ -61,9 +60,32 @@ def test_load_errors(tmp_path):
     np.savez(tmp_path / 'other.npz', nns=np.zeros((3, 2)))
     with pytest.raises(ValueError, match='other.npz is not a neighbour index'):
         NeighbourIndex.load(tmp_path / 'other.npz')
-    np.savez(tmp_path / 'shifted.npz', neighbours=np.ones((3, 2), np.int32), fingerprint='{}')
-    with pytest.raises(ValueError, match='with the item itself in column 0'):
-        NeighbourIndex.load(tmp_path / 'shifted.npz')
+    np.savez(tmp_path / 'list.npz', neighbours=np.array([[0, 1], [1, 0]]), fingerprint='[]')
+    with pytest.raises(ValueError, match='fingerprint is .*must be a mapping'):
+        NeighbourIndex.load(tmp_path / 'list.npz')
+
+
+@pytest.mark.parametrize(
+    ('rows', 'message'),
+    [
+        ([[0, 1], [1, -1], [2, 0]], r'row 1 .* names an item outside 0\.\.2: \[1, -1\] \(1 of 3 rows do\)'),
+        ([[0, 3], [1, 0], [2, 2**40]], r'row 0 .* names an item outside 0\.\.2: \[0, 3\] \(2 of 3 rows do\)'),
+        ([[0, 1], [1, 1], [2, 0]], 'row 1 .* has its own item among its neighbours'),
+        ([[1, 0], [0, 1]], 'row 0 .* has another item than its own in column 0'),
+        ([[0], [1]], r'is \(2, 1\): no item beside each other one'),
+        (np.zeros((0, 4), np.int32), r'is \(0, 4\): no item beside each other one'),
+        ([[0.0, 1.0], [1.0, 0.0]], 'whole numbers .* got float64'),
+        ([[False, True], [True, False]], 'whole numbers .* got bool'),
+        ([['0', '1'], ['1', '0']], 'whole numbers .* got <U1'),
+        ([0, 1], r'whole numbers \(N, k\) .* got int64 \(2,\)'),
+        ([[[0, 1]]], r'whole numbers \(N, k\) .* got int64 \(1, 1, 2\)'),
+    ],
+)
+def test_rows_that_are_no_neighbours_are_refused_at_reading(tmp_path, rows, message):
+    np.savez(tmp_path / 'wrong.npz', neighbours=np.asarray(rows), fingerprint='{}')
+    with pytest.raises(ValueError, match=rf'wrong\.npz is not a neighbour index or is damaged .*{message}') as caught:
+        NeighbourIndex.load(tmp_path / 'wrong.npz')
+    assert 'prepare.py neighbours CONFIG --force' in str(caught.value)
 
 
 def dataset(root, pipeline=({'type': 'LoadImageFromFile'}, {'type': 'ResizeShortSide', 'size': 16}), **options):

@@ -117,7 +117,7 @@ def test_index_with_fewer_rows(pairs, tmp_path):
     config = pairs()
     index = NeighbourIndex.load(config['index'])
     with replaced_when_complete(config['index']) as file:
-        write_index(file, index.neighbours[:7], index.fingerprint)
+        write_index(file, (np.arange(7)[:, None] + np.arange(5)) % 7, index.fingerprint)
     with pytest.raises(ValueError, match='7 rows for 10 items'):
         DATASETS.build(config)
 
@@ -125,7 +125,7 @@ def test_index_with_fewer_rows(pairs, tmp_path):
 def test_too_few_columns(pairs):
     with pytest.raises(ValueError, match='(?s)num_neighbours=7, but the index .* holds 4 .*--num-neighbours 8'):
         DATASETS.build(pairs(columns=5))
-    with pytest.raises(ValueError, match='num_neighbours must be at least 1, got 0'):
+    with pytest.raises(ValueError, match='num_neighbours must be .*; got 0'):
         DATASETS.build(pairs(num_neighbours=0))
 
 

@@ -129,10 +129,12 @@ def test_cover_is_the_smallest_that_covers(height, width, box):
 def test_wrong_use():
     with pytest.raises(ValueError, match='interpolation .cubic. is unknown; choose one of'):
         ResizeShortSide(10, 'cubic')
-    with pytest.raises(ValueError, match='size must be positive'):
+    with pytest.raises(ValueError, match=r'ResizeToCover: size must be a whole number or several in \[1, 16384\]'):
         ResizeToCover((0, 3))
-    with pytest.raises(ValueError, match='divisor must be positive'):
+    with pytest.raises(ValueError, match='ResizeShortSide: divisor must be'):
         ResizeShortSide(10, divisor=0)
+    with pytest.raises(ValueError, match='size must be one number or'):
+        CentreCrop((3, 3, 3))
     with pytest.raises(ValueError, match='x.png: the image is 20x30 here, smaller than the crop 24x24; resize first'):
         CentreCrop(24)(item(20, 30))
     floating = item(20, 30) | dict(img=np.zeros((20, 30, 3), np.float32))

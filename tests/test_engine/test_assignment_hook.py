@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
@@ -20,7 +21,7 @@ import omh_mmseg  # noqa: F401
 from omh_mmseg.apis.assignment import fit_assignment
 from omh_mmseg.engine.hooks.assignment_hook import find_assignment
 from omh_mmseg.models.prediction import ClusterAssignment
-from omh_mmseg.registry import DATASETS, MODELS
+from omh_mmseg.registry import DATASETS, METRICS, MODELS
 from omh_mmseg.structures.assignment import read_assignment
 from omh_mmseg.utils.config import split_dataset
 
@@ -49,6 +50,17 @@ class ThreeStripes(Dataset):
         if self.labelled:
             sample.gt_sem_seg = PixelData(data=self.labels)
         return dict(inputs=torch.zeros(3, 4, 6), data_samples=sample)
+
+
+@METRICS.register_module(force=True)
+class Constant(BaseMetric):
+    """A score of another kind."""
+
+    def process(self, data_batch: object, data_samples: object) -> None:
+        self.results.append(1)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        return dict(constant=1.0)
 
 
 @MODELS.register_module(force=True)
@@ -191,6 +203,46 @@ def test_selection_by_labels_is_named(tmp_path: Path, save_best: str | list[str]
     assert warned == bool(best) == (save_best is not None)
     for path in best:
         assert stored(path) == [1, 2, 0, -1]
+
+
+@pytest.mark.parametrize(
+    ('hook', 'name', 'message'),
+    [
+        (dict(type='CheckpointHook', save_best='probe/mIuO', rule='greater'), 'probe/mIuO', 'did you mean probe/mIoU'),
+        (dict(type='CheckpointHook', save_best=['probe/mIoU', 'mIoU']), 'mIoU', 'gives probe/mIoU, probe/aAcc'),
+        (dict(type='EarlyStoppingHook', monitor='probe/miou'), 'probe/miou', 'did you mean probe/mIoU'),
+        (dict(type='EarlyStoppingHook', monitor='level1/mIoU'), 'level1/mIoU', 'a validation of this run gives'),
+        (dict(type='EarlyStoppingHook', monitor='linear/mIoU'), 'linear/mIoU', 'a validation of this run gives'),
+    ],
+)
+def test_a_score_that_does_not_exist_stops_a_training_before_it_begins(
+    tmp_path: Path, hook: dict, name: str, message: str
+) -> None:
+    config = make_config(tmp_path / 'run', custom_hooks=[dict(hook, by_epoch=False) if 'save_best' in hook else hook])
+    with pytest.raises(ValueError, match=rf"is '{name}', and .*{message}"):
+        trained(config)
+    assert not list((tmp_path / 'run').glob('*.pth'))
+
+
+@pytest.mark.parametrize('loops', [dict(), dict(val_dataloader=None, val_cfg=None, val_evaluator=None)])
+def test_nothing_is_stopped_by_scores_that_no_validation_gives(tmp_path: Path, loops: dict) -> None:
+    """Without labels, or without a validation."""
+    config = make_config(tmp_path / 'run', custom_hooks=[dict(type='EarlyStoppingHook', monitor='probe/mIoU')], **loops)
+    if not loops:
+        config.val_dataloader.dataset.labelled = False
+    with pytest.raises(ValueError, match="EarlyStoppingHook.monitor is 'probe/mIoU', and this run has no scores"):
+        trained(config)
+
+
+def test_scores_of_other_metrics_are_looked_for_at_the_first_validation(tmp_path: Path) -> None:
+    config = make_config(tmp_path / 'run', val_evaluator=dict(type='Constant'), custom_hooks=[
+        dict(type='EarlyStoppingHook', monitor='constants', rule='greater')
+    ])  # fmt: skip
+    with pytest.raises(ValueError, match='a validation of this run gives constant; did you mean constant'):
+        trained(config)
+    config.custom_hooks[0].monitor = 'constant'
+    config.experiment_name += '_again'
+    assert Runner.from_cfg(config).train() is not None
 
 
 def test_fitting_on_another_split(tmp_path: Path) -> None:

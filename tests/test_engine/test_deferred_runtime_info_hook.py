@@ -69,5 +69,5 @@ def test_a_checkpoint_has_the_figures_of_all_steps_before_it(monkeypatch):
 
 
 def test_wrong_number_of_steps():
-    with pytest.raises(ValueError, match='max_steps must be at least 1; got 0'):
+    with pytest.raises(ValueError, match=r'max_steps must be a whole number in \[1, inf\); got 0'):
         DeferredRuntimeInfoHook(max_steps=0)

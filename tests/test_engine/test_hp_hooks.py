@@ -298,7 +298,7 @@ def test_clips_the_norm_of_one_part_after_unscaling(scaled):
 
 
 def test_errors_of_the_clipping():
-    with pytest.raises(ValueError, match='max_norm must be above 0; got 0'):
+    with pytest.raises(ValueError, match='max_norm must be .*; got 0'):
         SubmoduleGradientClipHook('decode_head', 0)
     model = nn.ModuleDict(dict(decode_head=nn.Linear(3, 3), frozen=nn.Linear(3, 3).requires_grad_(False)))
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1.0))
@@ -336,7 +336,7 @@ def test_pool_larger_than_the_data():
 
 @pytest.mark.parametrize('options', [dict(renew_interval=0), dict(renew_interval=1, epoch_length=0)])
 def test_renew_interval_below_one(options):
-    with pytest.raises(ValueError, match='must be at least 1; got 0. To never renew'):
+    with pytest.raises(ValueError, match='must be a whole number in .*; got 0'):
         ReferencePoolHook(**options)
 
 

@@ -78,7 +78,7 @@ def test_what_was_kept_stops_before_the_checkpoint():
 
 
 def test_wrong_patience():
-    with pytest.raises(ValueError, match='interval must be at least 1; got 0'):
+    with pytest.raises(ValueError, match='interval must be .*; got 0'):
         NonFiniteLossHook(interval=0)
-    with pytest.raises(ValueError, match='patience must be at least 0; got -1'):
+    with pytest.raises(ValueError, match='patience must be .*; got -1'):
         NonFiniteLossHook(patience=-1)

@@ -276,7 +276,7 @@ def test_bad_heads(heads: dict) -> None:
         (dict(matching='greedy'), 'matching must be one of'),
         (dict(absent='zero'), 'absent must be one of'),
         (dict(output='colours'), 'output must be one of'),
-        (dict(bootstrap=-1), 'bootstrap must be at least 0'),
+        (dict(bootstrap=-1), r'bootstrap must be a whole number in \[0, 100000\]'),
     ],
 )
 def test_bad_options(options: dict, message: str) -> None:

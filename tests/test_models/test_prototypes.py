@@ -102,17 +102,6 @@ def test_state_is_restored():
     assert torch.equal(other.centres, head.centres) and torch.equal(other.student, head.student)
 
 
-@pytest.mark.parametrize(
-    ('wrong', 'message'),
-    [
-        (dict(num_classes=1), 'num_classes must be at least 2; got 1. With one prototype'),
-        (dict(in_channels=0), 'in_channels must be at least 1; got 0'),
-        (dict(temperature=0), 'temperature must be above 0; got 0. The energy has no gradient at hard assignments'),
-        (dict(temperature=-0.1), 'temperature must be above 0; got -0.1'),
-        (dict(temperature=float('nan')), 'temperature must be above 0; got nan'),
-        (dict(momentum=1.1), r'momentum must lie in \[0, 1\]; got 1.1'),
-    ],
-)
-def test_wrong_arguments(wrong, message):
-    with pytest.raises(ValueError, match=message):
-        MODELS.build(dict(type='PrototypeHead', in_channels=6, num_classes=4) | wrong)
+def test_one_class():
+    with pytest.raises(ValueError, match='num_classes must be at least 2; got 1. With one prototype'):
+        MODELS.build(dict(type='PrototypeHead', in_channels=6, num_classes=1))

@@ -263,5 +263,5 @@ def test_the_shift_adds_its_multiple_of_the_mean_code_cosine(seed, options, shif
 
 def test_wrong_arguments_and_registration():
     for wrong in (dict(feature_samples=0), dict(negative_samples=0)):
-        with pytest.raises(ValueError, match='must be at least 1; got'):
+        with pytest.raises(ValueError, match='_samples must be a whole number in .*; got 0'):
             MODELS.build(dict(type='STEGOCorrelationLoss', **EXAMPLE, **wrong))

@@ -18,7 +18,7 @@ from omh_mmseg.study.job import SweepJob, job_config, make_neighbours, pairs_set
 from omh_mmseg.study.runner import run_sweep
 from omh_mmseg.study.schedule import Schedule
 from omh_mmseg.study.schedule_reader import parse_backbone, read_schedule
-from omh_mmseg.utils.config import read_config
+from omh_mmseg.utils.config import check_settings, doubtful_variables, read_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 BLOCKS = CONFIGS / '_base_' / 'models' / 'backbones'
@@ -87,7 +87,7 @@ def test_words_of_a_backbone():
     text = 'the floor: resnet-18 random backbone.out_indices=(0,1) model.local_affinity=features x=0.5'
     floor = parse_backbone(text, STEGO, BLOCKS)
     assert (floor.name, floor.slug, floor.random) == ('the floor', 'the_floor', True)
-    assert floor.options == {'model.backbone.out_indices': (0, 1), 'model.local_affinity': 'features', 'x': 0.5}
+    assert floor.options == {'model.backbone.out_indices': '(0,1)', 'model.local_affinity': 'features', 'x': '0.5'}
     assert parse_backbone(f'{BLOCKS / "swin-t.py"}', STEGO, BLOCKS).backbone == str(BLOCKS / 'swin-t.py')
     assert parse_backbone('resnet-18  random', STEGO, BLOCKS).name == 'resnet-18 random'
 
@@ -113,7 +113,7 @@ def test_backbones_of_a_schedule_file(tmp_path, monkeypatch):
     assert schedule.timed_images == 5
     for point, run in enumerate(schedule.runs):
         assert (run.name, run.curve, run.x, run.random) == (f'floor {point}', 'floor', point, True)
-        assert run.options == {'model.backbone.frozen': 1, 'model.backbone.out_indices': point}
+        assert run.options == {'model.backbone.frozen': '1', 'model.backbone.out_indices': point}
         assert Path(run.backbone).resolve() == BLOCKS / 'swin-t.py'
 
 
@@ -151,6 +151,9 @@ def test_sizes_are_fitted_so_that_nothing_is_padded(multiple, train, test):
     assert [tuple(size) for size in sizes] == [train] * 2
     (step,) = (step for step in config.val_dataloader.dataset.pipeline if step.type == 'ResizeShortSide')
     assert (step.size, step.divisor) == (test, multiple)
+    assert config.test_pipeline == config.test_dataloader.dataset.pipeline and doubtful_variables(config) == []
+    assert config.tta_pipeline[1] == config.test_pipeline[1]
+    check_settings(config)
 
 
 # ---- real runs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from omh_mmseg.study.runner import Resources, run_sweep
 from omh_mmseg.study.schedule import Schedule, SweepRun
 from omh_mmseg.study.source_state import PACKAGE, source_commit, source_key
 from omh_mmseg.utils.files import write_text
+from omh_mmseg.utils.settings import Text
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 STEGO, TWIN, SMOOSEG = (str(CONFIGS / f'{name}_vit-t8_demo.py') for name in ('stego', 'omh_stego', 'smooseg'))
@@ -174,14 +176,30 @@ def test_an_index_is_made_once_and_its_failure_is_a_row(tmp_path, made):
     assert made == ['index', 'host 2 cpu']
 
 
-def test_runs_that_cannot_be_made_or_die_are_rows(tmp_path, made):
-    runs = (SweepRun('absent', 'no_such.py'), SweepRun('odd', SMOOSEG, {'model.type.x': 1}), SweepRun('dies', SMOOSEG))
-    absent, odd, dies = sweep(Schedule(runs, (0,)), tmp_path)
-    assert absent['error'].startswith('FileNotFoundError: there is no config file no_such.py')
-    assert odd['error'].split(':')[0] in ('ValueError', 'TypeError')
+def test_a_run_that_dies_is_a_row(tmp_path, made):
+    (dies,) = sweep(Schedule((SweepRun('dies', SMOOSEG),), (0,)), tmp_path)
     assert dies['error'].startswith('the process ended with status 9, by lack of memory perhaps; see ')
     assert made == ['dies 0 cpu']
-    assert '| absent | 0 |' in ' '.join((tmp_path / 'table.md').read_text().split())
+    assert '| dies | 0 |' in ' '.join((tmp_path / 'table.md').read_text().split())
+
+
+def test_nothing_starts_while_a_run_cannot_be_made(tmp_path, made):
+    runs = (SweepRun('a', SMOOSEG), SweepRun('absent', 'no_such.py'), SweepRun('odd', SMOOSEG, {'model.type.x': 1}),
+            SweepRun('typo', SMOOSEG, {'model.decode_head.chanels': 3}))  # fmt: skip
+    with pytest.raises(ValueError, match='the config of 3 of the runs cannot be made, so none is started') as caught:
+        sweep(Schedule(runs, (0, 1)), tmp_path)
+    for part in ('absent: FileNotFoundError: there is no config file no_such.py', 'odd: ValueError: --cfg-options',
+                 'typo: ValueError: .*did you mean model.decode_head.channels'):  # fmt: skip
+        assert re.search(part, str(caught.value))
+    assert made == []
+    assert [row['name'] for row in sweep(Schedule(runs, (0,)), tmp_path, only=['a'])] == ['a', 'absent', 'odd', 'typo']
+    assert len(sweep(Schedule(runs, (0,)), tmp_path, train=False)) == 4 and made == ['a 0 cpu']
+
+
+def test_a_setting_that_reaches_nothing_stops_a_whole_sweep(tmp_path, made):
+    with pytest.raises(ValueError, match='none is started:\n  a: ValueError: --cfg-options data_rot'):
+        sweep(schedule('a'), tmp_path, options={'data_rot': Text('x')})
+    assert made == []
 
 
 def test_one_sweep_at_a_time(tmp_path, made):

@@ -106,7 +106,7 @@ def test_wrong_files_and_placeholders(tmp_path):
 def test_runs_of_the_command_line():
     run = parse_run('no gradient: a/x.py model.local_affinity=features n=(1,2) y=0.5')
     assert run == SweepRun(
-        'no gradient', 'a/x.py', {'model.local_affinity': 'features', 'n': (1, 2), 'y': 0.5}, curve='no gradient'
+        'no gradient', 'a/x.py', {'model.local_affinity': 'features', 'n': '(1,2)', 'y': '0.5'}, curve='no gradient'
     )
     assert parse_run('a/x.py y=1').name == 'x y=1'
     with pytest.raises(ValueError, match="settings KEY=VALUE; 'fast' is none"):

@@ -7,17 +7,17 @@ import shlex
 from pathlib import Path
 
 import pytest
-from mmengine.config import DictAction
 
 from omh_mmseg.utils import commands
 from omh_mmseg.utils.commands import started_with, suggested_command, tool_path
+from omh_mmseg.utils.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def parsed(words: list[str]) -> dict:
     parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    parser.add_argument('--cfg-options', nargs='+', action=Settings)
     return parser.parse_args(words).cfg_options
 
 

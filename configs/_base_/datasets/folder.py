@@ -112,4 +112,5 @@ _copied = dict(
     value_range=value_range,
     bands=bands,
     max_pixels=max_pixels,
+    test_pipeline=test_pipeline,
 )

@@ -84,5 +84,5 @@ tta_pipeline = [
 # What the parts above took over, so that a value set later is told from these (docs/data.md).
 _copied = dict(
     data_root=data_root, layout=layout, num_classes=num_classes, train_list=train_list, val_list=val_list,
-    value_range=value_range, bands=bands, max_pixels=max_pixels,
+    test_pipeline=test_pipeline, value_range=value_range, bands=bands, max_pixels=max_pixels,
 )  # fmt: skip

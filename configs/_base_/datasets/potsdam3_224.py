@@ -32,3 +32,6 @@ tta_pipeline = [
         ],
     ),
 ]
+
+# As in potsdam3.py.
+_copied = dict(test_pipeline=test_pipeline)

@@ -16,12 +16,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from omh_mmseg.utils.checks import options_of
 from omh_mmseg.utils.commands import suggested_command
 from omh_mmseg.utils.files import replaced_when_complete
 from omh_mmseg.utils.text import first_few
 
 COMMAND = 'prepare.py five-crop'
 CROPS = 5
+RANGES = dict(crops='[0, inf)', ratio='(0, 1]', quality='[0, 100]')
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,12 @@ class CropManifest:
         if not path.is_file():
             return None
         try:
-            return cls(**json.loads(path.read_text(encoding='utf-8')))
+            manifest = cls(**json.loads(path.read_text(encoding='utf-8')))
+            for name, option in options_of(cls.__annotations__, RANGES).items():
+                option.check(name, getattr(manifest, name))
+            if not isinstance(manifest.classes, list) or not isinstance(manifest.images, str):
+                raise TypeError(f'images is {manifest.images!r} and classes {manifest.classes!r}')
+            return manifest
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f'{path} does not describe a folder of crops ({error}); delete it if the folder was made otherwise'

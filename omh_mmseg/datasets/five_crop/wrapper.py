@@ -13,6 +13,7 @@ from omh_mmseg.datasets.transforms import FiveCropPatch
 from omh_mmseg.datasets.wrapper import DatasetWrapper, positive_index
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.labels import IGNORED_LABEL
+from omh_mmseg.utils.checks import ranges
 from omh_mmseg.utils.commands import suggested_command
 
 
@@ -39,6 +40,7 @@ class FiveCrop(DatasetWrapper):
         ValueError: The stored folder is incomplete or was made with another ratio or other classes.
     """
 
+    @ranges(ratio='(0, 1]')
     def __init__(
         self,
         dataset: BaseDataset | dict,
@@ -47,8 +49,6 @@ class FiveCrop(DatasetWrapper):
         stored_split: str = 'train',
         lazy_init: bool = False,
     ) -> None:
-        if not 0 < ratio <= 1:
-            raise ValueError(f'ratio must lie in (0, 1], got {ratio}')
         self.ratio = ratio
         self.stored = stored
         self.stored_split = stored_split

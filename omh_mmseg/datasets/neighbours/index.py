@@ -54,18 +54,37 @@ class NeighbourIndex:
         try:
             with np.load(path) as arrays:
                 neighbours, fingerprint = arrays['neighbours'], json.loads(str(arrays['fingerprint']))
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            _check_neighbours(neighbours)
+            if not isinstance(fingerprint, dict):
+                raise ValueError(f'fingerprint is {fingerprint!r}, and must be a mapping')
+        except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f'{path} is not a neighbour index or is damaged ({type(error).__name__}: {error}). Make it anew with\n'
                 f'    {suggested_command(COMMAND, "--force")}'
             ) from error
-        shape_ok = neighbours.ndim == 2 and np.issubdtype(neighbours.dtype, np.integer)
-        if not shape_ok or not np.array_equal(neighbours[:, 0], np.arange(len(neighbours))):
-            raise ValueError(
-                f'{path}: `neighbours` must be whole numbers (N, k) with the item itself in column 0, got '
-                f'{neighbours.dtype} {neighbours.shape}. Make it anew with\n    {suggested_command(COMMAND, "--force")}'
-            )
         return cls(neighbours, fingerprint)
+
+
+def _check_neighbours(neighbours: Any) -> None:
+    """Raise ValueError, naming the row, if these are not N rows of the item itself and other items."""
+    if not isinstance(neighbours, np.ndarray) or neighbours.ndim != 2 or neighbours.dtype.kind not in 'iu':
+        got = f'{getattr(neighbours, "dtype", type(neighbours))} {getattr(neighbours, "shape", "")}'
+        raise ValueError(f'`neighbours` must be whole numbers (N, k) with the item itself in column 0, got {got}')
+    items, columns = neighbours.shape
+    if items < 1 or columns < 2:
+        raise ValueError(f'`neighbours` is {neighbours.shape}: no item beside each other one')
+    own = np.arange(items)
+    for wrong, what in (
+        ((neighbours < 0) | (neighbours >= items), f'names an item outside 0..{items - 1}'),
+        ((neighbours != own[:, None]) & (np.arange(columns) == 0), 'has another item than its own in column 0'),
+        ((neighbours == own[:, None]) & (np.arange(columns) > 0), 'has its own item among its neighbours'),
+    ):
+        rows = wrong.any(1).nonzero()[0]
+        if len(rows):
+            row = int(rows[0])
+            raise ValueError(
+                f'row {row} of `neighbours` {what}: {neighbours[row].tolist()} ({len(rows)} of {items} rows do)'
+            )
 
 
 def write_index(file: BinaryIO, neighbours: Rows, fingerprint: dict[str, Any]) -> None:

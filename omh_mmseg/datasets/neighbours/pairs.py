@@ -15,6 +15,7 @@ from omh_mmseg.datasets.fingerprint import DATASET_PARTS, compare_fingerprints, 
 from omh_mmseg.datasets.neighbours.index import COMMAND, PLACEHOLDER, NeighbourIndex, command_to_remake, find_index
 from omh_mmseg.datasets.wrapper import DatasetWrapper, positive_index
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.utils.checks import ranges
 from omh_mmseg.utils.commands import suggested_command
 
 
@@ -59,6 +60,7 @@ class NeighbourPairs(DatasetWrapper):
         ValueError: The index belongs to other images or another pipeline, or has too few columns.
     """
 
+    @ranges(num_neighbours='[1, 1000000]')
     def __init__(
         self,
         dataset: BaseDataset | DatasetWrapper | dict,
@@ -66,8 +68,6 @@ class NeighbourPairs(DatasetWrapper):
         num_neighbours: int = 7,
         lazy_init: bool = False,
     ) -> None:
-        if num_neighbours < 1:
-            raise ValueError(f'num_neighbours must be at least 1, got {num_neighbours}')
         self.index = index
         self.num_neighbours = num_neighbours
         self.neighbours: np.ndarray | None = None

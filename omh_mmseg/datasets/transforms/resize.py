@@ -9,6 +9,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from omh_mmseg.registry import TRANSFORMS
+from omh_mmseg.utils.checks import SIZE, ranges
 
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'lanczos', 'hamming')
 MAX_ASPECT = 25.0
@@ -68,10 +69,10 @@ def _check_interpolation(interpolation: str) -> str:
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    if min(height, width) < 1:
-        raise ValueError(f'size must be positive, got {size}')
-    return int(height), int(width)
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2:
+        raise ValueError(f'size must be one number or (height, width), got {size}')
+    return int(pair[0]), int(pair[1])
 
 
 @TRANSFORMS.register_module()
@@ -87,11 +88,10 @@ class ResizeShortSide(_PillowResize):
             ratio by at most ``divisor / 2`` pixels: for backbones that need a multiple of their patch.
     """
 
+    @ranges(size=SIZE, divisor=SIZE)
     def __init__(self, size: int, interpolation: str = 'nearest', divisor: int | None = None) -> None:
         self.size, _ = _pair(size)
         self.interpolation = _check_interpolation(interpolation)
-        if divisor is not None and divisor < 1:
-            raise ValueError(f'divisor must be positive, got {divisor}')
         self.divisor = divisor
 
     def _target(self, height: float, width: float) -> tuple[int, int]:
@@ -117,6 +117,7 @@ class ResizeToCover(_PillowResize):
         interpolation: Of the image; labels always use nearest.
     """
 
+    @ranges(size=SIZE)
     def __init__(self, size: int | tuple[int, int], interpolation: str = 'bilinear') -> None:
         self.size = _pair(size)
         self.interpolation = _check_interpolation(interpolation)
@@ -140,6 +141,7 @@ class CentreCrop(BaseTransform):
         size: (height, width), or one number for a square.
     """
 
+    @ranges(size=SIZE)
     def __init__(self, size: int | tuple[int, int]) -> None:
         self.size = _pair(size)
 

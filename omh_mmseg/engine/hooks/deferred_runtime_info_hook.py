@@ -10,7 +10,8 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from omh_mmseg.registry import HOOKS
-from omh_mmseg.utils.shared_options import check_shared_options
+from omh_mmseg.utils.checks import COUNT, ranges
+from omh_mmseg.utils.config import check_settings
 
 
 @HOOKS.register_module()
@@ -27,15 +28,14 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         ValueError: If max_steps is below 1.
     """
 
+    @ranges(max_steps=COUNT)
     def __init__(self, max_steps: int = 50) -> None:
-        if max_steps < 1:
-            raise ValueError(f'max_steps must be at least 1; got {max_steps}.')
         self.max_steps = max_steps
         self._held: list[dict[str, Any]] = []
 
     def before_run(self, runner: Runner) -> None:
         """Record the config; runs with another visualizer than ours have its shared options checked here."""
-        check_shared_options(runner.cfg)
+        check_settings(runner.cfg)
         super().before_run(runner)
 
     def after_train_iter(

@@ -17,6 +17,7 @@ from omh_mmseg.feature_cache.build import FeatureCache
 from omh_mmseg.feature_cache.cached_features import SAMPLE, CachedFeatures
 from omh_mmseg.feature_cache.of_model import SPLITS, frozen_part, needs, why_live
 from omh_mmseg.registry import HOOKS
+from omh_mmseg.utils.checks import ranges
 from omh_mmseg.utils.generators import seeded
 
 LOADER_OPTIONS = (
@@ -51,6 +52,7 @@ class FeatureCacheHook(Hook):
 
     priority = 'VERY_HIGH'
 
+    @ranges()
     def __init__(
         self, folder: str | None = None, dtype: str = 'float32', splits: Sequence[str] = SPLITS, verify: bool = True
     ) -> None:

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 
 from omh_mmseg.models.omh import OMHHead
 from omh_mmseg.registry import HOOKS
+from omh_mmseg.utils.checks import COUNT, SHARE, WEIGHT, ranges
 from omh_mmseg.visualization import draw_hierarchy_tree, draw_plan_matrices
 
 
@@ -32,6 +33,7 @@ class HierarchyHook(Hook):
 
     priority = 'LOW'
 
+    @ranges(interval=COUNT, max_sparsity=SHARE, min_used=SHARE, max_violation=WEIGHT)
     def __init__(
         self,
         interval: int = 50,
@@ -40,8 +42,6 @@ class HierarchyHook(Hook):
         max_violation: float = 0.05,
         out_dir: str | None = None,
     ) -> None:
-        if interval < 1:
-            raise ValueError(f'interval must be at least 1; got {interval}.')
         self.interval = interval
         self.max_sparsity = max_sparsity
         self.min_used = min_used

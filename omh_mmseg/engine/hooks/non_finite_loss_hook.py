@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from omh_mmseg.registry import HOOKS
+from omh_mmseg.utils.checks import COUNT, STEPS, ranges
 
 MATCHING = 'omh_match_'
 
@@ -35,11 +36,8 @@ class NonFiniteLossHook(Hook):
 
     priority = 'ABOVE_NORMAL'
 
+    @ranges(patience=STEPS, interval=COUNT)
     def __init__(self, patience: int = 20, interval: int = 50) -> None:
-        if patience < 0:
-            raise ValueError(f'patience must be at least 0; got {patience}.')
-        if interval < 1:
-            raise ValueError(f'interval must be at least 1; got {interval}.')
         self.patience = patience
         self.interval = interval
         self.bad_steps = 0

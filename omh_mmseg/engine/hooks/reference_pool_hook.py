@@ -18,6 +18,7 @@ from omh_mmseg.datasets.samplers import SeededIndex, seed_items
 from omh_mmseg.models.segmentors import HiddenPositives
 from omh_mmseg.models.segmentors.hidden_positives import POOLS
 from omh_mmseg.registry import HOOKS
+from omh_mmseg.utils.checks import COUNT, ranges
 
 CHECKPOINT_KEY = 'reference_pools'
 
@@ -54,6 +55,7 @@ class ReferencePoolHook(Hook):
 
     priority = 'ABOVE_NORMAL'
 
+    @ranges(renew_interval=COUNT, batch_size='[1, 65536]', num_workers='[0, 1024]', epoch_length=COUNT)
     def __init__(
         self,
         renew_interval: int,
@@ -61,13 +63,6 @@ class ReferencePoolHook(Hook):
         num_workers: int | None = None,
         epoch_length: int | None = None,
     ) -> None:
-        numbers = dict(renew_interval=renew_interval, batch_size=batch_size, epoch_length=epoch_length)
-        for name, value in numbers.items():
-            if value is not None and value < 1:
-                raise ValueError(
-                    f'{name} must be at least 1; got {value}. To never renew the task-specific pool, set '
-                    'renew_interval to the number of steps of the training.'
-                )
         self.renew_interval = renew_interval
         self.batch_size = batch_size
         self.num_workers = num_workers

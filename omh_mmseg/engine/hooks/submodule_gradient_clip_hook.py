@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from omh_mmseg.registry import HOOKS
+from omh_mmseg.utils.checks import POSITIVE, ranges
 
 
 @HOOKS.register_module()
@@ -35,9 +36,8 @@ class SubmoduleGradientClipHook(Hook):
     # Before the hook that takes the figures of the step to the log.
     priority = 'HIGHEST'
 
+    @ranges(max_norm=POSITIVE)
     def __init__(self, module: str, max_norm: float) -> None:
-        if not max_norm > 0:
-            raise ValueError(f'max_norm must be above 0; got {max_norm}.')
         self.module = module
         self.max_norm = max_norm
         self.handle: RemovableHandle | None = None

@@ -29,6 +29,7 @@ from omh_mmseg.evaluation.scores import (
 from omh_mmseg.registry import METRICS
 from omh_mmseg.structures.assignment import META_KEY, AssignmentSource, missing_assignment, read_assignment
 from omh_mmseg.structures.labels import IGNORED_LABEL
+from omh_mmseg.utils.checks import FINITE, SIZE, STEPS, ranges
 
 DEFAULT_HEADS = {
     'pred_sem_seg': 'probe',
@@ -84,6 +85,7 @@ class UnsupervisedIoUMetric(BaseMetric):
 
     default_prefix = ''
 
+    @ranges(ignore_index=FINITE, num_clusters=SIZE, bootstrap='[0, 100000]', bootstrap_seed=STEPS)
     def __init__(
         self,
         ignore_index: int = IGNORED_LABEL,
@@ -137,6 +139,19 @@ class UnsupervisedIoUMetric(BaseMetric):
         """
         self.cluster_sizes = dict(sizes)
         self._reset()
+
+    def score_names(self, absent: Sequence[str] = ()) -> list[str]:
+        """Names of the scores that `evaluate` gives where there are labels.
+
+        Args:
+            absent: Fields that the model does not predict.
+        """
+        names = []
+        for field, (name, matching) in self.heads.items():
+            figures = ['mIoU', 'aAcc'] + ['NMI', 'ARI'] * (matching != 'identity')
+            figures += ['mIoU_low', 'mIoU_high', 'aAcc_low', 'aAcc_high'] * bool(self.bootstrap.resamples)
+            names += [f'{name}/{figure}' for figure in figures if field not in absent]
+        return [f'{self.prefix}/{name}' if self.prefix else name for name in names]
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Count the pixels of a batch and write its predictions if asked to.

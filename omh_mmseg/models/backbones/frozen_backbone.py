@@ -25,6 +25,7 @@ from omh_mmseg.models.backbones.position_embedding import dino_positions, requir
 from omh_mmseg.models.backbones.token_grid import patch_size, token_grid, token_layout
 from omh_mmseg.models.backbones.wrapped import build_wrapped, described_outputs, is_convolutional
 from omh_mmseg.registry import MODELS
+from omh_mmseg.utils.checks import FINITE, SIZE, ranges
 from omh_mmseg.utils.precision import widened
 
 DRY_RUN_SIZE = 224
@@ -102,6 +103,7 @@ class FrozenBackbone(BaseModule):
     Source: docs/methods/features.md 1.2, 1.3, 1.5.
     """
 
+    @ranges(out_indices=FINITE, out_channels=SIZE, stride='[1, 4096]')
     def __init__(
         self,
         backbone: dict[str, Any],

@@ -10,6 +10,7 @@ from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
 from omh_mmseg.registry import MODELS
+from omh_mmseg.utils.checks import ranges
 
 
 @MODELS.register_module()
@@ -29,6 +30,7 @@ class RegisterViT(VisionTransformer):
     Source: Darcet et al., Vision Transformers Need Registers, ICLR 2024.
     """
 
+    @ranges(num_registers='[1, 1024]')
     def __init__(self, num_registers: int = 4, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if num_registers < 1 or self.cls_token is None:

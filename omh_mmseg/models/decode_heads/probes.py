@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from omh_mmseg.models.losses.cluster_loss import ClusterLoss
 from omh_mmseg.models.utils.similarity import code_similarity
 from omh_mmseg.registry import MODELS
+from omh_mmseg.utils.checks import POSITIVE, SIZE, ranges
 from omh_mmseg.utils.precision import widened
 
 UNKNOWN, NO_LABEL, LABELS = range(3)
@@ -38,6 +39,7 @@ class ClusterProbe(BaseModule):
     Source: docs/methods/features.md 2.4, docs/methods/stego.md 3A.5.
     """
 
+    @ranges(in_channels=SIZE, num_classes=SIZE, alpha=POSITIVE, extra_clusters='[0, 16384]')
     def __init__(
         self,
         in_channels: int,
@@ -47,10 +49,6 @@ class ClusterProbe(BaseModule):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if in_channels < 1 or num_classes < 1:
-            raise ValueError(f'in_channels and num_classes must be at least 1; got {in_channels} and {num_classes}.')
-        if extra_clusters < 0:
-            raise ValueError(f'extra_clusters must be at least 0; got {extra_clusters}.')
         self.num_classes = num_classes
         self.centres = nn.Parameter(torch.randn(num_classes + extra_clusters, in_channels))
         self.cluster_loss = ClusterLoss(alpha)
@@ -85,10 +83,9 @@ class LinearProbe(BaseModule):
 
     evidence: Tensor
 
+    @ranges(in_channels=SIZE, num_classes=SIZE)
     def __init__(self, in_channels: int, num_classes: int, init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(init_cfg)
-        if in_channels < 1 or num_classes < 1:
-            raise ValueError(f'in_channels and num_classes must be at least 1; got {in_channels} and {num_classes}.')
         self.num_classes = num_classes
         self.classifier = nn.Conv2d(in_channels, num_classes, 1)
         # Not persistent, as weights with and without it must fit: see `_save_to_state_dict`.

@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from omh_mmseg.registry import MODELS
+from omh_mmseg.utils.checks import SIZE, ranges
 
 
 @MODELS.register_module()
@@ -30,6 +31,7 @@ class ProjectionHead(BaseModule):
     Source: docs/methods/features.md 1.6, 2.1, 2.2.
     """
 
+    @ranges(in_channels=SIZE, channels=SIZE, dropout_ratio='[0, 1)', num_classes=SIZE)
     def __init__(
         self,
         in_channels: int,
@@ -41,10 +43,6 @@ class ProjectionHead(BaseModule):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if in_channels < 1 or channels < 1:
-            raise ValueError(f'in_channels and channels must be at least 1; got {in_channels} and {channels}.')
-        if not 0 <= dropout_ratio < 1:
-            raise ValueError(f'dropout_ratio must lie in [0, 1); got {dropout_ratio}.')
         self.channels = channels
         self.num_classes = num_classes
         self.dropout = nn.Dropout2d(dropout_ratio)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from omh_mmseg.models.utils.similarity import code_similarity
 from omh_mmseg.registry import MODELS
+from omh_mmseg.utils.checks import POSITIVE, SHARE, SIZE, ranges
 
 
 @MODELS.register_module()
@@ -40,6 +41,7 @@ class PrototypeHead(BaseModule):
 
     centres: Tensor
 
+    @ranges(in_channels=SIZE, num_classes=SIZE, temperature=POSITIVE, momentum=SHARE)
     def __init__(
         self,
         in_channels: int,
@@ -49,20 +51,11 @@ class PrototypeHead(BaseModule):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if in_channels < 1:
-            raise ValueError(f'in_channels must be at least 1; got {in_channels}.')
         if num_classes < 2:
             raise ValueError(
                 f'num_classes must be at least 2; got {num_classes}. With one prototype every position has the same '
                 'assignment, and neither the energy nor the data term has anything to learn.'
             )
-        if not temperature > 0:
-            raise ValueError(
-                f'temperature must be above 0; got {temperature}. The energy has no gradient at hard assignments; for '
-                'nearly hard ones choose a small value such as 0.01.'
-            )
-        if not 0 <= momentum <= 1:
-            raise ValueError(f'momentum must lie in [0, 1]; got {momentum}.')
         self.num_classes = num_classes
         self.temperature = temperature
         self.momentum = momentum

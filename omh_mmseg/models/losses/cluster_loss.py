@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from omh_mmseg.registry import MODELS
+from omh_mmseg.utils.checks import POSITIVE, WEIGHT, ranges
 from omh_mmseg.utils.precision import widened
 
 
@@ -46,10 +47,9 @@ class ClusterLoss(nn.Module):
     Source: docs/methods/stego.md 3A.5; docs/methods/omh.md 2.2.
     """
 
+    @ranges(alpha=POSITIVE, loss_weight=WEIGHT)
     def __init__(self, alpha: float | None = None, loss_weight: float = 1.0) -> None:
         super().__init__()
-        if alpha is not None and not alpha > 0:
-            raise ValueError(f'alpha must be None (hard assignment) or above 0; got {alpha}.')
         self.alpha = alpha
         self.loss_weight = loss_weight
 

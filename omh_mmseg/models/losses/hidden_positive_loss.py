@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from omh_mmseg.models.losses.hidden_positive_contrast import draw_random_negatives, hidden_positive_contrast
 from omh_mmseg.registry import MODELS
+from omh_mmseg.utils.checks import COUNT, POSITIVE, SHARE, WEIGHT, ranges
 from omh_mmseg.utils.precision import wide_dtype, widened
 
 
@@ -45,6 +46,7 @@ class HiddenPositiveLoss(nn.Module):
     docs/methods/hp.md 3B.5 to 3B.8.
     """
 
+    @ranges(temperature=POSITIVE, random_negatives=SHARE, consistency_weight=WEIGHT, chunk_elements=COUNT)
     def __init__(
         self,
         temperature: float,
@@ -55,11 +57,6 @@ class HiddenPositiveLoss(nn.Module):
         chunk_elements: int | None = None,
     ) -> None:
         super().__init__()
-        if not temperature > 0 or not 0 <= random_negatives <= 1 or not consistency_weight >= 0:
-            raise ValueError(
-                'temperature must be above 0, random_negatives in [0, 1] and consistency_weight at least 0; '
-                f'got {temperature}, {random_negatives} and {consistency_weight}.'
-            )
         self.random_negatives = random_negatives
         self.consistency_weight = consistency_weight
         self.temperature = temperature

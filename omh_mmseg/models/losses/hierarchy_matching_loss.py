@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from omh_mmseg.registry import MODELS
 from omh_mmseg.transport import matching_distance
 from omh_mmseg.transport.matching import CONDITIONINGS, DIRECTIONS, TARGETS
+from omh_mmseg.utils.checks import WEIGHT, ranges
 from omh_mmseg.utils.precision import wide_dtype
 
 
@@ -37,6 +38,7 @@ class HierarchyMatchingLoss(nn.Module):
     Source: docs/methods/omh.md 2.4, after arXiv 2403.06546.
     """
 
+    @ranges(loss_weight=WEIGHT)
     def __init__(
         self,
         direction: str = 'fine_to_coarse',

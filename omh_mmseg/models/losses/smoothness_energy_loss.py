@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from omh_mmseg.models.losses.stego_correlation_loss import NORM_EPSILON, super_permutation
 from omh_mmseg.registry import MODELS
+from omh_mmseg.utils.checks import FINITE, ranges
 from omh_mmseg.utils.precision import wide_dtype
 
 
@@ -102,6 +103,7 @@ class SmoothnessEnergyLoss(nn.Module):
     Source: docs/methods/smooseg.md 3C.3; shifts of the published runs in 4.5.
     """
 
+    @ranges(within_shift=FINITE, across_shift=FINITE)
     def __init__(self, within_shift: float, across_shift: float, pointwise: bool = True) -> None:
         super().__init__()
         self.within_shift = within_shift

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omh_mmseg.registry import MODELS
+from omh_mmseg.utils.checks import FINITE, WEIGHT, ranges
 
 NORM_EPSILON = 1e-10
 STABILIZE_CEILING = 0.8
@@ -123,6 +124,10 @@ class STEGOCorrelationLoss(nn.Module):
     Source: docs/methods/stego.md 3A.2 to 3A.4; weights and shifts of the published runs in 4.2 and 4.3.
     """
 
+    @ranges(
+        self_weight=WEIGHT, self_shift=FINITE, knn_weight=WEIGHT, knn_shift=FINITE, rand_weight=WEIGHT,
+        rand_shift=FINITE, feature_samples='[1, 128]', negative_samples='[1, 1024]',
+    )  # fmt: skip
     def __init__(
         self,
         self_weight: float,
@@ -138,11 +143,6 @@ class STEGOCorrelationLoss(nn.Module):
         stabilize: bool = False,
     ) -> None:
         super().__init__()
-        if feature_samples < 1 or negative_samples < 1:
-            raise ValueError(
-                'feature_samples and negative_samples must be at least 1; '
-                f'got {feature_samples} and {negative_samples}.'
-            )
         self.self_weight, self.self_shift = self_weight, self_shift
         self.knn_weight, self.knn_shift = knn_weight, knn_shift
         self.rand_weight, self.rand_shift = rand_weight, rand_shift

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +14,7 @@ from omh_mmseg.models.omh.k_means_start import KMeansStart
 from omh_mmseg.models.omh.level_prior import level_priors
 from omh_mmseg.registry import MODELS
 from omh_mmseg.transport import TransportPlan
+from omh_mmseg.utils.checks import POSITIVE, SIZE, STEPS, WEIGHT, ranges
 
 STARTS = ('kmeans', 'random')
 
@@ -38,12 +38,11 @@ class CentreRule(nn.Module):
     learns_by_gradient = True
     joint = False
 
+    @ranges(in_channels=SIZE, begin=STEPS, prior=WEIGHT)
     def __init__(self, in_channels: int, begin: int, start: str = 'kmeans', prior: float = 0.0) -> None:
         super().__init__()
         if start not in STARTS:
             raise ValueError(f'start must be one of {STARTS}; got {start!r}.')
-        if not 0 <= prior < math.inf:
-            raise ValueError(f'prior must be finite and at least 0; got {prior}.')
         self.start = KMeansStart(in_channels, begin) if start == 'kmeans' else None
         self.prior = prior
 
@@ -99,6 +98,7 @@ class GradientCentres(CentreRule):
         loss_weight: Weight of the centres' loss, above 0.
     """
 
+    @ranges(alpha=POSITIVE, loss_weight=POSITIVE)
     def __init__(
         self,
         in_channels: int,
@@ -109,8 +109,6 @@ class GradientCentres(CentreRule):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(in_channels, begin, start, prior)
-        if not 0 < loss_weight < math.inf:
-            raise ValueError(f'loss_weight of the centres must be finite and above 0; got {loss_weight}.')
         self.cluster_loss = ClusterLoss(alpha, loss_weight)
 
     def loss(self, similarities: Sequence[Tensor], priors: Sequence[Tensor] | None) -> dict[str, Tensor]:
@@ -132,12 +130,11 @@ class MomentumCentres(CentreRule):
 
     learns_by_gradient = False
 
+    @ranges(momentum='[0, 1)')
     def __init__(
         self, in_channels: int, begin: int, start: str = 'kmeans', prior: float = 0.0, momentum: float = 0.97
     ) -> None:
         super().__init__(in_channels, begin, start, prior)
-        if not 0 <= momentum < 1:
-            raise ValueError(f'momentum must be in [0, 1); got {momentum}.')
         self.momentum = momentum
 
     def update(

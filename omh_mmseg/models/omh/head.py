@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from omh_mmseg.models.omh.parts import (
     CENTRES,
     CLUSTER,
     MATCH,
+    MOVED,
     PLAN,
     REACH,
     build_part,
@@ -27,6 +28,7 @@ from omh_mmseg.models.omh.parts import (
 from omh_mmseg.models.utils.similarity import code_similarity
 from omh_mmseg.registry import MODELS
 from omh_mmseg.transport import Hierarchy, TransportPlan, cluster_usage
+from omh_mmseg.utils.checks import SIZE, ranges
 from omh_mmseg.utils.precision import widened
 
 
@@ -61,6 +63,13 @@ class OMHHead(BaseModule):
     Source: docs/methods/omh.md 2 and 4, after arXiv 2403.06546.
     """
 
+    MOVED: ClassVar = MOVED
+    PART_DEFAULTS: ClassVar = dict(plan=PLAN, centres=CENTRES, match=MATCH, cluster=CLUSTER, reach=REACH)
+
+    @ranges(
+        in_channels=SIZE, num_classes=SIZE, num_levels='[1, 32]', expansion='[1, 64]', level_sizes=SIZE,
+        temperature='[0.0001, 10000]',
+    )  # fmt: skip
     def __init__(
         self,
         in_channels: int,
@@ -78,10 +87,6 @@ class OMHHead(BaseModule):
     ) -> None:
         super().__init__()
         refuse_unknown(unknown)
-        if in_channels < 1:
-            raise ValueError(f'in_channels must be at least 1; got {in_channels}.')
-        if not 0 < temperature < torch.inf:
-            raise ValueError(f'temperature must be finite and above 0; got {temperature}.')
         self.level_sizes = level_sizes_of(num_classes, num_levels, expansion, level_sizes)
         self.temperature = temperature
         self.reach = build_part('reach', reach, REACH)

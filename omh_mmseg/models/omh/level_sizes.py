@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+from omh_mmseg.utils.checks import MAX_SIZE, SIZE, ranges
 
+
+@ranges(num_classes=SIZE, num_levels='[1, 32]', expansion='[1, 64]')
 def expand_levels(num_classes: int, num_levels: int, expansion: float) -> list[int]:
     """Cluster counts ``K_1 = num_classes``, ``K_{l+1} = round(expansion K_l)``, coarsest first.
 
     Raises:
-        ValueError: If num_classes or num_levels is no integer of at least 1, or the expansion below 1 or infinite.
+        ValueError: If a number is of another type or out of range, a level grows beyond what memory is taken for, or
+            not at all although the expansion is above 1.
     """
-    whole = all(isinstance(number, int) and number >= 1 for number in (num_classes, num_levels))
-    if not whole or not 1 <= expansion < math.inf:
-        raise ValueError(
-            'num_classes and num_levels must be integers of at least 1 and expansion finite and at least 1.0; '
-            f'got {num_classes}, {num_levels} and {expansion}.'
-        )
     sizes = [num_classes]
     while len(sizes) < num_levels:
         sizes.append(round(expansion * sizes[-1]))
+        if sizes[-1] > MAX_SIZE:
+            raise ValueError(
+                f'expansion={expansion} makes level {len(sizes)} {sizes[-1]} clusters; at most {MAX_SIZE} are taken. '
+                'Lower expansion or num_levels.'
+            )
+        if expansion > 1 and sizes[-1] == sizes[-2]:
+            raise ValueError(
+                f'expansion={expansion} does not grow a level of {sizes[-2]} clusters, as {expansion * sizes[-2]:g} is '
+                f'rounded to {sizes[-1]}. Set expansion to at least {1 + 1 / sizes[-2]:.3g}, or to 1.0 for levels of '
+                'one size.'
+            )
     return sizes
 
 
@@ -36,8 +44,6 @@ def level_sizes_of(
     if level_sizes is None:
         levels, factor = 3 if num_levels is None else num_levels, 2.0 if expansion is None else expansion
         return expand_levels(num_classes, levels, factor)
-    if not isinstance(level_sizes, Sequence) or not all(isinstance(size, int) for size in level_sizes):
-        raise ValueError(f'level_sizes must be a list of integers, such as [27, 54]; got {level_sizes!r}.')
     if num_levels is not None or expansion is not None:
         raise ValueError(
             f'level_sizes={list(level_sizes)} says how many levels and clusters there are; set num_levels and '

@@ -7,6 +7,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from omh_mmseg.registry import MODELS
 
 PLAN = dict(type='PlanSolver')
@@ -65,7 +68,24 @@ def build_part(name: str, given: Mapping[str, Any] | None, default: Mapping[str,
     built = MODELS.build({**config, **{option: value for option, value in sizes.items() if option in takes}})
     if not hasattr(built, NEEDED[name]):
         raise ValueError(f'omh_head.{name} is a {part.__name__}, which has no {NEEDED[name]}; default: {default}.')
+    if name == 'match':
+        _check_matching(built)
     return built
+
+
+def _check_matching(loss: Any) -> None:
+    """Raise ValueError if a loss does not compare two levels under a plan: other losses have weights as well."""
+    try:
+        with torch.no_grad():
+            value = loss(torch.full((1, 2), 1 / 2), torch.full((1, 3), 1 / 3), torch.full((2, 3), 1 / 6))
+        fits = isinstance(value, Tensor) and value.dim() == 0
+    except Exception:  # whatever another loss makes of these arguments
+        fits = False
+    if not fits:
+        raise ValueError(
+            f'omh_head.match is a {type(loss).__name__}, which does not compare the activations (P, K_l) and '
+            f'(P, K_{{l+1}}) of two levels under their plan; default: {MATCH}.'
+        )
 
 
 def refuse_unknown(options: Mapping[str, Any]) -> None:

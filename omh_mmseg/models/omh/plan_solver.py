@@ -13,6 +13,7 @@ from omh_mmseg.models.omh.host_copy import HostCopy, send
 from omh_mmseg.registry import MODELS
 from omh_mmseg.transport import TransportPlan, diagnose_plan, hierarchy_plans
 from omh_mmseg.transport.plan import PLAN_GRADIENTS
+from omh_mmseg.utils.checks import SIZE, ranges
 from omh_mmseg.utils.precision import wide_dtype
 
 MARGINALS = ('uniform', 'activation')
@@ -40,6 +41,7 @@ class PlanSolver(nn.Module):
     Source: docs/methods/omh.md 2.
     """
 
+    @ranges(entropy_weight='[0.001, 1000]', tolerance='(0, 1)', max_iterations='[1, 1000000]', level_sizes=SIZE)
     def __init__(
         self,
         level_sizes: Sequence[int],
@@ -54,13 +56,6 @@ class PlanSolver(nn.Module):
         for name, value, accepted in (('marginal', marginal, MARGINALS), ('gradient', gradient, PLAN_GRADIENTS)):
             if value not in accepted:
                 raise ValueError(f'{name} must be one of {accepted}; got {value!r}.')
-        for name, number in (('entropy_weight', entropy_weight), ('tolerance', tolerance)):
-            if not number > 0:
-                raise ValueError(f'{name} must be above 0; got {number}.')
-        if not tolerance < 1:
-            raise ValueError(f'tolerance, a share of the mass, must be below 1; got {tolerance}.')
-        if not isinstance(max_iterations, int) or max_iterations < 1:
-            raise ValueError(f'max_iterations must be an integer of at least 1; got {max_iterations!r}.')
         self.levels = len(level_sizes)
         self.entropy_weight = entropy_weight
         self.marginal = marginal

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from omh_mmseg.models.omh.gradient_shares import GradientShares
 from omh_mmseg.models.utils.step_counter import StepCounter
 from omh_mmseg.registry import MODELS
+from omh_mmseg.utils.checks import STEPS, WEIGHT, ranges
 
 ASSUMED_LENGTH = 500
 """Steps that a run of unknown length is taken to have. The default share is then step 200, where version 0.2 began."""
@@ -33,13 +34,14 @@ class FixedWeight(nn.Module):
     scales_gradients = False
     run_length: Tensor
 
+    @ranges(begin=WEIGHT, ramp=STEPS)
     def __init__(self, begin: int | float = 0.4, ramp: int = 0) -> None:
         super().__init__()
         self._share = begin if isinstance(begin, float) and 0 < begin < 1 else None
-        for name, value in (('begin', 0 if self._share else begin), ('ramp', ramp)):
-            if not isinstance(value, int) or value < 0:
-                share = ' A share of the run, such as begin=0.4, lies between 0 and 1.' if name == 'begin' else ''
-                raise ValueError(f'{name} must be an integer of at least 0; got {value!r}.{share}')
+        if self._share is None and isinstance(begin, float):
+            raise ValueError(
+                f'begin must be a whole number of steps, or a share of the run in (0, 1), such as 0.4; got {begin}.'
+            )
         self._step = int(begin)
         self.ramp = ramp
         self.register_buffer('run_length', torch.zeros((), dtype=torch.long))

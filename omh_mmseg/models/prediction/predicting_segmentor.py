@@ -19,7 +19,7 @@ from omh_mmseg.models.prediction.provenance import backbone_digest, describe_mod
 from omh_mmseg.models.utils.loaded_weights import file_of, fill_model
 from omh_mmseg.structures.frozen_inputs import Inputs
 from omh_mmseg.structures.provenance import compare_with_run
-from omh_mmseg.utils.shared_options import check_shared_options
+from omh_mmseg.utils.config import check_settings
 
 
 class PredictingSegmentor(BaseSegmentor):
@@ -39,7 +39,7 @@ class PredictingSegmentor(BaseSegmentor):
         """The whole config, as mmengine's inferencers and mmseg's ``init_model`` set it.
 
         Raises:
-            ValueError: When set, if the model or another part is out of date; see `check_shared_options`.
+            ValueError: When set, if the model or another part is out of date; see `check_settings`.
             ProvenanceError: When set, if the weights that were loaded are of a run with other settings.
         """
         if self._config is None:
@@ -48,7 +48,7 @@ class PredictingSegmentor(BaseSegmentor):
 
     @cfg.setter
     def cfg(self, config: Any) -> None:
-        check_shared_options(config)
+        check_settings(config)
         self._config = config
         self._compare_with_run()
 

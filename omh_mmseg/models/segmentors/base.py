@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmseg.structures import SegDataSample
@@ -12,12 +12,14 @@ from torch import Tensor
 
 from omh_mmseg.models.omh.gradient_shares import GradientShares, gradient_figures
 from omh_mmseg.models.prediction.cluster_assignment import ClusterAssignment
+from omh_mmseg.models.prediction.options import PredictionOptions
 from omh_mmseg.models.prediction.predicting_segmentor import PredictingSegmentor
 from omh_mmseg.models.utils.step_counter import StepCounter
 from omh_mmseg.registry import MODELS
 from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs
 from omh_mmseg.structures.host_step import HostStep
 from omh_mmseg.structures.labels import stacked_labels
+from omh_mmseg.utils.checks import SIZE, STEPS, ranges
 
 
 class UnsupervisedSegmentor(PredictingSegmentor):
@@ -43,9 +45,13 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         init_cfg: See mmengine.
 
     Raises:
-        ValueError: On wrong values in ``test_cfg``, or weights given by ``pretrained``.
+        ValueError: On wrong values in ``test_cfg``, sizes of a part that contradict those filled in, or weights given
+            by ``pretrained``.
     """
 
+    PART_DEFAULTS: ClassVar[dict[str, Any]] = dict(test_cfg=dict(type=PredictionOptions))
+
+    @ranges(num_classes=SIZE, gradient_log_interval=STEPS)
     def __init__(
         self,
         num_classes: int,
@@ -67,12 +73,11 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         self.num_classes = num_classes
         self.gradient_log_interval = gradient_log_interval
         self.backbone = MODELS.build(backbone)
-        on_features = dict(in_channels=self.backbone.out_channels, num_classes=num_classes)
-        self.decode_head = MODELS.build({**decode_head, **on_features})
-        on_code = dict(in_channels=self.decode_head.channels, num_classes=num_classes)
-        self.cluster_probe = MODELS.build({**cluster_probe, **on_code})
-        self.linear_probe = None if linear_probe is None else MODELS.build({**linear_probe, **on_code})
-        self.omh_head = None if omh_head is None else MODELS.build({**omh_head, **on_code})
+        self.decode_head = _build('decode_head', decode_head, self.backbone.out_channels, num_classes)
+        channels = self.decode_head.channels
+        self.cluster_probe = _build('cluster_probe', cluster_probe, channels, num_classes)
+        self.linear_probe = _build('linear_probe', linear_probe, channels, num_classes)
+        self.omh_head = _build('omh_head', omh_head, channels, num_classes)
         self.use_test_cfg(test_cfg or {})
         sizes = [] if self.omh_head is None else self.omh_head.level_sizes
         fields = dict(pred_sem_seg=len(self.cluster_probe.centres))
@@ -158,3 +163,18 @@ class UnsupervisedSegmentor(PredictingSegmentor):
     def encode(self, inputs: Inputs) -> Tensor:
         """Code (B, D, h, w) of normalised images (B, 3, H, W)."""
         return self.decode_head(self.extract_feat(inputs))
+
+
+def _build(name: str, config: dict[str, Any] | None, in_channels: int, num_classes: int) -> Any:
+    """A part of the model whose sizes are filled in; None without a config."""
+    if config is None:
+        return None
+    sizes = dict(in_channels=in_channels, num_classes=num_classes)
+    for key, size in sizes.items():
+        if config.get(key, size) != size:
+            source = 'model.num_classes' if key == 'num_classes' else 'what it takes in'
+            raise ValueError(
+                f'model.{name}.{key}={config[key]!r} would reach nothing: it follows from {source} and is {size}. '
+                'Leave it out' + (', and set model.num_classes.' if key == 'num_classes' else '.')
+            )
+    return MODELS.build({**config, **sizes})

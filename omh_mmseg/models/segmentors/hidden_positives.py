@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from omh_mmseg.models.utils.photometric_view import PhotometricView
 from omh_mmseg.registry import MODELS
 from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs, pixels, single_view
 from omh_mmseg.structures.host_step import HostStep
+from omh_mmseg.utils.checks import COUNT, POSITIVE, STEPS, ranges
 from omh_mmseg.utils.precision import widened
 
 LOCAL_AFFINITIES = ('attention', 'features')
@@ -65,6 +66,9 @@ class HiddenPositives(UnsupervisedSegmentor):
     agnostic_pool: Tensor
     specific_pool: Tensor
 
+    PART_DEFAULTS: ClassVar = {**UnsupervisedSegmentor.PART_DEFAULTS, 'photometric_view': dict(type=PhotometricView)}
+
+    @ranges(pool_size='[1, 1048576]', ema_momentum='(0, 1)', warmup=STEPS, total_iterations=COUNT, local_scale=POSITIVE)
     def __init__(
         self,
         hidden_positive_loss: dict[str, Any],
@@ -78,11 +82,6 @@ class HiddenPositives(UnsupervisedSegmentor):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if pool_size < 1 or not 0 < ema_momentum < 1 or warmup < 0 or not local_scale > 0:
-            raise ValueError(
-                'pool_size must be at least 1, ema_momentum in (0, 1), warmup at least 0 and local_scale above 0; '
-                f'got {pool_size}, {ema_momentum}, {warmup} and {local_scale}.'
-            )
         if local_affinity not in LOCAL_AFFINITIES:
             raise ValueError(f'local_affinity must be one of {LOCAL_AFFINITIES}; got {local_affinity!r}.')
         if local_affinity == 'attention' and not self.backbone.has_attention:

@@ -8,6 +8,7 @@ from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
 from omh_mmseg.registry import MODELS
 from omh_mmseg.structures.frozen_inputs import Inputs, single_view
 from omh_mmseg.structures.host_step import HostStep
+from omh_mmseg.utils.checks import ranges
 
 
 @MODELS.register_module()
@@ -24,12 +25,13 @@ class SmooSeg(UnsupervisedSegmentor):
         **kwargs: See `UnsupervisedSegmentor`.
 
     Raises:
-        ValueError: If prototypes are to be shared with an absent OMH head.
+        ValueError: If prototypes are to be shared with an absent OMH head, or one of a single level.
 
     Source: Lan et al., SmooSeg: Smoothness Prior for Unsupervised Semantic Segmentation, NeurIPS 2023;
     docs/methods/smooseg.md 3C.
     """
 
+    @ranges()
     def __init__(
         self,
         smoothness_loss: dict[str, Any],
@@ -40,6 +42,11 @@ class SmooSeg(UnsupervisedSegmentor):
         super().__init__(cluster_probe=cluster_probe, **kwargs)
         if share_prototypes and self.omh_head is None:
             raise ValueError('share_prototypes=True needs an omh_head to share with; set omh_head or leave it out.')
+        if share_prototypes and len(self.omh_head.level_sizes) == 1:
+            raise ValueError(
+                "share_prototypes=True makes OMH's level 1 the teacher: with one level no centre learns, and "
+                'omh_head.centres reaches nothing. Set omh_head.num_levels to 2 or more, or leave share_prototypes out.'
+            )
         self.smoothness_loss = MODELS.build(smoothness_loss)
         self.share_prototypes = share_prototypes
         self._share_prototypes()

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from omh_mmseg.utils.checks import SHARE, WEIGHT, ranges
+
 SPACES = ('reference', 'image')
 FULL_SCALE = 255.0
 
@@ -30,6 +32,7 @@ class PhotometricView(nn.Module):
     Source: docs/methods/data.md 5.6, docs/methods/hp.md 8.14.
     """
 
+    @ranges(brightness=WEIGHT, contrast=WEIGHT, saturation=WEIGHT, hue='[0, 0.5]', grayscale=SHARE, blur=SHARE)
     def __init__(
         self,
         space: str = 'reference',
@@ -43,8 +46,6 @@ class PhotometricView(nn.Module):
         super().__init__()
         if space not in SPACES:
             raise ValueError(f'The space of the photometric view must be one of {SPACES}; got {space!r}.')
-        if not (0 <= grayscale <= 1 and 0 <= blur <= 1):
-            raise ValueError(f'grayscale and blur are probabilities in [0, 1]; got {grayscale} and {blur}.')
         self.space = space
         self.transform = v2.Compose(
             [

@@ -285,10 +285,7 @@ def test_attention_asked_of_a_backbone_that_has_none(tiny_hp):
 @pytest.mark.parametrize(
     ('parts', 'message'),
     [
-        (dict(pool_size=0), 'pool_size must be at least 1'),
-        (dict(ema_momentum=1.0), r'ema_momentum in \(0, 1\)'),
-        (dict(warmup=-1), 'warmup at least 0'),
-        (dict(local_scale=0), 'local_scale above 0'),
+        (dict(local_scale=0), r'HiddenPositives: local_scale must be a number in \(0, inf\); got 0'),
         (dict(local_affinity='keys'), r"local_affinity must be one of \('attention', 'features'\); got 'keys'"),
         (dict(photometric_view=dict(space='raw')), "got 'raw'"),
     ],

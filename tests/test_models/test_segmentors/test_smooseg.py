@@ -329,7 +329,7 @@ def test_level_one_has_centres_of_its_own_by_default(tiny_smooseg):
     [
         (dict(share_prototypes=True, omh_head=None), 'share_prototypes=True needs an omh_head'),
         (dict(num_classes=1, omh_head=None), 'num_classes must be at least 2; got 1'),
-        (dict(cluster_probe=dict(type='PrototypeHead', temperature=0)), 'temperature must be above 0; got 0'),
+        (dict(share_prototypes=True, omh_head=dict(type='OMHHead', num_levels=1)), 'with one level no centre learns'),
     ],
 )
 def test_wrong_configs(tiny_smooseg, wrong, message):

@@ -405,16 +405,21 @@ def test_wrong_configs(tiny_stego, wrong, message):
         tiny_stego(**wrong)
 
 
-def test_sizes_given_as_in_mmseg_are_replaced(tiny_stego):
+@pytest.mark.parametrize(
+    'part',
+    [
+        dict(decode_head=dict(type='ProjectionHead', channels=10)), dict(cluster_probe=dict(type='ClusterProbe')),
+        dict(linear_probe=dict(type='LinearProbe')), dict(omh_head=dict(type='OMHHead')),
+    ],
+)  # fmt: skip
+def test_sizes_given_as_in_mmseg_must_be_those_filled_in(tiny_stego, part):
     """Users of mmseg write ``in_channels`` and ``num_classes`` into every head."""
-    sizes = dict(in_channels=99, num_classes=99)
-    model = tiny_stego(
-        decode_head=dict(type='ProjectionHead', channels=10, **sizes), cluster_probe=dict(type='ClusterProbe', **sizes),
-        linear_probe=dict(type='LinearProbe', **sizes), omh_head=dict(type='OMHHead', **sizes),
-    )  # fmt: skip
-    assert model.decode_head.linear.in_channels == 24 and model.decode_head.num_classes == 4
-    assert model.cluster_probe.centres.shape == model.omh_head.centres[0].shape == (4, 10)
-    assert model.linear_probe.classifier.weight.shape == (4, 10, 1, 1)
+    ((name, config),) = part.items()
+    fine = tiny_stego(**{name: dict(config, num_classes=4)})
+    assert fine.num_classes == 4
+    for key, remedy in (('num_classes', 'and set model.num_classes'), ('in_channels', 'Leave it out')):
+        with pytest.raises(ValueError, match=rf'model\.{name}\.{key}=99 would reach nothing: .*{remedy}'):
+            tiny_stego(**{name: dict(config, **{key: 99})})
 
 
 def test_tools_of_mmseg_may_clear_training_settings(tiny_stego):

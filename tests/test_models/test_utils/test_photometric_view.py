@@ -85,5 +85,5 @@ def test_each_image_has_draws_of_its_own_from_the_global_generator(space):
 def test_errors():
     with pytest.raises(ValueError, match=r"one of \('reference', 'image'\); got 'pixels'"):
         PhotometricView('pixels')
-    with pytest.raises(ValueError, match='probabilities'):
+    with pytest.raises(ValueError, match=r'blur must be a number in \[0, 1\]'):
         PhotometricView(blur=1.5)

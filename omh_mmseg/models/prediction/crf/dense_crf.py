@@ -15,6 +15,7 @@ from torch import Tensor
 
 from omh_mmseg.models.prediction.crf.permutohedral import PermutohedralLattice
 from omh_mmseg.models.prediction.crf.worker_pool import WorkerPool
+from omh_mmseg.utils.checks import FINITE, POSITIVE, ranges
 
 BACKENDS = ('torch', 'pydensecrf')
 REPORT_SECONDS = 60.0
@@ -55,6 +56,10 @@ class DenseCRF:
     2011; docs/methods/evaluation.md 6.5 for the constants.
     """
 
+    @ranges(
+        iterations='[1, 1000]', gaussian_sxy=POSITIVE, gaussian_compat=FINITE, bilateral_sxy=POSITIVE,
+        bilateral_srgb=POSITIVE, bilateral_compat=FINITE, min_probability='(0, 1)', workers='[1, 1024]',
+    )  # fmt: skip
     def __init__(
         self,
         iterations: int = 10,
@@ -69,14 +74,6 @@ class DenseCRF:
     ) -> None:
         if backend not in BACKENDS:
             raise ValueError(f'the CRF backend must be one of {BACKENDS}; got {backend!r}.')
-        if iterations < 1:
-            raise ValueError(f'the CRF needs at least 1 iteration; got {iterations}. crf=None switches it off.')
-        widths = dict(gaussian_sxy=gaussian_sxy, bilateral_sxy=bilateral_sxy, bilateral_srgb=bilateral_srgb)
-        for name, value in widths.items():
-            if not value > 0:
-                raise ValueError(f'{name} of the CRF must be above 0; got {value}.')
-        if not 0 < min_probability < 1:
-            raise ValueError(f'min_probability of the CRF must lie between 0 and 1; got {min_probability}.')
         if backend == 'pydensecrf' and importlib.util.find_spec('pydensecrf') is None:
             raise ImportError(
                 "the CRF backend 'pydensecrf' is not installed. Install the extra with: pip install omh-mmseg[crf] "
@@ -85,7 +82,9 @@ class DenseCRF:
             )
         self.settings: dict[str, Any] = dict(
             iterations=iterations,
-            **widths,
+            gaussian_sxy=gaussian_sxy,
+            bilateral_sxy=bilateral_sxy,
+            bilateral_srgb=bilateral_srgb,
             gaussian_compat=gaussian_compat,
             bilateral_compat=bilateral_compat,
             min_probability=min_probability,
