@@ -12,11 +12,11 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
 from omh_mmseg.evaluation.bootstrap import PoissonBootstrap, percentile_interval
+from omh_mmseg.evaluation.heads import checked_heads
 from omh_mmseg.evaluation.label_maps import LabelMapWriter
 from omh_mmseg.evaluation.score_table import describe_scores
 from omh_mmseg.evaluation.scores import (
     ABSENT_RULES,
-    MATCHINGS,
     SegmentationScores,
     adjusted_rand_index,
     confusion_matrix,
@@ -31,11 +31,6 @@ from omh_mmseg.structures.assignment import META_KEY, AssignmentSource, missing_
 from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.checks import FINITE, SIZE, STEPS, ranges
 
-DEFAULT_HEADS = {
-    'pred_sem_seg': 'probe',
-    'pred_linear': ('linear', 'identity'),
-    'pred_level1': 'level1',
-}
 FROM_CHECKPOINT = 'checkpoint'
 OUTPUTS = ('auto', 'classes', 'clusters')
 CONFIDENCE = 0.95
@@ -105,7 +100,7 @@ class UnsupervisedIoUMetric(BaseMetric):
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        self.heads = _checked_heads(DEFAULT_HEADS if heads is None else heads, matching)
+        self.heads = checked_heads(heads, matching)
         for key, value, accepted in (('absent', absent, ABSENT_RULES), ('output', output, OUTPUTS)):
             if value not in accepted:
                 raise ValueError(f'{key} must be one of {accepted}; got {value!r}')
@@ -388,18 +383,3 @@ def _described(assignment: AssignmentSource) -> str:
     if assignment == FROM_CHECKPOINT:
         return 'the checkpoint'
     return 'the config' if isinstance(assignment, Mapping) else str(assignment)
-
-
-def _checked_heads(heads: Mapping[str, str | Sequence[str]], matching: str) -> dict[str, tuple[str, str]]:
-    if matching not in MATCHINGS:
-        raise ValueError(f'matching must be one of {MATCHINGS}; got {matching!r}')
-    checked: dict[str, tuple[str, str]] = {}
-    for field, head in heads.items():
-        pair = (head, matching) if isinstance(head, str) else tuple(head)
-        if len(pair) != 2 or pair[1] not in MATCHINGS:
-            raise ValueError(f'heads[{field!r}] is {head!r}; it must be a name or a pair (name, one of {MATCHINGS})')
-        checked[field] = (str(pair[0]), str(pair[1]))
-    names = [name for name, _ in checked.values()]
-    if not names or len(set(names)) != len(names):
-        raise ValueError(f'heads must have at least one entry and different names, got {names}')
-    return checked

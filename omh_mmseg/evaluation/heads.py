@@ -1,0 +1,37 @@
+"""What is scored: fields of the predictions, by name, and how their clusters come to classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from omh_mmseg.evaluation.scores import MATCHINGS
+
+DEFAULT_HEADS = {
+    'pred_sem_seg': 'probe',
+    'pred_linear': ('linear', 'identity'),
+    'pred_level1': 'level1',
+}
+
+
+def checked_heads(heads: Mapping[str, str | Sequence[str]] | None, matching: str) -> dict[str, tuple[str, str]]:
+    """Name and matching of each field.
+
+    Args:
+        heads: Field -> name, or (name, matching); None for `DEFAULT_HEADS`.
+        matching: Of those that do not say.
+
+    Raises:
+        ValueError: An unknown matching, no heads, or two of one name.
+    """
+    if matching not in MATCHINGS:
+        raise ValueError(f'matching must be one of {MATCHINGS}; got {matching!r}')
+    checked: dict[str, tuple[str, str]] = {}
+    for field, head in (DEFAULT_HEADS if heads is None else heads).items():
+        pair = (head, matching) if isinstance(head, str) else tuple(head)
+        if len(pair) != 2 or pair[1] not in MATCHINGS:
+            raise ValueError(f'heads[{field!r}] is {head!r}; it must be a name or a pair (name, one of {MATCHINGS})')
+        checked[field] = (str(pair[0]), str(pair[1]))
+    names = [name for name, _ in checked.values()]
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f'heads must have at least one entry and different names, got {names}')
+    return checked
