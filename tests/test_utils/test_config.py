@@ -64,7 +64,7 @@ def test_a_key_that_would_reach_nothing_is_refused(key, hint):
         ('default_hooks.logger.intervall', 'default_hooks.logger.interval'),
         ('default_hooks.chekpoint.interval', 'default_hooks.checkpoint'),
         ('default_hooks.extra.interval', 'default_hooks.extra has no type'),
-        ('custom_hooks.1.patienc', 'custom_hooks.1.patience'),
+        ('custom_hooks.0.patienc', 'custom_hooks.0.patience'),
         ('train_cfg.max_iter', 'train_cfg.max_iters'),
         ('optim_wrapper.optimizer.lrr', 'optim_wrapper.optimizer.lr'),
         ('optim_wrapper.accumulative_count', 'optim_wrapper.accumulative_counts'),
