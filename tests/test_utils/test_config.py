@@ -107,6 +107,14 @@ def test_new_options_that_a_part_takes_pass(key):
     assert value_at(read_config(FOLDER, {key: value}).to_dict(), key) == value
 
 
+def test_the_scope_of_a_part_says_whose_options_it_takes():
+    own = [dict(type='LoadImageFromFile', _scope_='omh_mmseg'), dict(type='PackSegInputs')]
+    config = read_config(FOLDER, {'test_pipeline': own, 'val_dataloader.dataset.pipeline': own})
+    assert replace_settings(config, {'test_pipeline.0.bands': Text('2,1,0')}).test_pipeline[0]['bands'] == [2, 1, 0]
+    with pytest.raises(ValueError, match=r'test_pipeline.0 \(LoadImage\) has no band; .*test_pipeline.0.bands'):
+        replace_settings(config, {'test_pipeline.0.band': 3})
+
+
 def test_new_parts_are_checked_as_well():
     good = dict(type='UnsupervisedIoUMetric', bootstrap=3)
     assert read_config(FOLDER, {'val_evaluator': good}).val_evaluator.bootstrap == 3
