@@ -12,6 +12,7 @@ from PIL import Image
 
 from omh_mmseg.datasets.images.load_image import with_own_loader
 from omh_mmseg.datasets.images.orientation import LABEL_ORIENTATIONS
+from omh_mmseg.utils.checks import ranges
 
 UNREADABLE = (OSError, AssertionError, SyntaxError, EOFError, cv2.error, Image.DecompressionBombError)
 
@@ -86,6 +87,7 @@ class FileSegDataset(BaseSegDataset):
         ValueError: Another ``label_orientation``.
     """
 
+    @ranges()
     def __init__(self, turn_images: bool = True, label_orientation: str = 'auto', **kwargs: Any) -> None:
         if label_orientation not in LABEL_ORIENTATIONS:
             raise ValueError(f'label_orientation={label_orientation!r} is unknown; choose one of {LABEL_ORIENTATIONS}')

@@ -69,7 +69,7 @@ class FolderSegDataset(FileSegDataset):
         ValueError: Two images share a stem, the class names do not fit, or labels cannot mean what they say.
     """
 
-    @ranges(num_classes=SIZE)
+    @ranges(num_classes=SIZE, label_map='[0, 65535]')
     def __init__(
         self,
         data_root: str | None = None,

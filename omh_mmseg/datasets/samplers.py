@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.dataset import InfiniteSampler
 
 from omh_mmseg.registry import DATA_SAMPLERS
+from omh_mmseg.utils.checks import STEPS, ranges
 from omh_mmseg.utils.generators import seeded
 
 
@@ -74,6 +75,7 @@ class SeededInfiniteSampler(InfiniteSampler):
         seed: See mmengine; the same on all ranks.
     """
 
+    @ranges(seed=STEPS)
     def __init__(self, dataset: Any, shuffle: bool = True, seed: int | None = None) -> None:
         super().__init__(dataset, shuffle, seed)
         seed_items(dataset)

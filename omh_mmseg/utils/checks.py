@@ -78,7 +78,8 @@ class Option:
         text = _NOUNS[self.kind] if self.single else f'several of these: {_NOUNS[self.kind]}'
         text += ' or several' if self.single and self.several else ''
         text += '' if self.kind == 'bool' else f' in {self.interval}'
-        return text + (' or None' if 'None' in self.others else '')
+        others = [] if self.several else [word for word in self.others if word not in KNOWN]
+        return ' or '.join([text, *others, *(['None'] if 'None' in self.others else [])])
 
     def _accepts(self, value: Any) -> bool:
         if self.kind == 'bool' or isinstance(value, bool):

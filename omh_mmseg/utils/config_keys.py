@@ -117,7 +117,8 @@ class Part:
         own = self.content if isinstance(self.content, Mapping) else {}
         kind = own.get('type', self.default.get('type'))
         if isinstance(kind, str):
-            kind = None if self.registry is None else self.registry.get(kind)
+            scoped = f'{own["_scope_"]}.{kind}' if own.get('_scope_') else kind
+            kind = None if self.registry is None else self.registry.get(scoped)
         return kind
 
     @cached_property

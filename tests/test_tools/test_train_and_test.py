@@ -98,7 +98,7 @@ def test_weights_that_cannot_be_had_end_a_training_with_one_line(
     monkeypatch.setattr(sys, 'argv', ['train.py', str(config), '--work-dir', str(tmp_path / 'run')])
     # Weights are read once the training starts.
     runner = SimpleNamespace(train=lambda: read_state_dict(source))
-    monkeypatch.setattr(tool.launch, 'build_runner', lambda _: runner)
+    monkeypatch.setattr(tool.launch, 'build_runner', lambda *_: runner)
     with pytest.raises(SystemExit, match='train.py: .*weights.pth') as caught:
         tool.main()
     assert '\n' not in caught.value.code

@@ -162,7 +162,7 @@ def test_the_decorator() -> None:
     with pytest.raises(ValueError, match="switch must be True or False; got 'no'"):
         part(0, switch='no')
     assert ranges()(mixed)(crf={}) == {}
-    with pytest.raises(ValueError, match="crf must be True or False or None; got 'no'"):
+    with pytest.raises(ValueError, match="crf must be True or False or dict or None; got 'no'"):
         ranges()(mixed)('no')
     with pytest.raises(TypeError, match="unexpected keyword argument 'shares'"):
         part(shares=1)

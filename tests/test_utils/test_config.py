@@ -64,7 +64,7 @@ def test_a_key_that_would_reach_nothing_is_refused(key, hint):
         ('default_hooks.logger.intervall', 'default_hooks.logger.interval'),
         ('default_hooks.chekpoint.interval', 'default_hooks.checkpoint'),
         ('default_hooks.extra.interval', 'default_hooks.extra has no type'),
-        ('custom_hooks.1.patienc', 'custom_hooks.1.patience'),
+        ('custom_hooks.0.patienc', 'custom_hooks.0.patience'),
         ('train_cfg.max_iter', 'train_cfg.max_iters'),
         ('optim_wrapper.optimizer.lrr', 'optim_wrapper.optimizer.lr'),
         ('optim_wrapper.accumulative_count', 'optim_wrapper.accumulative_counts'),
@@ -105,6 +105,14 @@ def test_a_key_below_that_would_reach_nothing_is_refused(tmp_path, key, hint):
 def test_new_options_that_a_part_takes_pass(key):
     value = {'model.omh_head.type': 'OMHHead'}.get(key, 3)
     assert value_at(read_config(FOLDER, {key: value}).to_dict(), key) == value
+
+
+def test_the_scope_of_a_part_says_whose_options_it_takes():
+    own = [dict(type='LoadImageFromFile', _scope_='omh_mmseg'), dict(type='PackSegInputs')]
+    config = read_config(FOLDER, {'test_pipeline': own, 'val_dataloader.dataset.pipeline': own})
+    assert replace_settings(config, {'test_pipeline.0.bands': Text('2,1,0')}).test_pipeline[0]['bands'] == [2, 1, 0]
+    with pytest.raises(ValueError, match=r'test_pipeline.0 \(LoadImage\) has no band; .*test_pipeline.0.bands'):
+        replace_settings(config, {'test_pipeline.0.band': 3})
 
 
 def test_new_parts_are_checked_as_well():

@@ -13,6 +13,7 @@ from mmcv.transforms import BaseTransform
 from omh_mmseg.datasets.images.depth import Range
 from omh_mmseg.datasets.images.reader import MAX_PIXELS, ImageReader
 from omh_mmseg.registry import TRANSFORMS
+from omh_mmseg.utils.checks import COUNT, ranges
 
 
 @TRANSFORMS.register_own_module(['LoadImageFromFile', 'LoadImageFromNDArray', 'InferencerLoader'])
@@ -34,6 +35,7 @@ class LoadImage(BaseTransform):
         max_pixels: Larger pictures are refused.
     """
 
+    @ranges(bands='[0, 65535]', max_pixels=COUNT)
     def __init__(
         self, value_range: Range | None = None, bands: Sequence[int] | None = None, max_pixels: int = MAX_PIXELS
     ) -> None:

@@ -11,6 +11,7 @@ from omh_mmseg.datasets.neighbours.pairs import pairs_of
 from omh_mmseg.engine.hooks.feature_cache_hook import reload_loop
 from omh_mmseg.preparation.neighbours import complete_pairs
 from omh_mmseg.registry import HOOKS
+from omh_mmseg.utils.checks import ranges
 from omh_mmseg.utils.generators import seeded
 
 
@@ -30,6 +31,7 @@ class NeighbourIndexHook(Hook):
     # Before the feature cache takes the place of the images.
     priority = 'HIGHEST'
 
+    @ranges()
     def __init__(self, build: bool = True) -> None:
         self.build = build
 

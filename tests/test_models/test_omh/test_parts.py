@@ -157,7 +157,7 @@ def test_an_option_that_reaches_nothing_is_refused(options, message):
         (dict(num_levels=2.5), r'OMHHead: num_levels must be a whole number in \[1, 32\] or None; got 2.5'),
         (dict(level_sizes=3), 'level_sizes must be several of these: a whole number in .*; got 3'),
         (dict(level_sizes=[3, 6.0]), r'level_sizes must be several of these: a whole number'),
-        (dict(reach=dict(begin=1e2)), r'HostShare: begin must be a whole number in \[0, inf\); got 100.0'),
+        (dict(reach=dict(begin=1e2)), 'begin must be a whole number of steps, or a share of the run .*; got 100.0'),
         (dict(plan=dict(tolerance=math.inf)), r'tolerance must be a number in \(0, 1\); got inf'),
     ],
 )  # fmt: skip
