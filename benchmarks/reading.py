@@ -61,9 +61,8 @@ def loader(args: argparse.Namespace) -> tuple[Rows, list[Verdict]]:
         crops = store_crops(paths, Path(temporary) / 'pictures_five_crop_0.5')
         rows = decoding(paths, args.repeats)
         datasets = {
-            (what, decoder): build_pipeline(what, decoder, folder, crops)
+            (what, REFERENCE_DECODER): build_pipeline(what, folder, crops)
             for what in PIPELINES
-            for decoder in ('pillow', 'cv2')
         }
         datasets |= cached_datasets(args.backbone, args.device, Path(temporary), args.count)
         for workers in args.workers:
@@ -134,13 +133,12 @@ def row(what: str, source: str, workers: int, milliseconds: float) -> dict[str, 
     return dict(what=what, source=source, workers=workers, **rates, changed_percent='', largest_change='')
 
 
-def build_pipeline(what: str, decoder: str, folder: Path, crops: Path) -> Any:
+def build_pipeline(what: str, folder: Path, crops: Path) -> Any:
     """The data set of one of `PIPELINES`."""
     config = host_config('stego')
     whole = what.startswith('whole')
     (training,) = innermost_datasets(config.train_dataloader.dataset).values()
     pipeline = [{**step} for step in (config.test_pipeline if whole else training.pipeline)]
-    pipeline[0]['imdecode_backend'] = decoder
     dataset = dict(type='FolderSegDataset', data_root=str(folder), num_classes=2, labels='none', pipeline=pipeline)
     if not whole:
         stored = dict(stored=str(crops)) if what.startswith('stored') else {}

@@ -196,7 +196,7 @@ def test_the_pipelines_of_the_loader(load, tmp_path: Path) -> None:
     module = load('reading')
     photos = module.write_photos(tmp_path / 'images', 1, 96, 128)
     crops = module.store_crops(photos, tmp_path / 'pictures_five_crop_0.5')
-    datasets = [module.build_pipeline(what, 'pillow', tmp_path / 'images', crops) for what in module.PIPELINES]
+    datasets = [module.build_pipeline(what, tmp_path / 'images', crops) for what in module.PIPELINES]
     assert [(len(data), *data[0]['inputs'].shape) for data in datasets] == [(5, 3, 224, 224)] * 2 + [(1, 3, 320, 320)]
     assert [Path(data[0]['data_samples'].img_path).name for data in datasets] == ['000000.jpg', '0.jpg', '000000.jpg']
 

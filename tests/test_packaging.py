@@ -50,7 +50,8 @@ def test_base_install_pulls_no_mm_package(project: dict) -> None:
 
 
 def test_extras(project: dict) -> None:
-    assert set(project['optional-dependencies']) == {'crf', 'faiss', 'safetensors', 'study', 'timm', 'test', 'lint'}
+    extras = {'crf', 'faiss', 'safetensors', 'study', 'tiff', 'timm', 'test', 'lint'}
+    assert set(project['optional-dependencies']) == extras
     for lane in ('lint',):
         pinned = {Requirement(line).name: str(Requirement(line).specifier) for line in
                   project['optional-dependencies'][lane]}

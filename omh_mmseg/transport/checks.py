@@ -6,6 +6,11 @@ import torch
 from torch import Tensor
 
 
+def may_look_at(values: Tensor) -> bool:
+    """Whether the values are where looking at them makes nobody wait."""
+    return values.device.type == 'cpu'
+
+
 def check_matrix(name: str, values: Tensor) -> None:
     """Raise ValueError if a tensor is no non-empty matrix of floating-point numbers."""
     if values.dim() != 2 or values.numel() == 0 or not values.is_floating_point():
@@ -17,7 +22,7 @@ def check_matrix(name: str, values: Tensor) -> None:
 def check_plan(plan: Tensor, name: str = 'plan') -> None:
     """Raise ValueError if a tensor is no matrix of masses: finite, at least 0 and not all 0."""
     check_matrix(name, plan)
-    if plan.device.type == 'cpu':
+    if may_look_at(plan):
         low, high = (float(value) for value in torch.aminmax(plan.detach()))
         if not 0 <= low <= high < torch.inf or high == 0:
             raise ValueError(f'{name} must be finite, at least 0 and not all 0; its range is [{low:.3g}, {high:.3g}].')

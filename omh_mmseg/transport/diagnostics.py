@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from omh_mmseg.transport.checks import check_plan
+from omh_mmseg.transport.checks import check_plan, may_look_at
 from omh_mmseg.transport.plan import TransportPlan
 
 
@@ -79,7 +79,7 @@ def cluster_usage(assignments: Tensor, num_clusters: int) -> Tensor:
     if num_clusters < 1:
         raise ValueError(f'num_clusters must be at least 1; got {num_clusters}.')
     numbers = assignments.reshape(-1)
-    if numbers.device.type == 'cpu' and len(numbers):
+    if may_look_at(numbers) and len(numbers):
         low, high = (int(value) for value in torch.aminmax(numbers))
         if low < 0 or high >= num_clusters:
             raise ValueError(f'assignments must be in 0..{num_clusters - 1}; got {low} to {high}.')

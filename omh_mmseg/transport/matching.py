@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from omh_mmseg.transport.checks import check_devices, check_matrix, check_plan
+from omh_mmseg.transport.checks import check_devices, check_matrix, check_plan, may_look_at
 from omh_mmseg.utils.precision import wide_dtype
 
 DIRECTIONS = ('fine_to_coarse', 'coarse_to_fine', 'both')
@@ -36,7 +36,7 @@ def condition_plan(plan: Tensor, conditioning: str = 'row') -> Tensor:
     if conditioning == 'none':
         return plan
     mass = plan.sum(1, keepdim=True)
-    if plan.device.type == 'cpu' and not bool((mass > 0).all()):
+    if may_look_at(plan) and not bool((mass > 0).all()):
         row = int((mass.flatten() > 0).int().argmin())
         raise ValueError(f'row {row} of the plan has no mass, so that nothing can be conditioned on its cluster.')
     return plan / mass

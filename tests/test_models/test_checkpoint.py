@@ -181,7 +181,7 @@ def test_address(serve, weights, tiny_vit):
 def test_address_of_something_else(serve, weights):
     """A page in place of the file has the announced length: it must not stay in its place."""
     address = serve.add('weights.pth', b'<html>Please log in</html>')
-    with pytest.raises(ValueError, match=f'{address} is not a readable checkpoint of plain tensors'):
+    with pytest.raises(ValueError, match=f'{address} holds more than tensors and plain values, or is damaged'):
         read_state_dict(address)
     serve.add('weights.pth', weights)
     assert list(read_state_dict(address)) == list(weights)

@@ -254,7 +254,7 @@ def assert_close(
 def test_twenty_steps(name, dtype, recorder):
     """To 1e-4 they must agree; they do to far more."""
     model, other, losses, _ = train_both(CASES[name], dtype, recorder)
-    assert_close(model, other, losses, 1e-6 if dtype == torch.float64 else 1e-5)
+    assert_close(model, other, losses, 1e-6 if dtype == torch.float64 else 3e-5)
 
 
 def test_the_weights_and_every_loss_move_in_twenty_steps(recorder):

@@ -21,7 +21,8 @@ TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 MMSEG_TOOLS = Path(mmseg.__file__).parent / '.mim' / 'tools'
 
 
-ADDED = {'train.py': {'--trust'}, 'test.py': {'--protocol', '--no-crf', '--no-flip', '--trust'}}
+EVERYWHERE = {'--accept-differences', '--trust'}
+ADDED = {'train.py': EVERYWHERE, 'test.py': {'--protocol', '--no-crf', '--no-flip', *EVERYWHERE}}
 
 
 def options_of_mmseg(name: str) -> set[str]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from omh_mmseg.models.losses.cluster_loss import ClusterLoss
 from omh_mmseg.models.utils.similarity import code_similarity
+from omh_mmseg.models.utils.step_counter import StepCounter
 from omh_mmseg.registry import MODELS
 from omh_mmseg.utils.checks import POSITIVE, SIZE, ranges
 from omh_mmseg.utils.precision import widened
@@ -90,11 +91,12 @@ class LinearProbe(BaseModule):
         self.classifier = nn.Conv2d(in_channels, num_classes, 1)
         # Not persistent, as weights with and without it must fit: see `_save_to_state_dict`.
         self.register_buffer('evidence', torch.tensor(UNKNOWN), persistent=False)
+        self._evidence_reader = StepCounter()
 
     @property
     def unlabelled(self) -> bool:
         """See the class."""
-        return int(self.evidence) == NO_LABEL
+        return self._evidence_reader.read(self.evidence) == NO_LABEL
 
     def forward(self, code: Tensor) -> Tensor:
         """Logits (B, K, h, w) of a code (B, D, h, w)."""

@@ -11,6 +11,7 @@ from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from omh_mmseg.models.omh.figures import usage_figures
 from omh_mmseg.models.omh.gradient_shares import GradientShares
 from omh_mmseg.models.omh.level_sizes import level_sizes_of
 from omh_mmseg.models.omh.parts import (
@@ -27,7 +28,7 @@ from omh_mmseg.models.omh.parts import (
 )
 from omh_mmseg.models.utils.similarity import code_similarity
 from omh_mmseg.registry import MODELS
-from omh_mmseg.transport import Hierarchy, TransportPlan, cluster_usage
+from omh_mmseg.transport import Hierarchy, TransportPlan
 from omh_mmseg.utils.checks import SIZE, ranges
 from omh_mmseg.utils.precision import widened
 
@@ -146,7 +147,7 @@ class OMHHead(BaseModule):
             centres = F.normalize(torch.cat(list(self.centres)).to(positions.dtype), dim=1)
             similarities = self._similarities(positions, centres)
             plans, plan_figures = self._solve(similarities)
-            figures = {**_usage(similarities), **plan_figures}
+            figures = {**usage_figures(similarities), **plan_figures}
             priors = self.rule.priors(similarities, plans, self.temperature) if weight > 0 else None
             losses = self.rule.loss(similarities, priors)
             centres = centres if self.rule.joint else centres.detach()
@@ -196,10 +197,3 @@ class OMHHead(BaseModule):
 
     def _activations(self, similarities: Sequence[Tensor]) -> list[Tensor]:
         return [torch.softmax(similarity / self.temperature, dim=1) for similarity in similarities]
-
-
-@torch.no_grad()
-def _usage(similarities: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Share of the clusters that win a position of the batch: ``omh_used_1``, ..."""
-    used = [cluster_usage(similarity.argmax(1), similarity.shape[1]) > 0 for similarity in similarities]
-    return {f'omh_used_{level}': clusters.float().mean() for level, clusters in enumerate(used, start=1)}

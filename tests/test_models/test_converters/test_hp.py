@@ -85,6 +85,7 @@ def test_our_model_computes_the_reference_forward_pass(theirs, tiny_vit, tmp_pat
     torch.testing.assert_close(model.linear_probe(code), F.conv2d(code, linear['weight'], linear['bias']))
     assert int(model.iteration) == int(model.ema_head.steps) == 700
     content = torch.load(tmp_path / 'ours.pth', weights_only=True)
+    assert content['meta'].pop('trained_with').keys() == {'normalisation', 'weights', 'num_classes'}
     assert content['meta'] == dict(source='theirs.pth', iter=700)
 
 

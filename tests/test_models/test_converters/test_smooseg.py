@@ -84,6 +84,7 @@ def test_our_model_computes_the_reference_forward_pass(parts, names, tiny_vit, t
     torch.testing.assert_close(model(images, mode='tensor'), cosines)
     assert torch.equal(model.cluster_probe.student, parts['student'])
     content = torch.load(tmp_path / 'ours.pth', weights_only=True)
+    assert content['meta'].pop('trained_with').keys() == {'normalisation', 'weights', 'num_classes'}
     assert content['meta'] == dict(source='theirs.ckpt', iter=1200, settings=dict(dim=10, dir='x'))
 
 

@@ -191,6 +191,7 @@ def test_written_file_is_plain(state, save, tmp_path):
     converted = convert_stego(save(state), tmp_path / 'out.pth', trust=True)
     written = torch.load(tmp_path / 'out.pth', weights_only=True)
     assert written.keys() == {'state_dict', 'meta'}
+    assert written['meta'].pop('trained_with').keys() == {'normalisation', 'weights', 'num_classes'}
     assert written['meta'] == dict(source='in.ckpt', iter=6399, settings=dict(n_classes=4) | PUBLISHED)
     assert torch.equal(written['state_dict']['cluster_probe.centres'], state['cluster_probe.clusters'])
     assert converted.left_out == ['decoder.weight', 'decoder.bias', 'train_cluster_probe.clusters']

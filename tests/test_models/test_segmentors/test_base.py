@@ -45,6 +45,8 @@ def test_a_new_run_forgets_the_run_of_its_weights(tiny_stego):
     assert {'iteration', 'assignment.pred_sem_seg', 'omh_head.rule.start.pool', 'omh_head.plan.marginal_0'} < forgotten
     model.begin_run()
     assert model.step == 0 and model.assignment.known == ['pred_level1']
-    for key, value in model.state_dict().items():
+    present = model.state_dict()
+    assert present.keys() - fresh.keys() == {'linear_probe.unlabelled'}
+    for key, value in fresh.items():
         centres = key.startswith('omh_head.centres.')
-        assert torch.equal(value, (learned if centres else fresh)[key]), key
+        assert torch.equal(present[key], learned[key] if centres else value), key
