@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -279,3 +279,24 @@ def test_a_run_leaves_no_settings_to_the_next(scopes, tmp_path) -> None:
     finally:
         torch.use_deterministic_algorithms(deterministic)
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = benchmark, cudnn
+
+
+class TestWorkers:
+    def test_they_end_with_the_run(self) -> None:
+        """Else they live until Python collects the runner."""
+        from mmengine.runner import Runner
+
+        class Iterator:
+            ended = 0
+
+            def _shutdown_workers(self) -> None:
+                self.ended += 1
+
+        iterator = Iterator()
+        loader = SimpleNamespace(_iterator=iterator)
+        loop = SimpleNamespace(dataloader=loader, dataloader_iterator=SimpleNamespace(_iterator=iterator))
+        runner = SimpleNamespace(_train_loop=loop, _val_loop=dict(type='ValLoop'), _test_loop=None, _hooks=[])
+        Runner.call_hook(runner, 'after_train')
+        assert iterator.ended == 0 and loader._iterator is iterator
+        Runner.call_hook(runner, 'after_run')
+        assert iterator.ended == 2 and loader._iterator is None and loop.dataloader_iterator._iterator is None

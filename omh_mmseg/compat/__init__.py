@@ -22,6 +22,7 @@ from omh_mmseg.compat.imports import (
 )
 from omh_mmseg.compat.runs import (
     distribute_without_gpu,
+    end_workers_with_runs,
     separate_runs,
     wrap_models_without_gpu,
     write_configs_of_started_runs,
@@ -34,6 +35,7 @@ __all__ = [
     'apply',
     'compiled_operators_stub',
     'distribute_without_gpu',
+    'end_workers_with_runs',
     'download_checkpoints_by',
     'history_statistic',
     'keep_drop_probability_plain',
@@ -67,6 +69,7 @@ def apply() -> None:
     write_checkpoints_completely()
     write_configs_of_started_runs()
     separate_runs()
+    end_workers_with_runs()
     keep_drop_probability_plain()
     distribute_without_gpu()
     wrap_models_without_gpu()

@@ -88,6 +88,32 @@ def write_configs_of_started_runs() -> None:
 
 
 @functools.cache
+def end_workers_with_runs() -> None:
+    """End the processes that load data with the run that they load for.
+
+    Range: every mmengine with torch >= 1.7. Symptom: persistent workers live on until Python collects the runner, which
+    happens while the next run of the process is built, and then takes 5 seconds for each of them.
+    """
+    from mmengine.runner import Runner
+
+    call = Runner.call_hook
+
+    @functools.wraps(call)
+    def call_hook(self: Any, fn_name: str, **options: Any) -> None:
+        call(self, fn_name, **options)
+        if fn_name == 'after_run':
+            for loop in (self._train_loop, self._val_loop, self._test_loop):
+                owners: list[Any] = [getattr(loop, name, None) for name in ('dataloader_iterator', 'dataloader')]
+                for owner in owners:
+                    iterator = getattr(owner, '_iterator', None)
+                    if hasattr(iterator, '_shutdown_workers'):
+                        iterator._shutdown_workers()
+                        owner._iterator = None
+
+    Runner.call_hook = call_hook
+
+
+@functools.cache
 def distribute_without_gpu() -> None:
     """Let mmengine start processes that talk over gloo where there is no accelerator, under every launcher.
 
