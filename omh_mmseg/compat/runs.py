@@ -105,7 +105,7 @@ def end_workers_with_runs() -> None:
             for loop in (self._train_loop, self._val_loop, self._test_loop):
                 owners: list[Any] = [getattr(loop, name, None) for name in ('dataloader_iterator', 'dataloader')]
                 for owner in owners:
-                    iterator = getattr(owner, '_iterator', None)
+                    iterator: Any = getattr(owner, '_iterator', None)
                     if hasattr(iterator, '_shutdown_workers'):
                         iterator._shutdown_workers()
                         owner._iterator = None
