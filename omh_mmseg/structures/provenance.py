@@ -13,9 +13,11 @@ from omh_mmseg.utils.work_dirs import ACCEPT
 
 FEATURES = ('normalisation', 'padding', 'backbone', 'weights')
 """Parts of a record that the features depend on."""
-PREDICTIONS = (*FEATURES, 'size', 'head', 'hierarchy', 'num_classes', 'classes')
+PREDICTIONS = (
+    *FEATURES, 'size', 'reading', 'single_size', 'single_reading', 'head', 'hierarchy', 'num_classes', 'classes',
+)  # fmt: skip
 """Parts that predictions and their scores depend on."""
-TRAINING = (*PREDICTIONS, 'train_size')
+TRAINING = (*PREDICTIONS, 'train_size', 'train_reading')
 """Parts that a resumed run must have in common with its beginning."""
 MISSING = 'nothing'
 

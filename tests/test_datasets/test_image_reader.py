@@ -344,3 +344,30 @@ def test_caches_and_indices_know_how_images_were_read(folder):
         data = DATASETS.build(dict(type='FolderSegDataset', **settings))
         fingerprints.append(str(dataset_fingerprint(data)['pipeline']))
     assert len(set(fingerprints)) == 3
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(value_range=5), dict(value_range=True), dict(value_range=[0]), dict(value_range=[0, 1, 2]),
+        dict(value_range=[3, 3]), dict(value_range=[0, float('inf')]), dict(value_range=[float('nan'), 1]),
+        dict(value_range='ab'), dict(value_range=['a', 'b']), dict(value_range=[True, False]),
+        dict(value_range='[0,4095]'), dict(bands=-1), dict(bands=2.5), dict(bands=[0, 1]), dict(bands=[True, 0, 1]),
+        dict(bands='0'), dict(bands=[0, 1, -1]), dict(max_pixels=0), dict(max_pixels=2.5),
+        dict(max_pixels=float('nan')), dict(max_pixels=float('inf')), dict(max_pixels=True), dict(max_pixels=None),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_options_are_checked_where_the_step_is_built(options):
+    (name,) = options
+    for build in (ImageReader, LoadImage):
+        with pytest.raises(ValueError, match=f'{name} must be .*got'):
+            build(**options)
+
+
+def test_one_band_may_be_a_number():
+    values = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    expected = np.repeat(values[..., 2:3], 3, axis=2)
+    for bands in (2, [2], (2,)):
+        assert (ImageReader(bands=bands).read(values).rgb == expected).all()
+        assert (LoadImage(bands=bands)(dict(img=values))['img'] == expected).all()

@@ -133,6 +133,7 @@ def test_a_checkpoint_says_what_it_was_trained_with(run):
     record = torch.load(run.checkpoint, weights_only=True)['meta']['trained_with']
     assert record['normalisation'] == dict(mean=MEAN, std=MEAN, swaps_channels=True)
     assert record['size'] == ['ResizeShortSide(divisor=8, interpolation=bilinear, size=128)']
+    assert record['reading'] == record['train_reading'] == record['single_reading'] == dict(value_range=None, bands=None)
     assert record['backbone']['backbone']['patch_size'] == 8 and 'checkpoint' not in record['backbone']
     assert record['num_classes'] == 6 and record['classes'][0] == 'sky' and len(record['palette']) == 6
     assert record['hierarchy'] == dict(levels=[6, 12, 24], entropy_weight=0.05, marginal='uniform')
@@ -198,6 +199,12 @@ def test_other_normalisation_is_refused_by_the_inference_classes(run, changed, w
         (dict(model__data_preprocessor__bgr_to_rgb=False), 'normalisation.swaps_channels was True and is False now'),
         (dict(model__data_preprocessor__test_cfg__size_divisor=32), 'padding.divisor was 8 and is 32 now'),
         (dict(test_dataloader__dataset__pipeline__1__size=96), r'size was \[ResizeShortSide\(.*size=128.*size=96\)\]'),
+        (
+            dict(test_pipeline__0__value_range=[0, 4095]),
+            r'single_reading.value_range was None and is \[0, 4095\] now',
+        ),
+        (dict(test_pipeline__0__max_pixels=10**6, test_pipeline__1__size=96), 'single_size was .*128.* and is .*96'),
+        (dict(test_dataloader__dataset__pipeline__0__bands=[3, 2, 1]), r'reading.bands was None and is \[3, 2, 1\]'),
         (dict(model__backbone__input_fit='resize'), 'backbone.input_fit was nothing and is resize now'),
         (dict(model__backbone__feature='keys'), 'backbone.feature was nothing and is keys now'),
         (dict(model__decode_head__act_cfg=dict(type='SiLU')), 'head.layers was .*ReLU.* and is .*SiLU.* now'),
@@ -208,6 +215,16 @@ def test_other_normalisation_is_refused_by_the_inference_classes(run, changed, w
 def test_every_part_counts(run, changed, change, message):
     with pytest.raises(ProvenanceError, match=message):
         init_model(changed(**change), run.checkpoint, 'cpu')
+
+
+def test_the_readers_shared_options_count_in_every_command_and_under_a_protocol(run, command):
+    """A model of 12-bit images, say, to which those of 16 bits were shown without a word."""
+    both = r'reading.value_range was None and is [0, 4095] now'
+    option = ['--cfg-options', 'value_range=[0,4095]']
+    for tool, words in {'test.py': ['--protocol', 'stego-96-no-crf'], 'predict.py': run.images[:1]}.items():
+        assert both in command(tool, run.work_dir, *words, *option), tool
+    with pytest.raises(ProvenanceError, match=r'reading.bands was None and is \[2\] now'):
+        SegmentationInferencer(run.work_dir, device='cpu', options={'bands': [2]})
 
 
 def test_what_predictions_do_not_depend_on_may_differ(run, changed, warnings):

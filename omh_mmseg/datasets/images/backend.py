@@ -30,11 +30,11 @@ class ImageReaderBackend(BaseStorageBackend):
     def __init__(
         self,
         value_range: Range | None = None,
-        bands: Sequence[int] | None = None,
+        bands: int | Sequence[int] | None = None,
         max_pixels: int = MAX_PIXELS,
         turned: bool = True,
     ) -> None:
-        self.reader = ImageReader(value_range, None if bands is None else tuple(bands), max_pixels)
+        self.reader = ImageReader(value_range, bands, max_pixels)
         self.turned = turned
 
     def get(self, filepath: str | Path) -> bytes:

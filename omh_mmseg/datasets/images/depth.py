@@ -62,19 +62,20 @@ def to_bytes(values: np.ndarray, known: Range | None, value_range: Range | None,
     return np.rint(scaled, out=scaled).astype(np.uint8)
 
 
-def chosen_bands(values: np.ndarray, bands: Sequence[int], name: str) -> np.ndarray:
+def chosen_bands(values: np.ndarray, bands: int | Sequence[int], name: str) -> np.ndarray:
     """Bands (H, W, 1 or 3) of values (H, W) or (H, W, C).
 
     Raises:
         ValueError: There is no such band.
     """
+    bands = [bands] if isinstance(bands, int) else list(bands)
     values = values[..., None] if values.ndim == 2 else values
     if max(bands) >= values.shape[2]:
         raise ValueError(
             f'{name}: bands={tuple(bands)} counts from 0, and the image has {values.shape[2]} band'
             f'{"s" if values.shape[2] > 1 else ""}'
         )
-    return values[..., list(bands)]
+    return values[..., bands]
 
 
 def colours(values: np.ndarray, mode: str | None, name: str) -> np.ndarray:

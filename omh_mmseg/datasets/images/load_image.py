@@ -37,9 +37,9 @@ class LoadImage(BaseTransform):
 
     @ranges(bands='[0, 65535]', max_pixels=COUNT)
     def __init__(
-        self, value_range: Range | None = None, bands: Sequence[int] | None = None, max_pixels: int = MAX_PIXELS
+        self, value_range: Range | None = None, bands: int | Sequence[int] | None = None, max_pixels: int = MAX_PIXELS
     ) -> None:
-        self.reader = ImageReader(value_range, None if bands is None else tuple(bands), max_pixels)
+        self.reader = ImageReader(value_range, bands, max_pixels)
 
     def transform(self, results: Any) -> dict:
         """Add the pixels; see `ImageReader.read` for the errors."""

@@ -31,10 +31,15 @@ from omh_mmseg.datasets.images.deep import (
 from omh_mmseg.datasets.images.depth import Range, chosen_bands, colours, known_range, rgb, to_bytes
 from omh_mmseg.datasets.images.orientation import orientation_tag, turn, turn_back
 from omh_mmseg.datasets.mat_files import IMAGE_KEY, is_mat, read_mat, read_mat_image
+from omh_mmseg.utils.checks import options_of
 
 Picture: TypeAlias = str | os.PathLike[str] | np.ndarray | Tensor | Image.Image
 MAX_PIXELS = 178_956_970
 """Where Pillow's own guard against decompression bombs stops."""
+_OPTIONS = options_of(
+    dict(value_range='Sequence[float] | None', bands='int | Sequence[int] | None', max_pixels='int'),
+    dict(bands='[0, inf)', max_pixels='[1, inf)'),
+)
 _guard = threading.RLock()
 
 
@@ -85,22 +90,22 @@ class ImageReader:
     """
 
     value_range: Range | None = None
-    bands: tuple[int, ...] | None = None
+    bands: int | Sequence[int] | None = None
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
+        for name, option in _OPTIONS.items():
+            option.check(name, getattr(self, name))
         if self.value_range is not None:
             values = tuple(self.value_range)
-            if len(values) != 2 or not all(np.isfinite(values)) or values[0] == values[1]:
+            if len(values) != 2 or values[0] == values[1]:
                 raise ValueError(f'value_range must be the values of black and white, two numbers; got {values}')
             object.__setattr__(self, 'value_range', values)
         if self.bands is not None:
             bands = tuple(self.bands) if isinstance(self.bands, Sequence) else (self.bands,)
-            if len(bands) not in (1, 3) or not all(isinstance(band, int) and band >= 0 for band in bands):
+            if len(bands) not in (1, 3):
                 raise ValueError(f'bands must be one or three positions, counted from 0; got {bands}')
             object.__setattr__(self, 'bands', bands)
-        if self.max_pixels < 1:
-            raise ValueError(f'max_pixels must be at least 1; got {self.max_pixels}')
 
     def read(self, picture: Picture, turned: bool = True) -> Pixels:
         """The pixels of a picture.

@@ -14,7 +14,7 @@ from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.registry import HOOKS
 from omh_mmseg.structures.provenance import PREDICTIONS, TRAINING, compare_with_run, differing_settings, record_of
 
-STARTED_FROM = ('normalisation', 'padding', 'backbone')
+STARTED_FROM = ('normalisation', 'padding', 'reading', 'backbone')
 
 
 @HOOKS.register_module()
