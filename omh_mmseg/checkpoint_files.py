@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from collections import OrderedDict
@@ -39,9 +40,10 @@ def read_as_data(path: str | os.PathLike[str]) -> Iterator[None]:
                 os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
                 os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
             yield
-    except OSError:
-        raise
     except Exception as error:
+        # torch seeks beyond the end of some files that were cut.
+        if isinstance(error, OSError) and (error.filename is not None or error.errno != errno.EINVAL):
+            raise
         if isinstance(error, pickle.UnpicklingError) and not is_trusted():
             reason = ' '.join(str(error).partition('WeightsUnpickler error:')[2].split())[:120]
             raise CheckpointError(
@@ -75,6 +77,8 @@ def named_content(content: Any, path: str) -> dict[str, Any]:
                 f'{path} is no checkpoint of a run: its {name} is a {kind}. Use the checkpoint of a run, '
                 'or a dict of weights by name.'
             )
+    if 'meta' in sections:
+        _check_classes(content['meta'].get('dataset_meta'), path)
     state = content.get('state_dict', content)
     metadata = getattr(state, '_metadata', None)
     versions = {
@@ -87,3 +91,16 @@ def named_content(content: Any, path: str) -> dict[str, Any]:
     state = OrderedDict(state)
     state._metadata = OrderedDict({**versions, '': {**versions.get('', {}), **origin}})  # type: ignore[attr-defined]
     return {**content, 'state_dict': state} if 'state_dict' in content else state
+
+
+def _check_classes(named: Any, path: str) -> None:
+    """Raise CheckpointError if names and colours of the classes, which every prediction uses, are none."""
+    if named is None:
+        return
+    classes, palette = (named.get(key) for key in ('classes', 'palette')) if isinstance(named, dict) else (0, 0)
+    names = classes is None or (isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes))
+    if not names or not (palette is None or isinstance(palette, (list, tuple))):
+        raise CheckpointError(
+            f'{path} is no checkpoint of a run: its meta.dataset_meta has no names and colours of classes. Use the '
+            'checkpoint of a run.'
+        )

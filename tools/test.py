@@ -49,7 +49,7 @@ def main() -> None:
         config_path, checkpoint = resolve_run(args.config, args.checkpoint)
         check_config(config_path)
         check_checkpoint(checkpoint)
-        config = launch.load_config(config_path, args.work_dir, args.launcher, args.cfg_options)
+        config = launch.load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
         if args.show or args.show_dir:
             launch.draw_predictions(config, args.show, args.show_dir, args.wait_time)
         if args.protocol:

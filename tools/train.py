@@ -14,7 +14,7 @@ from omh_mmseg.engine import launch  # noqa: E402
 from omh_mmseg.engine.work_dir_lock import launched_rank, work_dir_lock  # noqa: E402
 from omh_mmseg.utils.commands import started_with  # noqa: E402
 from omh_mmseg.utils.text import message_of  # noqa: E402
-from omh_mmseg.utils.work_dirs import add_accept_option, config_file  # noqa: E402
+from omh_mmseg.utils.work_dirs import LATEST, add_accept_option, config_file  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,10 +42,11 @@ def main() -> None:
         config = launch.load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
         if args.amp:
             launch.use_mixed_precision(config)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         sys.exit(f'train.py: {error}')
-    if args.resume or Path(args.config).is_dir():
-        config.resume = args.resume
+    moves = args.work_dir is not None and (Path(args.config).parent / LATEST).is_file()
+    if args.resume or Path(args.config).is_dir() or (moves and 'resume' not in (args.cfg_options or {})):
+        config.resume = args.resume  # not how the run that left this config had begun
     if Path(args.config).is_dir() and args.resume and 'load_from' not in (args.cfg_options or {}):
         config.load_from = None  # what the run once started from
     started = started_with(config_file(args.config), args.cfg_options)
@@ -54,7 +55,7 @@ def main() -> None:
             if launched_rank(args.launcher) == 0:
                 held.enter_context(work_dir_lock(config.work_dir))
             launch.build_runner(config, 'train').train()
-        except (OSError, ValueError) as error:
+        except (ImportError, OSError, ValueError) as error:
             sys.exit(f'train.py: {message_of(error)}')
 
 

@@ -29,7 +29,7 @@ from omh_mmseg.registry import DATASETS, MODELS
 from omh_mmseg.structures.provenance import record_of
 from omh_mmseg.transport import Hierarchy
 from omh_mmseg.utils.checks import ranges
-from omh_mmseg.utils.config import check_checkpoint, read_config, replace_settings
+from omh_mmseg.utils.config import building, check_checkpoint, read_config, replace_settings
 from omh_mmseg.utils.dataset_configs import innermost_datasets
 from omh_mmseg.utils.devices import check_device, default_device
 from omh_mmseg.utils.work_dirs import checkpoint_file, resolve_run
@@ -86,7 +86,8 @@ def init_model(
     check_device(device)
     check_checkpoint(checkpoint)
     init_default_scope(config.get('default_scope', 'mmseg'))
-    model = MODELS.build(config.model)
+    with building():
+        model = MODELS.build(config.model)
     loaded = load_checkpoint(model, checkpoint, map_location='cpu')
     model.dataset_meta = loaded.get('meta', {}).get('dataset_meta') or _metainfo(config)
     model.note_run(checkpoint, record_of(loaded), accept_differences)
@@ -153,7 +154,8 @@ class SegmentationInferencer:
         self.classes: tuple[str, ...] = tuple((self.model.dataset_meta or {}).get('classes') or ())
         self.hierarchy: Hierarchy | None = None if self.model.omh_head is None else self.model.omh_head.hierarchy()
         steps = [dict(step) for step in config.test_pipeline if not LABELS.fullmatch(step['type'])]
-        self._pipeline = Compose(steps)
+        with building():
+            self._pipeline = Compose(steps)
         self._pipeline.transforms = with_own_loader(self._pipeline.transforms)
         self.reader: ImageReader = _reader(self._pipeline.transforms)
 
@@ -288,14 +290,19 @@ def _config_and_checkpoint(
     checkpoint: str | os.PathLike[str] | None,
     options: Mapping[str, Any] | None,
 ) -> tuple[Config, str]:
-    if not isinstance(config, Config):
+    if isinstance(config, Config):
+        if checkpoint is None:
+            raise ValueError('a config without the work directory of its run needs a checkpoint')
+        checkpoint = checkpoint_file(checkpoint)
+        if options:
+            replace_settings(config, options)
+    else:
         path, checkpoint = resolve_run(config, checkpoint)
-        return read_config(path, options), checkpoint
-    if checkpoint is None:
-        raise ValueError('a config without the work directory of its run needs a checkpoint')
-    if options:
-        replace_settings(config, options)
-    return config, checkpoint_file(checkpoint)
+        config = read_config(path, options)
+    absent = [name for name in ('model', 'test_pipeline', 'test_dataloader') if not config.get(name)]
+    if absent:
+        raise ValueError(f'the config has no {" and no ".join(absent)}, which predictions need')
+    return config, checkpoint
 
 
 def _field(head: str) -> str:

@@ -21,7 +21,7 @@ from omh_mmseg.engine.hooks.checkpoint_check_hook import CheckpointCheckHook
 from omh_mmseg.evaluation.protocols import Protocol, apply_protocol, resolve
 from omh_mmseg.launchers import LAUNCHERS, present_launcher
 from omh_mmseg.models.prediction.options import PredictionOptions
-from omh_mmseg.utils.config import add_config_options, read_config, read_settings, replace_settings
+from omh_mmseg.utils.config import add_config_options, building, read_config, read_settings, replace_settings
 from omh_mmseg.utils.work_dirs import LATEST, config_file
 
 PROTOCOL_KEYS = ('model.test_cfg.', 'test_pipeline', 'test_dataloader.dataset.pipeline', 'test_evaluator')
@@ -59,11 +59,13 @@ def load_config(
             f'this process is one of several that {started_by} has started, which would each make the same run; add '
             f'--launcher {started_by}, or start one process'
         )
+    if 'launcher' in (options or {}):
+        raise ValueError('--cfg-options launcher: it would reach nothing; the option --launcher says it')
     config = read_config(path, options)
     config.launcher = launcher
     if work_dir is not None:
         config.work_dir = work_dir
-    elif (Path(config_file(path)).parent / LATEST).is_file():
+    elif Path(path).is_dir() or (Path(config_file(path)).parent / LATEST).is_file():
         config.work_dir = str(Path(config_file(path)).parent)
     elif config.get('work_dir') is None:
         config.work_dir = os.path.join('./work_dirs', Path(path).stem)
@@ -198,7 +200,7 @@ def build_runner(config: Config, loop: str | None = None) -> Any:
     Raises:
         ValueError: A part refuses an option, or does not take it.
     """
-    try:
+    with building():
         runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
         if not any(isinstance(hook, CheckpointCheckHook) for hook in runner.hooks):
             runner.register_hook(CheckpointCheckHook())
@@ -206,9 +208,6 @@ def build_runner(config: Config, loop: str | None = None) -> Any:
             runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         elif loop == 'test':
             runner.test_loop  # noqa: B018  the property builds it
-    except (AssertionError, KeyError, TypeError) as error:
-        reason = str(error.args[0] if error.args else type(error).__name__).strip()
-        raise ValueError(f'the config cannot be built: {reason}') from error
     return runner
 
 

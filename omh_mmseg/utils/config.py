@@ -7,15 +7,19 @@ import copy
 import difflib
 import inspect
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from mmengine.utils import import_modules_from_strings
 
 from omh_mmseg.checkpoint_files import TRUST
+from omh_mmseg.utils.checks import KNOWN
 from omh_mmseg.utils.config_keys import ALIKE, annotation_at, check_new, check_plain, suggestion, value_at
 from omh_mmseg.utils.dataset_configs import find_dataset, innermost_datasets
 from omh_mmseg.utils.settings import Settings, Text, read_text
@@ -74,11 +78,18 @@ def read_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
 
     Raises:
         FileNotFoundError: No such config file; the message names similar ones beside it.
-        ValueError: See `config_file`, `replace_settings` and `apply_shared_options`.
+        ValueError: The file raises an error; or see `config_file`, `replace_settings` and `apply_shared_options`.
     """
     path = config_file(path)
     check_config(path)
-    config = apply_shared_options(Config.fromfile(path))
+    try:
+        config = Config.fromfile(path)
+    except (ImportError, OSError):
+        raise
+    except Exception as error:  # a config file is a program, which may raise anything
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+        raise ValueError(f'the config file {path} cannot be read ({reason})') from error
+    config = apply_shared_options(config)
     check_plain(config.to_dict())
     replace_settings(config, options)
     for text in doubtful_variables(config):
@@ -104,13 +115,20 @@ def replace_settings(config: Config, options: Mapping[str, Any] | None) -> Confi
     if options:
         former = config.to_dict()
         given = read_settings(config, options)
-        # mmengine merges dicts into dicts alone.
+        for key, value in given.items():
+            _check_place(former, key, value, given)
+        # mmengine merges dicts into dicts alone, and dicts alone into lists.
         whole = [key for key, value in given.items() if isinstance(value, dict) and not _holds(former, key)]
+        inside = [key for key in given if isinstance(value_at(former, key.rpartition('.')[0]), (list, tuple))]
         try:
-            config.merge_from_dict(copy.deepcopy(given) | dict.fromkeys(whole))
+            merged = {key: value for key, value in given.items() if key not in inside}
+            config.merge_from_dict(copy.deepcopy(merged) | {key: None for key in whole if key not in inside})
             for key in whole:
                 set_by_key(config, key, {name: one for name, one in given[key].items() if name != '_delete_'})
-        except (IndexError, KeyError, TypeError) as error:
+            for key in inside:
+                if key not in whole:
+                    _set_inside(config, key, given[key])
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise ValueError(
                 f'--cfg-options {" ".join(options)}: one of them is below a value that has no options, such as None '
                 f'({str(error)[:60]})'
@@ -124,6 +142,8 @@ def replace_settings(config: Config, options: Mapping[str, Any] | None) -> Confi
             except ValueError as error:
                 raise ValueError(f'--cfg-options {key}: {error}') from error
         check_plain(content)
+        if any(key.split('.')[0] == 'custom_imports' for key in given) and config.get('custom_imports'):
+            import_modules_from_strings(**config.custom_imports)  # mmengine does so as it reads a file
         apply_shared_options(config, given, former)
     return config
 
@@ -146,6 +166,21 @@ def read_settings(config: Config, options: Mapping[str, Any]) -> dict[str, Any]:
             except ValueError as error:
                 raise ValueError(f'--cfg-options {key}: {error}') from error
     return given
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """Let what the parts of a config raise where they are built, of whatever project they are, name the config.
+
+    Raises:
+        ValueError: One of the errors that constructors raise on values they cannot use.
+    """
+    try:
+        yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
+        lacks = 'it lacks ' if isinstance(error, KeyError) and re.fullmatch(r'\w+', str(error.args[0])) else ''
+        reason = str(error.args[0] if error.args else type(error).__name__).strip()
+        raise ValueError(f'the config cannot be built: {lacks}{reason}') from error
 
 
 def check_settings(config: Config) -> None:
@@ -235,6 +270,42 @@ def doubtful_variables(config: Config) -> list[str]:
             'prepares those that are scored'
         )
     return found
+
+
+def _check_place(former: Mapping[str, Any], key: str, value: Any, given: Mapping[str, Any]) -> None:
+    """Refuse a key below what has no options or no such place, and a single value in place of a part."""
+    names = key.split('.')
+    for depth, name in enumerate(names[1:], 1):
+        above = '.'.join(names[:depth])
+        if above in given:
+            return
+        there = value_at(former, above)
+        if isinstance(there, (list, tuple)) and not (name.isdigit() and int(name) < len(there)):
+            raise ValueError(
+                f'--cfg-options {key}: {above} is a list of {len(there)}, whose places are 0 to {len(there) - 1}; got '
+                f'{name}'
+            )
+        if isinstance(there, (bool, int, float, str)):
+            raise ValueError(f'--cfg-options {key}: {above} is {there!r}, which has no options')
+    types = set(re.sub(r'\[[^\]]*\]', '', annotation_at(former, key)).replace(' ', '').split('|'))
+    single = isinstance(value, (bool, int, float, str)) and not types & (KNOWN - {'None'})
+    if single and value_at(former, key) and _holds(former, key):
+        raise ValueError(f'--cfg-options {key}: {key} has options of its own, and takes no single value; got {value!r}')
+
+
+def _set_inside(config: Config, key: str, value: Any) -> None:
+    """Replace an element of a list, or merge a dict into it."""
+    *path, place = key.split('.')
+    holder = config
+    for step in path:
+        holder = holder[int(step) if step.isdigit() else step]
+    elements: Any = list(holder)
+    if isinstance(value, dict) and isinstance(elements[int(place)], Mapping):
+        part = Config(dict(part=elements[int(place)]))
+        part.merge_from_dict(dict(part=copy.deepcopy(value)))
+        value = part.part
+    elements[int(place)] = copy.deepcopy(value)
+    set_by_key(config, '.'.join(path), type(holder)(elements))
 
 
 def _holds(content: Mapping[str, Any], key: str) -> bool:

@@ -15,7 +15,10 @@ from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 from mmseg import registry
 from torch.distributed import init_process_group
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
+
+from omh_mmseg.utils.config_numbers import check_numbers
 
 ALIKE = 0.8
 """Similarity from which a name is taken for a misspelt one."""
@@ -71,6 +74,8 @@ PLAIN: dict[str, dict[str, str]] = {
         ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult', 'flat_decay_mult',
          'dcn_offset_lr_mult', 'bypass_duplicate'), '',
     ),
+    'optim_wrapper.clip_grad': {'type': '', **_names(clip_grad_norm_, clip_grad_value_)},
+    'model.train_cfg': {},
     'model.data_preprocessor.test_cfg': dict.fromkeys(('size', 'size_divisor'), ''),
     **dict.fromkeys(LOADERS, _names(DataLoader)),
 }  # fmt: skip
@@ -206,11 +211,12 @@ def check_new(config: Mapping[str, Any], former: Mapping[str, Any], key: str) ->
 
 
 def check_plain(config: Mapping[str, Any]) -> None:
-    """Refuse names that mmengine would pass over in silence: in ``env_cfg``, ``randomness``, data loaders and the like.
+    """Refuse what mmengine would pass over in silence: names in ``env_cfg``, ``randomness`` and the like, and numbers.
 
     Raises:
-        ValueError: There is one, or a default hook without a type; the message has close matches.
+        ValueError: There is such a name, with close matches; or a default hook without a type; or see `check_numbers`.
     """
+    check_numbers(config)
     for key, options in PLAIN.items():
         part = Part(config)
         for name in key.split('.'):
@@ -244,8 +250,9 @@ def suggestion(config: Mapping[str, Any], key: str, names: Iterable[str] = ()) -
         names: What its part would take.
     """
     holder, _, last = key.rpartition('.')
-    keys = [one for one in full_keys(config) if one != key and not one.startswith(f'{key}.')]
-    here = _alike(last, set(names) - set(NOTES), 3, 0.6)
+    beside = {key, holder, f'{holder}.type'}
+    keys = [one for one in full_keys(config) if one not in beside and not one.startswith(f'{key}.')]
+    here = _alike(last, set(names) - {*NOTES, last}, 3, 0.6)
     alike = _alike(last, {one.rpartition('.')[2] for one in keys}, 2, ALIKE)
     start = f'{holder}.' if holder else ''
     near = (

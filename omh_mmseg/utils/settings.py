@@ -11,6 +11,7 @@ NUMBERS = {'bool', 'int', 'float'}
 TEXTS = {'str', 'Path', 'PathLike', 'os', 'pathlib'}
 _BRACKETS = {'(': ')', '[': ']', '{': '}'}
 _QUOTES = '\'"'
+_DICT = re.compile(r'dict\(.*\)|\{.*\}', re.DOTALL)
 
 
 class Text(str):
@@ -93,6 +94,8 @@ def _read(text: str, texts: bool = False) -> Any:
             return read(bare)
         except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
             continue
+    if _DICT.fullmatch(bare):
+        raise ValueError(f'{text!r} is no dict of values; texts in it are in quotes: dict(key=1, other="text")')
     return text
 
 
@@ -114,10 +117,14 @@ def _element(text: str, texts: bool) -> Any:
 
 
 def _as_dict(node: ast.expr) -> ast.expr:
-    """The same expression with ``dict(a=1)`` as ``{'a': 1}``, at any depth."""
+    """The same expression with ``dict(a=1)`` as ``{'a': 1}`` and ``inf`` and ``nan`` as numbers, at any depth."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
         keys: list[ast.expr | None] = [ast.Constant(keyword.arg) for keyword in node.keywords]
         return ast.Dict(keys, [_as_dict(keyword.value) for keyword in node.keywords])
+    if isinstance(node, ast.Name) and node.id in ('inf', 'nan'):
+        return ast.Constant(float(node.id))
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Name):
+        return ast.Constant(-float(node.operand.id))
     if isinstance(node, ast.Dict):
         return ast.Dict(node.keys, [_as_dict(value) for value in node.values])
     if isinstance(node, (ast.List, ast.Tuple)):

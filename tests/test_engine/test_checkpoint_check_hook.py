@@ -19,6 +19,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
@@ -269,6 +270,10 @@ def first_state(content: dict) -> dict:
     return state[min(state)]
 
 
+def group_of(content: dict) -> dict:
+    return content['optimizer']['param_groups'][0]
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
@@ -276,6 +281,14 @@ def first_state(content: dict) -> dict:
         (lambda content: content.pop('message_hub'), 'it lacks message_hub'),
         (lambda content: content['meta'].pop('iter'), 'it lacks meta.iter'),
         (lambda content: content.pop('meta'), 'it lacks meta.epoch, meta.iter'),
+        (lambda content: content['meta'].update(iter=-5), 'it lacks meta.iter'),
+        (lambda content: content['meta'].update(epoch=True), 'it lacks meta.epoch'),
+        (lambda content: content['meta'].update(seed='x'), 'it lacks meta.seed'),
+        (lambda content: content['meta'].update(dataset_meta=5), 'meta.dataset_meta has no names and colours'),
+        (lambda content: content['message_hub'].clear(), 'it lacks message_hub.log_scalars, message_hub.runtime_info'),
+        (lambda content: group_of(content).update(lr=float('nan')), 'its optimiser has lr=nan'),
+        (lambda content: group_of(content).update(lr='fast'), "its optimiser has lr='fast'"),
+        (lambda content: group_of(content).update(betas=(2, float('inf'))), r'its optimiser has betas=\(2, inf\)'),
         (lambda content: content['optimizer'].pop('state'), 'it lacks optimizer.state'),
         (lambda content: content['optimizer']['param_groups'].pop(), 'optimiser has 0 groups|has . groups of'),
         (lambda content: first_state(content)['exp_avg'].fill_(torch.nan), '1 tensors that are not finite: exp_avg of'),
@@ -287,6 +300,14 @@ def first_state(content: dict) -> dict:
 )
 def test_a_checkpoint_without_its_state_is_not_resumed(altered, change, message):
     assert re.search(message, altered(change))
+
+
+def test_a_run_that_has_ended_says_that_nothing_is_left(build, monkeypatch):
+    build('run', steps=2, hooks=[], host=SMOOSEG).train()
+    lines: list[str] = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text, *_: lines.append(text))
+    build('run', steps=2, hooks=[], host=SMOOSEG, resume=True).train()
+    assert [line for line in lines if 'iter_2.pth has 2 steps, and the run ends at 2: nothing is left' in line]
 
 
 def test_state_of_an_optimiser_that_fits():

@@ -133,7 +133,8 @@ def test_a_checkpoint_says_what_it_was_trained_with(run):
     record = torch.load(run.checkpoint, weights_only=True)['meta']['trained_with']
     assert record['normalisation'] == dict(mean=MEAN, std=MEAN, swaps_channels=True)
     assert record['size'] == ['ResizeShortSide(divisor=8, interpolation=bilinear, size=128)']
-    assert record['reading'] == record['train_reading'] == record['single_reading'] == dict(value_range=None, bands=None)
+    for part in ('reading', 'train_reading', 'single_reading'):
+        assert record[part] == dict(value_range=None, bands=None)
     assert record['backbone']['backbone']['patch_size'] == 8 and 'checkpoint' not in record['backbone']
     assert record['num_classes'] == 6 and record['classes'][0] == 'sky' and len(record['palette']) == 6
     assert record['hierarchy'] == dict(levels=[6, 12, 24], entropy_weight=0.05, marginal='uniform')
@@ -386,6 +387,56 @@ def test_hierarchies_of_work_directories(run, command, tmp_path):
     assert 'by entropy weight' in plans
     printed = command('analysis_tools/hierarchy.py', 'scores', run.config)
     assert 'hierarchy.py scores:' in printed and 'give a checkpoint after it' in printed
+
+
+def test_a_work_directory_that_is_copied_without_its_note_leaves_its_original_alone(run, command, tmp_path):
+    """Its config names the original, which was resumed, and written to, in place of it."""
+    copied = tmp_path / 'copied'
+    shutil.copytree(run.work_dir, copied)
+    (copied / 'last_checkpoint').unlink()
+    before = sorted(run.work_dir.rglob('*'))
+    printed = command('train.py', copied, '--resume', '--cfg-options', 'train_cfg.max_iters=3')
+    assert f'{copied} has checkpoints, but no file last_checkpoint' in printed
+    assert 'test.py:' not in command('test.py', copied) and list(copied.glob('*/scores'))
+    assert sorted(run.work_dir.rglob('*')) == before
+
+
+def test_a_config_that_a_resumed_run_left_begins_a_new_run_elsewhere(run, command, tmp_path):
+    left = tmp_path / 'left'
+    shutil.copytree(run.work_dir, left)
+    (left / 'mine.py').write_text(f'{(left / "mine.py").read_text()}\nresume = True\n')
+    load = ['--cfg-options', f'load_from={run.checkpoint}', 'train_cfg.max_iters=1']
+    command('train.py', left / 'mine.py', '--work-dir', tmp_path / 'new', *load)
+    assert int(torch.load(tmp_path / 'new' / 'iter_1.pth', weights_only=True)['state_dict']['iteration']) == 1
+
+
+@pytest.mark.parametrize(
+    ('option', 'reason'),
+    [
+        ('model.backbone.backbone.patch_size=0', 'the config cannot be built: '),
+        ('model.backbone.backbone.depth=1', ''),
+        ('test_pipeline=[]', 'the config has no test_pipeline'),
+        ('model=None', 'the config has no model'),
+        ('value_range=5', 'value_range must be'),
+    ],
+)
+def test_what_cannot_be_built_is_one_line(run, command, option, reason):
+    printed = command('predict.py', run.work_dir, run.images[0], '--accept-differences', '--cfg-options', option)
+    assert 'predict.py: ' in printed and reason in printed
+
+
+def test_cut_files_and_wrong_classes_are_named(run, command, tmp_path):
+    content = run.checkpoint.read_bytes()
+    content_of = torch.load(run.checkpoint, weights_only=False)
+    for length in (100, 5000, len(content) // 2, len(content) - 1):
+        (tmp_path / 'cut.pth').write_bytes(content[:length])
+        printed = command('predict.py', run.config, tmp_path / 'cut.pth', run.images[0])
+        assert f'predict.py: {tmp_path / "cut.pth"} ' in printed and 'damaged' in printed
+    for named in (5, dict(classes=3), dict(classes=[1, 2]), dict(palette='x')):
+        content_of['meta']['dataset_meta'] = named
+        torch.save(content_of, tmp_path / 'named.pth')
+        printed = command('predict.py', run.config, tmp_path / 'named.pth', run.images[0])
+        assert f'predict.py: {tmp_path / "named.pth"} is no checkpoint of a run: its meta.dataset_meta' in printed
 
 
 @pytest.mark.slow

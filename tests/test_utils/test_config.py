@@ -65,6 +65,7 @@ def test_a_key_that_would_reach_nothing_is_refused(key, hint):
         ('default_hooks.chekpoint.interval', 'default_hooks.checkpoint'),
         ('default_hooks.extra.interval', 'default_hooks.extra has no type'),
         ('custom_hooks.0.patienc', 'custom_hooks.0.patience'),
+        ('model.train_cfg.sampler', 'model.train_cfg has no sampler'),
         ('train_cfg.max_iter', 'train_cfg.max_iters'),
         ('optim_wrapper.optimizer.lrr', 'optim_wrapper.optimizer.lr'),
         ('optim_wrapper.accumulative_count', 'optim_wrapper.accumulative_counts'),
@@ -174,10 +175,79 @@ def test_a_shared_option_needs_no_variable():
         replace_settings(config, dict(layout='mmseg'))
 
 
-@pytest.mark.parametrize('key', ['load_from.path', 'model.num_classes.more', 'custom_hooks.99'])
-def test_a_key_below_a_value_is_refused(key):
-    with pytest.raises(ValueError, match=f'--cfg-options {key}: .* below a value that has no options'):
+@pytest.mark.parametrize(
+    ('key', 'reason'),
+    [
+        ('load_from.path', 'below a value that has no options'),
+        ('model.num_classes.more', 'model.num_classes is .*, which has no options'),
+        ('custom_hooks.99', 'custom_hooks is a list of .*; got 99'),
+        ('test_pipeline.9.size', 'test_pipeline is a list of .*, whose places are 0 to .*; got 9'),
+        ('test_pipeline.-1.size', 'got -1'),
+        ('test_pipeline.first.size', 'got first'),
+        ('model.data_preprocessor.mean.3', 'model.data_preprocessor.mean is a list of 3'),
+        ('test_pipeline.1', 'has options of its own, and takes no single value; got 3'),
+        ('model', 'takes no single value'),
+        ('model.backbone', 'takes no single value'),
+        ('train_cfg', 'takes no single value'),
+    ],
+)
+def test_a_key_that_has_no_place_is_refused(key, reason):
+    with pytest.raises(ValueError, match=f'--cfg-options {key}: .*{reason}'):
         read_config(FOLDER, {key: 3})
+
+
+def test_elements_of_lists_are_replaced_and_merged():
+    options = {
+        'model.data_preprocessor.mean.1': Text('5'),
+        'test_pipeline.1': Text('dict(size=96)'),
+        'visualizer.vis_backends.0': dict(_delete_=True, type='TensorboardVisBackend'),
+    }
+    former, config = read_config(FOLDER), read_config(FOLDER, options)
+    assert config.model.data_preprocessor.mean[::2] == former.model.data_preprocessor.mean[::2]
+    assert config.model.data_preprocessor.mean[1] == 5
+    assert config.test_pipeline[1] == {**former.test_pipeline[1], 'size': 96}
+    assert config.test_dataloader.dataset.pipeline[1] == config.test_pipeline[1]
+    assert config.visualizer.vis_backends == [dict(type='TensorboardVisBackend')]
+
+
+NUMBERS = {
+    'resume': ('2', '0.0'),
+    'compile': ('maybe', '1'),
+    'find_unused_parameters': ('perhaps', '1'),
+    'train_cfg.max_iters': ('0', '-3', '2.5', 'inf', 'nan', 'True', "'3'"),
+    'train_cfg.val_interval': ('0', '2.5', 'nan'),
+    'randomness.seed': ('-1', '2.5', 'nan', str(2**32)),
+    'optim_wrapper.accumulative_counts': ('0', '2.5', 'nan'),
+    'optim_wrapper.optimizer.lr': ('inf', 'nan', '-1', "'1e-3'"),
+    'optim_wrapper.optimizer.betas': ('0.9,1.5', '0.9,nan'),
+    'optim_wrapper.clip_grad': ('dict(max_norm=-1.0)', 'dict(max_norm=nan)', 'dict(max_norm=0)', 'dict(max_norm=-1)'),
+    'default_hooks.checkpoint.interval': ('nan', '2.5', '-2'),
+    'default_hooks.checkpoint.max_keep_ckpts': ('2.5', 'inf'),
+    'default_hooks.logger.interval': ('0', 'nan'),
+    'train_dataloader.batch_size': ('0', '2.5', 'nan', 'True'),
+    'val_dataloader.num_workers': ('-1', '1.5', 'inf'),
+}
+
+
+@pytest.mark.parametrize(('key', 'texts'), NUMBERS.items(), ids=NUMBERS)
+def test_numbers_that_mmengine_would_take_as_they_are_have_ranges(key, texts):
+    for text in texts:
+        with pytest.raises(ValueError, match=f'{key}.* must be .*; got '):
+            read_config(FOLDER, {key: Text(text)})
+
+
+def test_modules_that_are_named_beside_the_config_are_imported():
+    with pytest.raises(ImportError, match='no_such_module'):
+        read_config(FOLDER, {'custom_imports.imports': ['no_such_module']})
+
+
+def test_no_name_is_suggested_in_place_of_itself():
+    demo = FOLDER.replace('mobilenet-v2_folder', 'vit-t8_demo')
+    for key in ('label_map', 'env_cfg.mp_cfg.foo', 'visualizer.vis_backends.0.foo'):
+        with pytest.raises(ValueError) as raised:
+            read_config(demo, {key: 1})
+        hint = str(raised.value).partition('did you mean ')[2]
+        assert not hint.startswith((f'{key}?', key.rpartition('.')[0] + '?', key.rpartition('.')[0] + '.type')), hint
 
 
 def test_our_configs_give_no_warning(warnings):
@@ -251,3 +321,10 @@ def test_test_pipeline_takes_a_bare_image(folder):
         assert packed['inputs'].shape[1:] == shape
         assert packed['data_samples'].ori_shape == (60, 90)
     DefaultScope._instance_dict.clear()
+
+
+@pytest.mark.parametrize('text', ['a = (', 'a = 1 / 0', 'a = b', "raise RuntimeError('no')"])
+def test_a_config_file_that_raises_an_error_is_named(tmp_path, text):
+    (tmp_path / 'mine.py').write_text(f'{text}\n')
+    with pytest.raises(ValueError, match=r'the config file .*mine.py cannot be read \(\w+Error: '):
+        read_config(str(tmp_path / 'mine.py'))

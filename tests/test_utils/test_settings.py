@@ -133,3 +133,13 @@ def test_values_of_python_are_taken_as_they_are() -> None:
 def test_several_settings_that_depend_on_each_other() -> None:
     options = {'optim_wrapper.type': Text('AmpOptimWrapper'), 'optim_wrapper.loss_scale': Text('512.')}
     assert read_config(DEMO, options).optim_wrapper.loss_scale == 512.0
+
+
+def test_numbers_in_dicts_and_what_is_no_dict():
+    value = read_text('dict(max_norm=inf, low=-inf, none=nan, inner=[{"a": -1}])')
+    assert (value['max_norm'], value['low'], value['inner']) == (float('inf'), -float('inf'), [{'a': -1}])
+    assert value['none'] != value['none']
+    for text in ('dict(a=b)', '{a: 1}', 'dict(a=-b)', 'dict(a=open("x"))'):
+        with pytest.raises(ValueError, match='is no dict of values'):
+            read_text(text)
+    assert read_text('dict(a=b)', 'a text') == 'dict(a=b)' and read_text('{x}/y') == '{x}/y'

@@ -45,7 +45,7 @@ def main() -> None:
         config_path, checkpoint = resolve_run(args.config, args.checkpoint)
         check_config(config_path)
         check_checkpoint(checkpoint)
-        config = launch.load_config(config_path, args.work_dir, args.launcher, args.cfg_options)
+        config = launch.load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
         found = fit_assignment(config, checkpoint, args.out, args.split, args.images, args.matching, args.save)
     except (OSError, ValueError) as error:
         sys.exit(f'fit_assignment.py: {message_of(error)}')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -78,6 +79,12 @@ class CheckpointCheckHook(Hook):
         file = fill_model(model, checkpoint.get('state_dict', checkpoint), purpose)
         if runner._resume:
             check_resumable(checkpoint, runner.optim_wrapper.optimizer, file)
+            done, end = checkpoint['meta']['iter'], runner._train_loop.max_iters
+            if done >= end:
+                runner.logger.warning(
+                    f'{file} has {done} steps, and the run ends at {end}: nothing is left to train. A larger '
+                    'train_cfg.max_iters makes it longer'
+                )
 
     def before_train(self, runner: Runner) -> None:
         """Begin a new run."""
@@ -129,8 +136,14 @@ def check_resumable(checkpoint: Mapping[str, Any], optimizer: Optimizer, file: s
         file: For messages.
     """
     meta, state = checkpoint.get('meta', {}), checkpoint.get('optimizer', {})
-    absent = [f'meta.{name}' for name in ('epoch', 'iter') if not isinstance(meta.get(name), int)]
+    absent = [f'meta.{name}' for name in ('epoch', 'iter') if not _is_count(meta.get(name))]
+    absent += ['meta.seed'] if meta.get('seed') is not None and not _is_count(meta['seed']) else []
     absent += [name for name in ('message_hub', 'optimizer') if not isinstance(checkpoint.get(name), dict)]
+    absent += [
+        f'message_hub.{name}'
+        for name in ('log_scalars', 'runtime_info', 'resumed_keys')
+        if 'message_hub' not in absent and not isinstance(checkpoint['message_hub'].get(name), dict)
+    ]
     absent += [
         f'optimizer.{name}'
         for name, kind in (('param_groups', list), ('state', dict))
@@ -146,6 +159,19 @@ def check_resumable(checkpoint: Mapping[str, Any], optimizer: Optimizer, file: s
         raise CheckpointError(f'{file} cannot be resumed from: its optimiser {problem}. {RESUME.remedy}')
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_like(saved: Any, own: Any) -> bool:
+    """Whether a setting of a saved optimiser is of the kind of the run's, and finite."""
+    if isinstance(own, tuple):
+        return isinstance(saved, (list, tuple)) and len(saved) == len(own) and all(map(_is_like, saved, own))
+    if isinstance(own, (int, float)) and not isinstance(own, bool):
+        return isinstance(saved, (int, float)) and math.isfinite(saved)
+    return True
+
+
 def optimizer_problem(groups: list[Any], state: Mapping[Any, Any], optimizer: Optimizer) -> str | None:
     """Why the state of an optimiser does not fit another one; None if it does."""
     there = [len(group['params']) if isinstance(group, dict) and 'params' in group else -1 for group in groups]
@@ -153,6 +179,9 @@ def optimizer_problem(groups: list[Any], state: Mapping[Any, Any], optimizer: Op
     if there != here:
         return f'has {len(there)} groups of {sum(there)} parameters, and that of the run {len(here)} of {sum(here)}'
     for saved, own in zip(groups, optimizer.param_groups):
+        wrong = [f'{name}={saved[name]!r}' for name in own if name in saved and not _is_like(saved[name], own[name])]
+        if wrong:
+            return f'has {", ".join(wrong)}'
         numbers = {name for name, value in own.items() if isinstance(value, (float, tuple)) and name != 'initial_lr'}
         if numbers - saved.keys():
             return f'is of another kind than {type(optimizer).__name__}, which has {", ".join(sorted(numbers))}'
