@@ -157,7 +157,7 @@ def test_a_constructor_of_another_project_has_options_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'key', ['work_dir', 'resume', 'load_from', 'auto_scale_lr.enable', 'custom_hooks', 'sync_bn', 'runner_type']
+    'key', ['work_dir', 'load_from', 'auto_scale_lr.enable', 'custom_hooks', 'sync_bn', 'runner_type']
 )
 def test_keys_that_mmengine_reads_pass(key):
     config = read_config(FOLDER, {key: 'x'})

@@ -31,14 +31,14 @@ from omh_mmseg.datasets.images.deep import (
 from omh_mmseg.datasets.images.depth import Range, chosen_bands, colours, known_range, rgb, to_bytes
 from omh_mmseg.datasets.images.orientation import orientation_tag, turn, turn_back
 from omh_mmseg.datasets.mat_files import IMAGE_KEY, is_mat, read_mat, read_mat_image
-from omh_mmseg.utils.checks import options_of
+from omh_mmseg.utils.checks import COUNT, options_of
 
 Picture: TypeAlias = str | os.PathLike[str] | np.ndarray | Tensor | Image.Image
 MAX_PIXELS = 178_956_970
 """Where Pillow's own guard against decompression bombs stops."""
 _OPTIONS = options_of(
     dict(value_range='Sequence[float] | None', bands='int | Sequence[int] | None', max_pixels='int'),
-    dict(bands='[0, inf)', max_pixels='[1, inf)'),
+    dict(bands='[0, 65535]', max_pixels=COUNT),
 )
 _guard = threading.RLock()
 
