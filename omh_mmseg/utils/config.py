@@ -143,7 +143,10 @@ def replace_settings(config: Config, options: Mapping[str, Any] | None) -> Confi
                 raise ValueError(f'--cfg-options {key}: {error}') from error
         check_plain(content)
         if any(key.split('.')[0] == 'custom_imports' for key in given) and config.get('custom_imports'):
-            import_modules_from_strings(**config.custom_imports)  # mmengine does so as it reads a file
+            try:
+                import_modules_from_strings(**config.custom_imports)  # mmengine does so as it reads a file
+            except (ImportError, TypeError) as error:
+                raise ValueError(f'--cfg-options custom_imports: {error}') from error
         apply_shared_options(config, given, former)
     return config
 
