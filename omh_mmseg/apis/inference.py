@@ -23,9 +23,9 @@ from omh_mmseg.datasets.images.listing import Listing, list_images, tell_skipped
 from omh_mmseg.datasets.images.load_image import LoadImage, with_own_loader
 from omh_mmseg.datasets.images.reader import ImageReader, Picture
 from omh_mmseg.evaluation.protocols import LABELS, apply_protocol
-from omh_mmseg.models.prediction.cluster_assignment import CLUSTERS
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.registry import DATASETS, MODELS
+from omh_mmseg.structures.assignment import CLUSTERS
 from omh_mmseg.structures.provenance import record_of
 from omh_mmseg.transport import Hierarchy
 from omh_mmseg.utils.checks import ranges

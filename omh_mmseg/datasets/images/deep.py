@@ -85,7 +85,7 @@ def has_deep_colours(image: Image.Image, suspected: bool) -> bool:
         image: The image.
         suspected: Whether to say yes where Pillow does not tell.
     """
-    if DEEP_COLOURS.fullmatch(raw_mode(image)) or (_has_planes(image) and max(image.tag_v2[BITS]) > 8):
+    if DEEP_COLOURS.fullmatch(raw_mode(image)) or (_has_planes(image) and max(getattr(image, 'tag_v2', {})[BITS]) > 8):
         return True
     return suspected and image.format in UNTOLD_DEPTH and image.mode in ('RGB', 'RGBA', 'LA')
 
