@@ -141,6 +141,12 @@ class ImageReader:
             with guard_for(image):
                 return self._pillow(image, content, path, turned)
 
+    def as_bmp(self, path: str | os.PathLike[str], turned: bool = True) -> bytes:
+        """A file as an uncompressed 8-bit BMP, for what decodes images by itself; see `read` for the errors."""
+        encoded = io.BytesIO()
+        Image.fromarray(self.read(path, turned).rgb).save(encoded, 'BMP')
+        return encoded.getvalue()
+
     def header(self, path: str) -> Header | None:
         """Size and orientation of a file; None where it cannot be read, which is reported when it is loaded."""
         try:
