@@ -16,6 +16,7 @@ import pytest
 import torch
 from mmengine.dataset import Compose
 from mmengine.fileio import get
+from mmengine.logging import MMLogger
 from PIL import Image
 
 from omh_mmseg.datasets import ImageReader, LoadImage
@@ -135,6 +136,16 @@ def test_a_codec_that_tifffile_lacks(tmp_path, colour, monkeypatch):
 
     monkeypatch.setitem(__import__('sys').modules, 'tifffile', SimpleNamespace(TiffFile=TiffFile))
     np.testing.assert_array_equal(read(path), colour)
+
+
+def test_a_range_that_makes_unit_floats_black_is_told_once(monkeypatch, grey):
+    messages = []
+    monkeypatch.setattr(MMLogger, 'get_current_instance', lambda: SimpleNamespace(warning=messages.append))
+    for _ in range(2):
+        read((grey / 255).astype(np.float32), value_range=(0, 4093))
+        read(grey.astype(np.float32), value_range=(0, 4093))
+    (message,) = messages
+    assert message.startswith('floating-point values in [0, 1] are all but one colour by value_range=(0, 4093)')
 
 
 @pytest.mark.parametrize('kind', [np.uint8, np.uint16])
