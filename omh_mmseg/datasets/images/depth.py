@@ -57,8 +57,9 @@ def to_bytes(values: np.ndarray, known: Range | None, value_range: Range | None,
             )
         black_white = (0.0, 1.0)
     black, white = black_white
-    if floating and value_range is not None and abs(white - black) > 255 and values.min() >= 0 and 0 < values.max() <= 1:
-        _tell_of_unit_range(value_range)
+    wide = floating and value_range is not None and abs(white - black) > 255
+    if wide and values.min() >= 0 and 0 < values.max() <= 1:
+        _tell_of_unit_range(black_white)
     scaled = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
     np.subtract(scaled, black, out=scaled)
     np.multiply(scaled, 255 / (white - black), out=scaled)
