@@ -12,8 +12,10 @@ if stack.stack_is_absent():
 else:
     compat.apply()
     from omh_mmseg import apis, datasets, engine, evaluation, models, visualization  # noqa: F401
+    from omh_mmseg.datasets.images.load_image import reader_of
     from omh_mmseg.utils.downloads import read_address
 
     compat.download_checkpoints_by(read_address)
+    compat.draw_pictures_by(reader_of)
 
 __all__ = ['__version__']

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmengine.dist import is_main_process  # noqa: E402
 
+from omh_mmseg.datasets.images.reader import MAX_PIXELS  # noqa: E402
 from omh_mmseg.datasets.label_colours import parse_colour  # noqa: E402
 from omh_mmseg.datasets.neighbours.search import SEARCHES  # noqa: E402
 from omh_mmseg.feature_cache.cached_features import DTYPES  # noqa: E402
@@ -116,6 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
         help='take a colour for a class whose own differs by at most N in each channel, as in JPEG files',
     )  # fmt: skip
     labels.add_argument('--background', metavar='#rrggbb', help='colour that transparent pixels are put on')
+    labels.add_argument('--max-pixels', type=int, default=MAX_PIXELS, metavar='N', help='larger labels are refused')
     labels.add_argument('--workers', type=int, default=4, help='threads')
 
     crops = add('five-crop', FIVE_CROP, run_five_crop)
@@ -189,7 +191,7 @@ def run_labels(args: argparse.Namespace) -> int:
     background = None if args.background is None else parse_colour(args.background)
     plan = plan_labels(
         args.source, args.out, args.classes, args.colours, args.ignored,
-        unknown=args.unknown, tolerance=args.tolerance, background=background,
+        unknown=args.unknown, tolerance=args.tolerance, background=background, max_pixels=args.max_pixels,
     )  # fmt: skip
     converted = plan.run(not args.dry_run, args.workers)
     remark = f'; {IGNORED_LABEL} for {plan.report_unknown()}' if plan.counts else ''

@@ -10,7 +10,7 @@ from omh_mmseg.apis.inference import list_folder
 
 
 def collect_images(paths: Sequence[str]) -> tuple[list[str], str | None, list[tuple[str, str]]]:
-    """Images of files and folders in any mixture, each once.
+    """Images of files and folders in any mixture, each once, also where several of the paths or links lead to it.
 
     Args:
         paths: Files and folders; folders are searched recursively.
@@ -28,19 +28,32 @@ def collect_images(paths: Sequence[str]) -> tuple[list[str], str | None, list[tu
     if absent:
         raise FileNotFoundError(f'there is {", ".join(absent)} (looked from {Path.cwd()})')
     images: dict[str, str] = {}
-    skipped: list[tuple[str, str]] = []
+    named: set[str] = set()
+    skipped: dict[str, tuple[str, str]] = {}
     for path in paths:
-        found = [path]
+        found, left_out = [path], []
         if os.path.isdir(path):
             listing = list_folder(path)
-            found = sorted(listing.images.values())
-            skipped += listing.skipped
+            found, left_out = sorted(listing.images.values()), listing.skipped
         for image in found:
-            images.setdefault(os.path.abspath(image), image)
+            entry = _entry(image)
+            if images.setdefault(os.path.realpath(image), image) == image:
+                named.add(entry)
+            elif entry not in named:
+                skipped.setdefault(entry, (image, 'the same file as another image'))
+        for name, reason in left_out:
+            skipped.setdefault(_entry(name), (name, reason))
+    told = [each for entry, each in skipped.items() if entry not in named]
     folders = [path for path in paths if os.path.isdir(path)]
     if not folders:
-        return list(images.values()), None, skipped
+        return list(images.values()), None, told
     if len(paths) == 1:
-        return list(images.values()), paths[0], skipped
+        return list(images.values()), paths[0], told
     above = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
-    return list(images.values()), above, skipped
+    return list(images.values()), above, told
+
+
+def _entry(path: str) -> str:
+    """What tells the entries of folders apart, by whatever way they are reached: not what a link leads to."""
+    folder, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(folder), name)

@@ -20,12 +20,12 @@ from torch import Tensor
 from omh_mmseg.datasets.base import run_pipeline
 from omh_mmseg.datasets.images.formats import image_suffixes
 from omh_mmseg.datasets.images.listing import Listing, list_images, tell_skipped
-from omh_mmseg.datasets.images.load_image import LoadImage, with_own_loader
+from omh_mmseg.datasets.images.load_image import reader_of, with_own_loader
 from omh_mmseg.datasets.images.reader import ImageReader, Picture
 from omh_mmseg.evaluation.protocols import LABELS, apply_protocol
-from omh_mmseg.models.prediction.cluster_assignment import CLUSTERS
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.registry import DATASETS, MODELS
+from omh_mmseg.structures.assignment import CLUSTERS
 from omh_mmseg.structures.provenance import record_of
 from omh_mmseg.transport import Hierarchy
 from omh_mmseg.utils.checks import ranges
@@ -157,7 +157,8 @@ class SegmentationInferencer:
         with building():
             self._pipeline = Compose(steps)
         self._pipeline.transforms = with_own_loader(self._pipeline.transforms)
-        self.reader: ImageReader = _reader(self._pipeline.transforms)
+        # A loader that is not ours reads by the default.
+        self.reader: ImageReader = reader_of(self._pipeline.transforms) or ImageReader()
 
     def __call__(self, images: Picture | Sequence[Picture]) -> Segmentation | list[Segmentation]:
         """Segment an image, or each of a list, folder or batch.
@@ -278,11 +279,6 @@ def list_folder(folder: str | os.PathLike[str]) -> Listing:
         there = listing.describe_skipped() or 'it is empty'
         raise FileNotFoundError(f'there are no images in {root}: {there}. Pillow reads {", ".join(image_suffixes())}.')
     return listing
-
-
-def _reader(transforms: Sequence[Any]) -> ImageReader:
-    """That of a pipeline's loader; one that is not ours reads by the default."""
-    return next((step.reader for step in transforms if isinstance(step, LoadImage)), ImageReader())
 
 
 def _config_and_checkpoint(

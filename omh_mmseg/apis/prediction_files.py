@@ -21,7 +21,8 @@ from omh_mmseg.structures.assignment import UNMATCHED
 from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.files import replaced_when_complete
 from omh_mmseg.utils.masks import write_mask
-from omh_mmseg.visualization import cluster_palettes, distinct_colours, match_colours
+from omh_mmseg.visualization import distinct_colours, match_colours
+from omh_mmseg.visualization.colours import class_colours, level_palettes
 from omh_mmseg.visualization.local_visualizer import fit_image
 
 SUMMARY = 'summary.json'
@@ -106,7 +107,7 @@ def head_palettes(inferencer: SegmentationInferencer) -> dict[str, np.ndarray]:
         palettes[head] = distinct_colours(clusters) if assignment is None else match_colours(base, assignment)
     if inferencer.hierarchy is not None:
         assignment = inferencer.assignment_of('level1')
-        shades = cluster_palettes(inferencer.hierarchy, None if assignment is None else base, assignment)
+        shades = level_palettes(inferencer.hierarchy, base, assignment)
         palettes |= {f'level{n}': shade for n, shade in enumerate(shades, 1) if f'level{n}' in palettes}
     return palettes
 
@@ -124,9 +125,7 @@ def _merged_palette(inferencer: SegmentationInferencer) -> np.ndarray | None:
 def class_palette(inferencer: SegmentationInferencer) -> np.ndarray:
     """Colours uint8 (K, 3) of the classes: the data set's where it has enough, else generated ones."""
     count = max(len(inferencer.classes), inferencer.model.num_classes)
-    palette = (inferencer.model.dataset_meta or {}).get('palette')
-    fitting = palette is not None and len(palette) >= count
-    return np.asarray(palette if fitting else distinct_colours(count), np.uint8)
+    return class_colours((inferencer.model.dataset_meta or {}).get('palette'), count)
 
 
 def _names(images: Sequence[str], root: str | os.PathLike[str] | None) -> dict[str, str]:

@@ -20,6 +20,7 @@ from omh_mmseg.compat.imports import (
     quiet_import,
     repair_torchvision,
 )
+from omh_mmseg.compat.inferencers import draw_pictures_by
 from omh_mmseg.compat.runs import (
     distribute_without_gpu,
     end_workers_with_runs,
@@ -37,6 +38,7 @@ __all__ = [
     'distribute_without_gpu',
     'end_workers_with_runs',
     'download_checkpoints_by',
+    'draw_pictures_by',
     'history_statistic',
     'keep_drop_probability_plain',
     'quiet_import',

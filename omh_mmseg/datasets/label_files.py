@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from omh_mmseg.datasets.base import LabelFileError
+from omh_mmseg.datasets.images.orientation import load_stored
+from omh_mmseg.datasets.images.reader import MAX_PIXELS, guard_for, without_guard
 from omh_mmseg.datasets.label_colours import (
     UNKNOWN,
     Colour,
@@ -28,19 +32,34 @@ _LOSSY_FORMATS = ('JPEG', 'MPO', 'JPEG2000', 'AVIF', 'HEIF')
 _WEBP_LOSSLESS = b'VP8L'
 
 
-def open_label(path: str | os.PathLike[str], lossy: bool = False) -> Image.Image:
-    """A picture with labels, in memory.
+def open_label_of(results: Mapping[str, Any]) -> Image.Image:
+    """The picture with an item's label, as large as its image may be; see `open_label`."""
+    height, width = results.get('ori_shape', (0, 0))[:2]
+    return open_label(results['seg_map_path'], max_pixels=max(MAX_PIXELS, height * width))
+
+
+def open_label(path: str | os.PathLike[str], lossy: bool = False, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """A picture with labels, in memory, as it is stored: not turned by a tag.
 
     Args:
         path: The file.
         lossy: Take one whose format changes values, too.
+        max_pixels: Larger ones are refused.
 
     Raises:
         LabelFileError: It is missing, truncated or not a picture.
-        ValueError: Its format changes values, as JPEG does.
+        ValueError: Its format changes values, as JPEG does, or it is too large.
     """
     try:
-        with Image.open(path) as image:
+        # From the path Pillow maps uncompressed TIFFs into memory, and those with an orientation tag wrongly.
+        with without_guard():
+            image = Image.open(io.BytesIO(Path(path).read_bytes()))
+        with image, guard_for(image):
+            if image.width * image.height > max_pixels:
+                raise ValueError(
+                    f'{path}: the label has {image.width} x {image.height} pixels, more than its image and than '
+                    f'max_pixels={max_pixels}, which guards against files that unpack to more than the memory'
+                )
             kind = _lossy_format(image, path)
             if kind and not lossy:
                 raise ValueError(
@@ -48,14 +67,13 @@ def open_label(path: str | os.PathLike[str], lossy: bool = False) -> Image.Image
                     f'convert the folder with python {tool_path("prepare.py")} labels ... --tolerance N, which takes '
                     'the nearest colour'
                 )
-            image.load()
-            return image.copy()
+            return load_stored(image)
     except Image.UnidentifiedImageError as error:
         raise LabelFileError(
             f'{path}: the label cannot be read (UnidentifiedImageError): it is not a picture that Pillow knows. '
             'Labels are pictures such as PNG, or .mat'
         ) from error
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, EOFError) as error:
         raise LabelFileError(f'{path}: the label cannot be read ({type(error).__name__}: {error})') from error
 
 

@@ -15,7 +15,7 @@ from omh_mmseg.datasets.label_files import (
     CHANNELS,
     PALETTES,
     class_numbers,
-    open_label,
+    open_label_of,
     palette_conflict,
     used_colours,
 )
@@ -64,7 +64,7 @@ def _chosen_reading(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     conflict, unknown = '', Counter[Colour]()
     contradicted: list[str] = []
     for item in items:
-        image = open_label(item['seg_map_path'])
+        image = open_label_of(item)
         if image.mode != 'P':
             continue
         for number, colour in used_colours(image).items():
@@ -128,7 +128,7 @@ def _suggestion(probed: Sequence[Mapping[str, Any]]) -> str:
         return ''
     values: set[int] = set()
     for one in probed:
-        image = open_label(one['seg_map_path'])
+        image = open_label_of(one)
         values |= set(np.unique(class_numbers(image, one['seg_map_path'])).astype(int).tolist())
     shown = ', '.join(map(str, sorted(values)[:12])) + ', ...' * (len(values) > 12)
     text = f'. The {len(probed)} labels looked at hold {len(values)} values: {shown}'

@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from omh_mmseg.datasets.class_names import DEFAULT_FILE, read_class_file
 from omh_mmseg.datasets.images.listing import images_by_stem
+from omh_mmseg.datasets.images.reader import MAX_PIXELS
 from omh_mmseg.datasets.label_colours import (
     UNKNOWN,
     Colour,
@@ -51,6 +52,7 @@ class LabelConversion:
         unknown: ``'error'``, or ``'ignore'`` to write 255 for colours that are no class.
         tolerance: Largest difference per channel from the colour of a class that is taken for it.
         background: Colour that transparent pixels are put on; None refuses them.
+        max_pixels: Larger labels are refused.
         counts: Pixels by unknown colour, as far as the labels are converted.
         affected: Files that have them.
     """
@@ -62,6 +64,7 @@ class LabelConversion:
     unknown: str = 'error'
     tolerance: int = 0
     background: Colour | None = None
+    max_pixels: int = MAX_PIXELS
     counts: Counter[Colour] = field(default_factory=Counter)
     affected: list[str] = field(default_factory=list)
 
@@ -134,7 +137,7 @@ class LabelConversion:
 
     def _convert(self, stem: str, target: Path, write: bool) -> dict[Colour, int]:
         path = self.files[stem]
-        image = open_label(path, lossy=self.tolerance > 0)
+        image = open_label(path, self.tolerance > 0, self.max_pixels)
         if self.background is not None and 'A' in image.getbands():
             ground = Image.new('RGBA', image.size, (*self.background, 255))
             image = Image.alpha_composite(ground, image.convert('RGBA')).convert('RGB')

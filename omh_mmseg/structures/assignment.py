@@ -17,8 +17,13 @@ from omh_mmseg.utils.files import replaced_when_complete
 AssignmentSource = str | os.PathLike[str] | Mapping[str, Sequence[int]]
 """A file that `write_assignment` wrote, or field of the data sample -> class of each cluster."""
 TOOL = 'analysis_tools/fit_assignment.py'
+CLUSTERS = 'pred_clusters'
+"""Field of the cluster numbers where ``pred_sem_seg`` holds classes."""
 META_KEY = 'cluster_classes'
-"""Key of the data samples' metadata under which a model that knows its clusters' classes puts them, by field."""
+"""Key of the data samples' metadata under which a model that knows its clusters' classes puts them, by field.
+
+Without the key a prediction holds classes; with it, but without its field, clusters of which nothing is known.
+"""
 
 
 def write_assignment(

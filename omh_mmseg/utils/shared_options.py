@@ -18,7 +18,7 @@ from omh_mmseg.utils.dataset_configs import innermost_datasets
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 LISTS = dict(train_list=('train_dataloader',), val_list=('val_dataloader', 'test_dataloader'))
-LABELS = ('seg_map_suffix', 'label_map', 'label_colours', 'reduce_zero_label')
+LABELS = ('seg_map_suffix', 'label_map', 'label_colours', 'reduce_zero_label', 'label_orientation')
 READING = ('value_range', 'bands', 'max_pixels')
 """Options of the step that reads images, `LoadImage`, and of what reads them for the visualisation."""
 SHARED_OPTIONS = ('data_root', 'num_classes', 'layout', 'level', *LISTS, *LABELS, *READING)

@@ -78,6 +78,28 @@ def distinct_colours(count: int) -> np.ndarray:
     return np.concatenate([colours, candidates[chosen]])
 
 
+def class_colours(palette: np.ndarray | Sequence | None, count: int) -> np.ndarray:
+    """Colours uint8 (K, 3) of ``count`` classes: those of a data set's palette where it has enough, else generated."""
+    fitting = palette is not None and len(palette) >= count
+    return np.asarray(palette if fitting else distinct_colours(count), np.uint8)
+
+
+def level_palettes(
+    hierarchy: Hierarchy, palette: np.ndarray | Sequence, assignment: np.ndarray | Sequence[int] | None
+) -> list[np.ndarray]:
+    """Colours of all levels: shades of the classes' colours where those of level 1 are known, else of distinct ones.
+
+    Args:
+        hierarchy: Levels and parents.
+        palette: Colours of the classes.
+        assignment: (K_1,) class of each coarsest cluster, -1 for none; None where nothing is known.
+
+    Returns:
+        One uint8 (K_l, 3) palette per level.
+    """
+    return cluster_palettes(hierarchy, None if assignment is None else palette, assignment)
+
+
 def match_colours(base_palette: np.ndarray | Sequence, assignment: np.ndarray | Sequence[int]) -> np.ndarray:
     """Give every cluster the colour of the class it is matched to.
 

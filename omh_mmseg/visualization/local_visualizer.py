@@ -17,10 +17,13 @@ from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
 from omh_mmseg.registry import VISUALIZERS
-from omh_mmseg.structures.assignment import META_KEY
+from omh_mmseg.structures.assignment import CLUSTERS, META_KEY
 from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.config import check_settings
 from omh_mmseg.visualization.colours import distinct_colours
+
+UNNAMED = 'unnamed_clusters'
+"""Key of the metadata of a field that holds clusters without classes."""
 
 
 @VISUALIZERS.register_module()
@@ -34,7 +37,8 @@ class UnsupervisedSegVisualizer(SegLocalVisualizer):
     drawn as ``cluster <number>``, and a data set without names or palette with numbers and generated colours.
 
     A prediction whose metadata tell the classes of its clusters (``cluster_classes``, see `ClusterAssignment`) is drawn
-    in classes, like the labels; pixels of a cluster without a class get no colour, like those without a label.
+    in classes, like the labels; pixels of a cluster without a class get no colour, like those without a label. Where
+    they tell that nothing is known of the clusters, each is ``cluster <number>``, in the colours of `predict_images`.
 
     Takes the arguments of mmseg's class.
     """
@@ -96,6 +100,8 @@ class UnsupervisedSegVisualizer(SegLocalVisualizer):
         with_labels: bool | None = True,
     ) -> np.ndarray:
         labels = torch.as_tensor(sem_seg.data).cpu()
+        if sem_seg.metainfo.get(UNNAMED):
+            classes, palette = (), ()
         known = labels[(labels != IGNORED_LABEL) & (labels >= 0)]
         count = max(len(classes), int(known.max()) + 1 if known.numel() else 0)
         classes = [*classes, *(f'cluster {number}' for number in range(len(classes), count))]
@@ -140,12 +146,15 @@ def fit_image(image: np.ndarray, size: tuple[int, int], metainfo: Mapping[str, A
 
 
 def _in_classes(data_sample: SegDataSample) -> SegDataSample:
-    """Classes in place of the cluster numbers of ``pred_sem_seg``, in a copy, where the classes are known."""
-    classes = (data_sample.metainfo.get(META_KEY) or {}).get('pred_sem_seg')
-    if classes is None:
+    """Classes in place of the cluster numbers of ``pred_sem_seg``, in a copy, or the note that they have none."""
+    known = data_sample.metainfo.get(META_KEY)
+    if known is None or CLUSTERS in known:
         return data_sample
-    table = torch.as_tensor(classes)
     data_sample = data_sample.clone()
+    if 'pred_sem_seg' not in known:
+        data_sample.pred_sem_seg = PixelData(metainfo={UNNAMED: True}, data=data_sample.pred_sem_seg.data)
+        return data_sample
+    table = torch.as_tensor(known['pred_sem_seg'])
     clusters = torch.as_tensor(data_sample.pred_sem_seg.data).cpu().long()
     data_sample.pred_sem_seg = PixelData(data=table[clusters])
     return data_sample
@@ -161,5 +170,6 @@ def _with_size(data_sample: SegDataSample, fields: Sequence[str], size: tuple[in
         labels = torch.as_tensor(data_sample.get(field).data).cpu()
         labels = labels.reshape(1, 1, *labels.shape[-2:])
         resized = torch.nn.functional.interpolate(labels.float(), size=size, mode='nearest-exact')[0].long()
-        data_sample.set_field(PixelData(data=resized), field, dtype=PixelData, field_type='data')
+        kept = PixelData(metainfo=data_sample.get(field).metainfo, data=resized)
+        data_sample.set_field(kept, field, dtype=PixelData, field_type='data')
     return data_sample

@@ -49,3 +49,22 @@ def test_what_is_missing_is_named_and_nothing_else(here, paths, message):
     with pytest.raises(FileNotFoundError) as error:
         collect_images(paths)
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize('paths', [['one', 'one/', './one'], ['one', 'link'], ['link', 'one', 'two/inner']])
+def test_what_several_paths_reach_counts_once(here, paths):
+    """Images, what is left out, and links: the summary accounts for each entry of a folder once."""
+    (here / 'one' / 'notes.txt').write_text('no image')
+    (here / 'one' / 'alias.png').symlink_to('a.png')
+    (here / 'link').symlink_to('one', target_is_directory=True)
+    (here / 'two' / 'inner').symlink_to(here / 'one' / 'deep', target_is_directory=True)
+    found, _, skipped = collect_images(paths)
+    assert {Path(image).resolve() for image in found} == {here / 'one' / 'a.png', here / 'one' / 'deep' / 'b.png'}
+    assert len(found) == 2 and sorted(Path(path).name for path, _ in skipped) == ['alias.png', 'notes.txt']
+
+
+def test_a_link_to_another_image_is_left_out_by_name(here):
+    (here / 'two' / 'alias.png').symlink_to(here / 'one' / 'a.png')
+    found, _, skipped = collect_images(['one', 'two', 'c.png'])
+    assert len(found) == 4
+    assert skipped == [('two/alias.png', 'the same file as another image')]

@@ -91,6 +91,21 @@ def test_depth_through_mmsegs_interfaces(trained_demo, inferencer, depths):
         inference_model(model, grey.astype(np.int32))
 
 
+def test_mmsegs_inferencer_draws_what_it_segments(trained_demo, depths, tmp_path):
+    from mmseg.apis import MMSegInferencer
+
+    theirs = MMSegInferencer(str(trained_demo.config), str(trained_demo.matched), device='cpu', show_progress=False)
+    turned = with_tag(tmp_path / 'd.png', scene(), 6)
+    rgb, options = scene(), dict(return_vis=True, opacity=0.0, with_labels=False)
+    grey = np.repeat(rgb[..., :1], 3, 2)
+    deep = rgb[..., ::-1].astype(np.uint16) * 257
+    pictures = [*((str(path), grey) for path in depths), (deep, rgb), (Image.fromarray(rgb), rgb)]
+    for picture, expected in [*pictures, (str(turned), np.rot90(rgb, -1))]:
+        np.testing.assert_array_equal(theirs(picture, **options)['visualization'], expected)
+    theirs(str(depths[1]), out_dir=str(tmp_path / 'out'))
+    assert (tmp_path / 'out' / 'vis' / depths[1].name).is_file()
+
+
 def test_several_sizes_in_one_batch(trained_demo, folder):
     from mmseg.apis import inference_model
 

@@ -286,3 +286,16 @@ def test_camvid(shared_dir, monkeypatch):
     assert len(val) == 101
     assert val[0]['inputs'].shape == (3, 240, 320)
     assert val[0]['data_samples'].gt_sem_seg.shape == (360, 480)
+
+
+def test_labels_are_as_large_as_their_images(folder, monkeypatch):
+    """What `max_pixels` allows of an image it allows of its label, and Pillow's own limit is out of play."""
+    monkeypatch.setattr('PIL.Image.MAX_IMAGE_PIXELS', 100)
+    monkeypatch.setattr('omh_mmseg.datasets.label_files.MAX_PIXELS', 1000)
+    pipeline = [dict(type='LoadImageFromFile', _scope_='omh_mmseg'), dict(type='LoadOptionalAnnotations')]
+    root = folder(count=1, size=(40, 60))
+    settings = dict(type='FolderSegDataset', data_root=str(root), split='train', num_classes=4, pipeline=pipeline)
+    assert DATASETS.build(settings)[0]['gt_seg_map'].shape == (40, 60)
+    Image.fromarray(np.zeros((41, 60), np.uint8)).save(root / 'labels' / 'train' / '000.png')
+    with pytest.raises(ValueError, match='000.png: the label has 60 x 41 pixels, more than its image and than'):
+        DATASETS.build(settings)

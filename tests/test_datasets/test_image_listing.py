@@ -107,3 +107,12 @@ def test_it_is_told_once(tmp_path, monkeypatch):
         images_by_stem(tmp_path)
     (text,) = told
     assert '1 images, 2 left out, no image ending (.txt)' in text
+
+
+def test_links_that_lead_to_themselves_are_left_out(tmp_path):
+    touch(tmp_path / 'a.png')
+    for name, target in (('self.png', 'self.png'), ('p', 'q'), ('q', 'p')):
+        (tmp_path / name).symlink_to(target)
+    listing = list_images(tmp_path)
+    assert list(listing.images) == ['a']
+    assert listing.describe_skipped().startswith('3 left out, a link to nothing')

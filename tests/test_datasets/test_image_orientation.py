@@ -123,3 +123,13 @@ def test_published_sets_stay_as_they_are_stored(cityscapes):
         sample = each[0]['data_samples']
         assert sample.ori_shape == size == tuple(sample.gt_sem_seg.shape)
     assert dataset_fingerprint(data)['pipeline'] != dataset_fingerprint(turned)['pipeline']
+
+
+@pytest.mark.parametrize('size', [(12, 20), (12, 12)])
+@pytest.mark.parametrize('suffix', ['png', 'tif'])
+@pytest.mark.parametrize('tag', [3, 6, 7])
+def test_a_tag_of_the_label_itself_does_not_count(tmp_path, tag, suffix, size):
+    """Pillow turns TIFFs as it loads them, and mistakes the sides of those it maps into memory."""
+    root = labelled(tmp_path, tag, 'stored', size)
+    save(root / 'labels' / 'train' / f'a.{suffix}', picture(*size)[..., 2], tag)
+    assert aligned(build(root, seg_map_suffix=f'.{suffix}', label_orientation='stored'))

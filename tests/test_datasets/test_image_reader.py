@@ -7,6 +7,7 @@ import itertools
 import struct
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import mmcv
@@ -15,6 +16,7 @@ import pytest
 import torch
 from mmengine.dataset import Compose
 from mmengine.fileio import get
+from mmengine.logging import MMLogger
 from PIL import Image
 
 from omh_mmseg.datasets import ImageReader, LoadImage
@@ -51,19 +53,38 @@ def write(path: Path, values: np.ndarray) -> Path:
     return path
 
 
-def write_tiff(path: Path, values: np.ndarray) -> Path:
+def write_tiff(path: Path, values: np.ndarray, photometric: int = 1) -> Path:
     """An uncompressed TIFF of any number of 8- or 16-bit bands, which Pillow and OpenCV do not write."""
     height, width, bands = values.shape
+    kind = 1 + (values.dtype.kind == 'i')
     data = values.astype(values.dtype.newbyteorder('<')).tobytes()
     bits = 8 * values.dtype.itemsize
     extra = 8 + len(data)
     tags = [
-        (256, 4, 1, width), (257, 4, 1, height), (258, 3, bands, extra), (259, 3, 1, 1), (262, 3, 1, 1),
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, bands, extra if bands > 2 else bits),
+        (259, 3, 1, 1), (262, 3, 1, photometric),
         (273, 4, 1, 8), (277, 3, 1, bands), (278, 4, 1, height), (279, 4, 1, len(data)), (284, 3, 1, 1),
+        (339, 3, 1, kind),
     ]  # fmt: skip
     directory = struct.pack('<H', len(tags)) + b''.join(struct.pack('<HHII', *tag) for tag in tags) + bytes(4)
     head = b'II*\0' + struct.pack('<I', extra + 2 * bands)
     path.write_bytes(head + data + struct.pack(f'<{bands}H', *[bits] * bands) + directory)
+    return path
+
+
+def write_planes(path: Path, values: np.ndarray) -> Path:
+    """An uncompressed RGB TIFF of 16 bits that stores one band after the other."""
+    height, width, bands = values.shape
+    data = np.moveaxis(values, -1, 0).astype('<u2').tobytes()
+    extra, size = 8 + len(data), len(data) // bands
+    tags = [
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, bands, extra), (259, 3, 1, 1), (262, 3, 1, 2),
+        (273, 4, bands, extra + 6), (277, 3, 1, bands), (278, 4, 1, height), (279, 4, bands, extra + 18),
+        (284, 3, 1, 2),
+    ]  # fmt: skip
+    directory = struct.pack('<H', len(tags)) + b''.join(struct.pack('<HHII', *tag) for tag in tags) + bytes(4)
+    lists = struct.pack('<3H3I3I', 16, 16, 16, *(8 + band * size for band in range(3)), size, size, size)
+    path.write_bytes(b'II*\0' + struct.pack('<I', extra + len(lists)) + data + lists + directory)
     return path
 
 
@@ -82,6 +103,63 @@ def test_sixteen_bits_of_colour(tmp_path, colour, suffix):
     np.testing.assert_array_equal(read(path), colour)
     path = write(tmp_path / f'b.{suffix}', colour.astype(np.uint16) * 16)
     np.testing.assert_array_equal(read(path, value_range=(0, 4080)), colour)
+
+
+def test_sixteen_bits_of_colour_band_by_band(tmp_path, colour, monkeypatch):
+    path = write_planes(tmp_path / 'a.tif', colour.astype(np.uint16) * 257)
+    with monkeypatch.context() as without:
+        without.setitem(__import__('sys').modules, 'tifffile', None)
+        with pytest.raises(ValueError, match=r'a.tif: .* band by band need another decoder: pip install .*\[tiff\]'):
+            read(path)
+    pytest.importorskip('tifffile')
+    np.testing.assert_array_equal(read(path), colour)
+
+
+def test_a_codec_that_tifffile_lacks(tmp_path, colour, monkeypatch):
+    path = write(tmp_path / 'a.tif', colour.astype(np.uint16) * 257)
+
+    class Page:
+        def asarray(self):
+            raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    class TiffFile:
+        pages = (Page(),)
+
+        def __init__(self, stream):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setitem(__import__('sys').modules, 'tifffile', SimpleNamespace(TiffFile=TiffFile))
+    np.testing.assert_array_equal(read(path), colour)
+
+
+def test_a_range_that_makes_unit_floats_black_is_told_once(monkeypatch, grey):
+    messages = []
+    monkeypatch.setattr(MMLogger, 'get_current_instance', lambda: SimpleNamespace(warning=messages.append))
+    for _ in range(2):
+        read((grey / 255).astype(np.float32), value_range=(0, 4093))
+        read(grey.astype(np.float32), value_range=(0, 4093))
+    (message,) = messages
+    assert message.startswith('floating-point values in [0, 1] are all but one colour by value_range=(0, 4093)')
+
+
+@pytest.mark.parametrize('kind', [np.uint8, np.uint16])
+def test_grey_whose_zero_is_white(tmp_path, grey, kind):
+    values = grey[..., None].astype(kind) * kind(1 if kind is np.uint8 else 257)
+    np.testing.assert_array_equal(read(write_tiff(tmp_path / 'a.tif', values, photometric=0))[..., 0], 255 - grey)
+    np.testing.assert_array_equal(read(write_tiff(tmp_path / 'b.tif', values))[..., 0], grey)
+
+
+def test_eight_bits_with_a_sign(tmp_path, grey):
+    path = write_tiff(tmp_path / 'a.tif', (grey.astype(np.int16) - 128).astype(np.int8)[..., None])
+    with pytest.raises(ValueError, match='a.tif: int8 values from -.* Set value_range'):
+        read(path)
+    np.testing.assert_array_equal(read(path, value_range=(-128, 127))[..., 0], grey)
 
 
 def test_sixteen_bits_with_alpha(tmp_path, colour):

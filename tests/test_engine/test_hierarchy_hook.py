@@ -10,6 +10,7 @@ from torch import nn
 
 from omh_mmseg.engine.hooks import HierarchyHook
 from omh_mmseg.models.omh import OMHHead
+from omh_mmseg.models.prediction import ClusterAssignment
 from omh_mmseg.registry import HOOKS
 from omh_mmseg.transport import Hierarchy
 
@@ -28,7 +29,10 @@ def runner(tmp_path):
     model.omh_head = OMHHead(6, 4, num_levels=2, plan=dict(entropy_weight=0.04, max_iterations=700))
     messages = []
     logger = SimpleNamespace(warning=messages.append)
-    return SimpleNamespace(model=model, logger=logger, messages=messages, work_dir=str(tmp_path), iter=49)
+    visualizer = SimpleNamespace(dataset_meta=dict(classes=('sky', 'road', 'grass', 'water'), palette=None))
+    return SimpleNamespace(
+        model=model, logger=logger, messages=messages, work_dir=str(tmp_path), iter=49, visualizer=visualizer
+    )
 
 
 def hook_with(**options) -> HierarchyHook:
@@ -115,3 +119,22 @@ def test_models_without_a_hierarchy_pass(runner, tmp_path, head):
 def test_wrong_interval():
     with pytest.raises(ValueError, match='interval must be .*; got 0'):
         HierarchyHook(interval=0)
+
+
+def test_clusters_have_the_names_of_their_classes(runner, monkeypatch):
+    """By the assignment that predictions use; a level that was not matched has numbers alone."""
+    drawn = {}
+    for name in ('draw_hierarchy_tree', 'draw_plan_matrices'):
+        target = f'omh_mmseg.engine.hooks.hierarchy_hook.{name}'
+        monkeypatch.setattr(target, lambda path, *args, name=name, **options: drawn.setdefault(name, (args, options)))
+    hook_with().after_train(runner)
+    assert drawn['draw_hierarchy_tree'][1]['names'] == [[None] * 4, [None] * 8]
+    drawn.clear()
+    runner.model.assignment = ClusterAssignment(dict(pred_sem_seg=4, pred_level1=4, pred_level2=8))
+    runner.model.assignment.set('pred_level1', [3, 0, -1, 1])
+    runner.visualizer.dataset_meta['palette'] = [[1, 1, 1], [2, 2, 2], [3, 3, 3], [4, 4, 4]]
+    hook_with().after_train(runner)
+    (_, palettes), options = drawn['draw_hierarchy_tree']
+    assert options['names'] == [['water', 'sky', None, 'road'], [None] * 8]
+    assert palettes[0][[0, 1, 3]].tolist() == [[4, 4, 4], [1, 1, 1], [2, 2, 2]]
+    assert drawn['draw_plan_matrices'][0][1] is palettes

@@ -14,7 +14,7 @@ from mmseg.registry import VISUALIZERS
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
-from omh_mmseg.visualization import UnsupervisedSegVisualizer
+from omh_mmseg.visualization import UnsupervisedSegVisualizer, distinct_colours
 from omh_mmseg.visualization.local_visualizer import fit_image
 
 
@@ -123,3 +123,25 @@ def test_clusters_are_drawn_in_their_classes(visualizer: UnsupervisedSegVisualiz
     assert (picture[:, :2] == [90, 90, 90]).all() and (picture[:, 2:4] == [0, 0, 255]).all()
     assert (picture[:, 4:] == 0).all()
     assert sample.pred_sem_seg.data[0, 0].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize('known', [{}, dict(pred_level1=[1, 0])])
+def test_clusters_without_classes_have_no_name_of_a_class(
+    visualizer: UnsupervisedSegVisualizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: dict
+) -> None:
+    names = []
+    original = SegLocalVisualizer._draw_sem_seg
+
+    def note(self, image, sem_seg, classes, palette, with_labels=True):
+        names.append(list(classes))
+        return original(self, image, sem_seg, classes, palette, with_labels)
+
+    monkeypatch.setattr(SegLocalVisualizer, '_draw_sem_seg', note)
+    sample = make_sample(np.array([[0, 1, 2]] * 4), np.array([[0, 1, 1]] * 4), cluster_classes=known)
+    picture = drawn(tmp_path, visualizer, np.zeros((4, 3, 3), np.uint8), sample)
+    truth, clusters = names
+    assert set(truth) == {'sky', 'road'} and set(clusters) == {'cluster 0', 'cluster 1', 'cluster 2'}
+    assert (picture[0, 3:] == distinct_colours(3)).all() and picture[0, 0].tolist() == [0, 0, 255]
+    classes_now = make_sample(np.array([[0, 1, 1]] * 4), cluster_classes=dict(pred_clusters=[1, 0]))
+    visualizer.add_datasample('classes', np.zeros((4, 3, 3), np.uint8), classes_now, with_labels=False)
+    assert set(names[-1]) == set(truth)

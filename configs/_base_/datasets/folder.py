@@ -12,6 +12,8 @@ seg_map_suffix = '.png'
 label_map = dict()
 label_colours = dict()
 reduce_zero_label = False
+# What labels of photos with an EXIF orientation were drawn on: 'turned' or 'stored' pixels; 'auto' goes by the size.
+label_orientation = 'auto'
 # How images of more than 8 bits or of more than three bands are read, and up to which size (docs/data.md).
 value_range = None
 bands = None
@@ -44,6 +46,7 @@ train_dataloader = dict(
         label_map=label_map,
         label_colours=label_colours,
         reduce_zero_label=reduce_zero_label,
+        label_orientation=label_orientation,
         # 240 x 320 is 4:3, and a multiple of 8, 16 and 20; a multiple of 32 suits Swin better: (256, 352).
         pipeline=[
             __load,
@@ -79,6 +82,7 @@ val_dataloader = dict(
         label_map=label_map,
         label_colours=label_colours,
         reduce_zero_label=reduce_zero_label,
+        label_orientation=label_orientation,
         pipeline=test_pipeline,
         test_mode=True,
     ),
@@ -109,6 +113,7 @@ _copied = dict(
     label_map=label_map,
     label_colours=label_colours,
     reduce_zero_label=reduce_zero_label,
+    label_orientation=label_orientation,
     value_range=value_range,
     bands=bands,
     max_pixels=max_pixels,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.fileio import BaseStorageBackend, register_backend
-from PIL import Image
 
 from omh_mmseg.datasets.images.depth import Range
 from omh_mmseg.datasets.images.reader import MAX_PIXELS, ImageReader
@@ -39,9 +37,7 @@ class ImageReaderBackend(BaseStorageBackend):
 
     def get(self, filepath: str | Path) -> bytes:
         """The picture as the bytes of a BMP."""
-        encoded = io.BytesIO()
-        Image.fromarray(self.reader.read(filepath, self.turned).rgb).save(encoded, 'BMP')
-        return encoded.getvalue()
+        return self.reader.as_bmp(filepath, self.turned)
 
     def get_text(self, filepath: str | Path, encoding: str = 'utf-8') -> str:
         """The file as text."""

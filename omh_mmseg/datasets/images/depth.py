@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
+from mmengine.logging import MMLogger
 from PIL import Image
 
 LA_CANVAS = (124, 117, 104)
@@ -55,11 +57,22 @@ def to_bytes(values: np.ndarray, known: Range | None, value_range: Range | None,
             )
         black_white = (0.0, 1.0)
     black, white = black_white
+    wide = floating and value_range is not None and abs(white - black) > 255
+    if wide and values.min() >= 0 and 0 < values.max() <= 1:
+        _tell_of_unit_range(black_white)
     scaled = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
     np.subtract(scaled, black, out=scaled)
     np.multiply(scaled, 255 / (white - black), out=scaled)
     np.clip(scaled, 0, 255, out=scaled)
     return np.rint(scaled, out=scaled).astype(np.uint8)
+
+
+@functools.cache
+def _tell_of_unit_range(value_range: Range) -> None:
+    MMLogger.get_current_instance().warning(
+        f'floating-point values in [0, 1] are all but one colour by value_range={value_range}, which holds for all '
+        'pictures of more than 8 bits; leave it out for pictures whose values are in [0, 1]'
+    )
 
 
 def chosen_bands(values: np.ndarray, bands: int | Sequence[int], name: str) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mmengine.logging import MMLogger
@@ -73,7 +73,7 @@ def list_images(
             listing.skipped.append((directory, f'a folder that cannot be read ({type(error).__name__})'))
             continue
         for entry in entries:
-            if entry.is_dir():
+            if _is(entry.is_dir):
                 if recursive and not entry.name.startswith('.'):
                     through = by_link or entry.is_symlink()
                     (linked if through else pending).append((entry.path, through))
@@ -110,12 +110,20 @@ def tell_skipped(folder: str | os.PathLike[str], listing: Listing) -> None:
         _tell(f'{os.fspath(folder)}: {len(listing.images)} images, {listing.describe_skipped()}')
 
 
+def _is(test: Callable[[], bool]) -> bool:
+    """What an entry says of itself; False for links that lead to themselves, as for those that lead nowhere."""
+    try:
+        return test()
+    except OSError:
+        return False
+
+
 def _reason(entry: os.DirEntry, suffixes: Sequence[str]) -> str | None:
     """Why a file is no image; None for one."""
     suffix = os.path.splitext(entry.name)[1].lower()
     if entry.name.startswith('.'):
         return 'a hidden file'
-    if not entry.is_file():
+    if not _is(entry.is_file):
         return 'a link to nothing' if entry.is_symlink() else 'not a file'
     if suffix not in suffixes:
         return f'no image ending ({suffix or "none"})'

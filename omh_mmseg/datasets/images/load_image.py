@@ -58,6 +58,11 @@ class LoadImage(BaseTransform):
         return f'{type(self).__name__}({self.reader})'
 
 
+def reader_of(transforms: Sequence[Any]) -> ImageReader | None:
+    """What the first `LoadImage` among transforms reads with; None without one."""
+    return next((transform.reader for transform in transforms if isinstance(transform, LoadImage)), None)
+
+
 def with_own_loader(transforms: Sequence[Any]) -> list[Any]:
     """Transforms in which `LoadImage` stands for mmcv's ``LoadImageFromFile``, which clips values of over 8 bits.
 

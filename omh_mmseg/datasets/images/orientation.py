@@ -24,6 +24,15 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     8: lambda pixels: np.rot90(pixels),
 }
 _INVERSES = {6: 8, 8: 6}
+_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 
 def orientation_tag(image: Image.Image) -> int:
@@ -45,11 +54,19 @@ def turn_back(pixels: np.ndarray, tag: int) -> np.ndarray:
     return turn(pixels, _INVERSES.get(tag, tag))
 
 
+def load_stored(image: Image.Image) -> Image.Image:
+    """The pixels of an opened file as they are stored, in memory: Pillow turns TIFFs by their tag, and others not."""
+    tag = orientation_tag(image)
+    image.load()
+    turned = tag in _BACK and orientation_tag(image) == 1
+    return image.transpose(_BACK[tag]) if turned else image.copy()
+
+
 def label_like_image(label: np.ndarray, results: Mapping[str, Any]) -> np.ndarray:
     """A label in the orientation in which its image was loaded.
 
     Args:
-        label: (H, W), as stored.
+        label: (H, W), as stored; what an orientation tag in the label's own file says does not count.
         results: The item: ``exif_orientation`` of the image, whether it was turned (``turn_images``, true by default),
             its size ``ori_shape``, and ``label_orientation``, which form of it the label was drawn on: ``'stored'``,
             ``'turned'``, or ``'auto'``, the one whose size the label has.

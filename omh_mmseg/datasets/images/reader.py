@@ -7,7 +7,7 @@ import io
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 from unittest import mock
@@ -21,12 +21,13 @@ from torch import Tensor
 
 from omh_mmseg.datasets.images.deep import (
     INSTALL,
+    as_meant,
     decode_deep,
     grey_range,
     has_deep_colours,
+    is_cut,
     is_tiff,
     tiff_header,
-    without_sign,
 )
 from omh_mmseg.datasets.images.depth import Range, chosen_bands, colours, known_range, rgb, to_bytes
 from omh_mmseg.datasets.images.orientation import orientation_tag, turn, turn_back
@@ -142,14 +143,19 @@ class ImageReader:
         with self._opened(content, path) as image:
             if image is None:
                 return self._undecoded(content, path, turned)
-            large = Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS
-            with _without_guard() if large else nullcontext():
+            with guard_for(image):
                 return self._pillow(image, content, path, turned)
+
+    def as_bmp(self, path: str | os.PathLike[str], turned: bool = True) -> bytes:
+        """A file as an uncompressed 8-bit BMP, for what decodes images by itself; see `read` for the errors."""
+        encoded = io.BytesIO()
+        Image.fromarray(self.read(path, turned).rgb).save(encoded, 'BMP')
+        return encoded.getvalue()
 
     def header(self, path: str) -> Header | None:
         """Size and orientation of a file; None where it cannot be read, which is reported when it is loaded."""
         try:
-            with _without_guard(), Image.open(path) as image:
+            with without_guard(), Image.open(path) as image:
                 tag, tags = orientation_tag(image), getattr(image, 'tag_v2', {})
                 # Of TIFFs Pillow tells the size after turning.
                 return Header(tags.get(257, image.height), tags.get(256, image.width), tag)
@@ -160,7 +166,7 @@ class ImageReader:
     def _opened(self, content: bytes, path: str) -> Iterator[Image.Image | None]:
         """The image, not yet decoded; None for a TIFF that Pillow does not know."""
         try:
-            with _without_guard():
+            with without_guard():
                 image = Image.open(io.BytesIO(content))
         except UnidentifiedImageError as error:
             if not is_tiff(content):
@@ -186,13 +192,14 @@ class ImageReader:
         # The tag comes last: to look for it Pillow decodes some formats.
         known, tags = grey_range(image), dict(getattr(image, 'tag_v2', {}))
         deep = content is not None and has_deep_colours(image, suspected=self.value_range is not None)
+        cut = is_cut(image)
         if getattr(image, 'n_frames', 1) > 1:
             _tell_of_frames(image.format)
         values = None
         try:
             tag = orientation_tag(image)
             if deep and content is not None:
-                values = decode_deep(content, tag, len(image.getbands()) if tags else None)
+                values = decode_deep(content, len(image.getbands()) if tags else None)
             if values is not None and values.dtype == np.uint8:
                 values, deep = None, False
             if values is None:
@@ -206,8 +213,9 @@ class ImageReader:
             result = self._coloured(values, (0, 65535), mode, name)
             pretended = 1
         else:
-            if deep and self.value_range is not None:
-                raise ValueError(f'{name}: colours of 16 bits and value_range need another decoder: {INSTALL}')
+            if deep and (self.value_range is not None or not cut):
+                reason = 'and value_range' if cut else 'that are stored band by band'
+                raise ValueError(f'{name}: colours of 16 bits {reason} need another decoder: {INSTALL}')
             # Pillow turns TIFFs itself as it loads them, and takes the tag away.
             pretended = tag if orientation_tag(image) == 1 else 1
             result = self._decoded(image, tags, known, name)
@@ -217,8 +225,10 @@ class ImageReader:
 
     def _decoded(self, image: Image.Image, tags: dict, known: Range | None, name: str) -> np.ndarray:
         """Colours of an image that Pillow has decoded."""
-        if image.mode == 'F' or image.mode.startswith('I'):
-            return self._coloured(without_sign(np.asarray(image), tags), known, 'L', name)
+        if image.mode in ('F', 'L') or image.mode.startswith('I'):
+            values = as_meant(np.asarray(image), tags)
+            if values.dtype != np.uint8:
+                return self._coloured(values, known, 'L', name)
         try:
             if self.bands is None:
                 return rgb(image)
@@ -238,7 +248,7 @@ class ImageReader:
         if self.bands is None and header.bands not in (1, 3, 4):
             colours(np.empty((1, 1, header.bands), np.uint8), None, path)
         try:
-            values = decode_deep(content, header.orientation, header.bands)
+            values = decode_deep(content, header.bands)
         except Exception as error:
             raise _unreadable(path, error) from error
         if values is None:
@@ -276,10 +286,16 @@ class ImageReader:
 
 
 @contextmanager
-def _without_guard() -> Iterator[None]:
+def without_guard() -> Iterator[None]:
     """Leave the decision about large pictures to `ImageReader.max_pixels`."""
     with _guard, mock.patch.object(Image, 'MAX_IMAGE_PIXELS', None):
         yield
+
+
+def guard_for(image: Image.Image) -> AbstractContextManager:
+    """What an opened image is decoded in: `without_guard`, which takes turns, only where it is needed."""
+    large = Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS
+    return without_guard() if large else nullcontext()
 
 
 def _unreadable(path: str, error: Exception) -> OSError:

@@ -10,7 +10,7 @@ from mmcv.transforms import BaseTransform
 
 from omh_mmseg.datasets.base import LabelFileError
 from omh_mmseg.datasets.images.orientation import label_like_image, orientation_hint
-from omh_mmseg.datasets.label_files import by_colour, check_palette, class_numbers, classes_in_colour, open_label
+from omh_mmseg.datasets.label_files import by_colour, check_palette, class_numbers, classes_in_colour, open_label_of
 from omh_mmseg.datasets.mat_files import LABEL_KEY, SUFFIX, read_mat
 from omh_mmseg.registry import TRANSFORMS
 from omh_mmseg.structures.labels import IGNORED_LABEL
@@ -45,7 +45,7 @@ def read_label(results: Mapping[str, Any]) -> np.ndarray:
             return _to_classes(_checked(read_mat(path, LABEL_KEY), results), results)
         except OSError as error:
             raise LabelFileError(f'{path}: the label cannot be read ({type(error).__name__}: {error})') from error
-    image = open_label(path)
+    image = open_label_of(results)
     if by_colour(image, results):
         return _checked(classes_in_colour(image, results), results).astype(np.uint8)
     label = _checked(class_numbers(image, path), results)

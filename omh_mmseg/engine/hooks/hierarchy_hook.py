@@ -5,16 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from omh_mmseg.engine.hooks.assignment_hook import find_assignment
+from omh_mmseg.evaluation.cluster_names import cluster_names
 from omh_mmseg.models.omh import OMHHead
 from omh_mmseg.registry import HOOKS
+from omh_mmseg.transport import Hierarchy
 from omh_mmseg.utils.checks import COUNT, SHARE, WEIGHT, ranges
 from omh_mmseg.visualization import draw_hierarchy_tree, draw_plan_matrices
+from omh_mmseg.visualization.colours import class_colours, level_palettes
 
 
 @HOOKS.register_module()
@@ -95,18 +100,30 @@ class HierarchyHook(Hook):
 
     @master_only
     def after_train(self, runner: Runner) -> None:
-        """Write the hierarchy as JSON and pictures."""
+        """Write the hierarchy as JSON and pictures, the clusters named and coloured after their classes where known."""
         head = _omh_head(runner)
         if head is None or len(head.level_sizes) < 2:
             return
         folder = Path(self.out_dir or runner.work_dir)
         hierarchy = head.hierarchy()
+        names, palettes = _names_and_palettes(runner, hierarchy)
         written = [
             hierarchy.to_json(folder / 'hierarchy.json'),
-            draw_plan_matrices(folder / 'plans.png', hierarchy),
-            draw_hierarchy_tree(folder / 'hierarchy.png', hierarchy),
+            draw_plan_matrices(folder / 'plans.png', hierarchy, palettes),
+            draw_hierarchy_tree(folder / 'hierarchy.png', hierarchy, palettes, names=names),
         ]
         MMLogger.get_current_instance().info('OMH hierarchy written to ' + ', '.join(map(str, written)))
+
+
+def _names_and_palettes(runner: Runner, hierarchy: Hierarchy) -> tuple[list[list[str | None]], list[np.ndarray]]:
+    """Of every level, by the classes that the last validation with labels has matched; see `cluster_names`."""
+    assignment, meta = find_assignment(runner.model), runner.visualizer.dataset_meta or {}
+    known = {} if assignment is None else assignment.as_dict()
+    classes, count = tuple(meta.get('classes') or ()), 1 + max((max(level) for level in known.values()), default=0)
+    by_level = [known.get(f'pred_level{level}') for level in range(1, len(hierarchy.level_sizes) + 1)]
+    names = [cluster_names(level, classes, size) for level, size in zip(by_level, hierarchy.level_sizes)]
+    colours = class_colours(meta.get('palette'), max(len(classes), count))
+    return names, level_palettes(hierarchy, colours, by_level[0])
 
 
 def _omh_head(runner: Runner) -> OMHHead | None:

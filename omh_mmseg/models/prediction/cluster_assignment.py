@@ -12,11 +12,9 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from omh_mmseg.structures.assignment import META_KEY, UNMATCHED, AssignmentSource, read_assignment
+from omh_mmseg.structures.assignment import CLUSTERS, META_KEY, UNMATCHED, AssignmentSource, read_assignment
 from omh_mmseg.structures.labels import IGNORED_LABEL
 
-CLUSTERS = 'pred_clusters'
-"""Field of the cluster numbers where ``pred_sem_seg`` holds classes."""
 UNKNOWN = -2
 """Entry of every cluster of a field that nothing has been assigned to yet."""
 
@@ -97,13 +95,12 @@ class ClusterAssignment(nn.Module):
     def annotate(self, samples: Iterable[SegDataSample]) -> None:
         """Put ``cluster_classes``, what `as_dict` returns, into the metadata of predicted samples.
 
-        The predictions stay cluster numbers; visualiser and metric read the classes from there. Nothing is put where
-        nothing is known.
+        The predictions stay cluster numbers; visualiser and metric read the classes from there. An empty mapping says
+        that they are clusters of which nothing is known.
         """
         assignment = self.as_dict()
-        if assignment:
-            for sample in samples:
-                sample.set_metainfo({META_KEY: assignment})
+        for sample in samples:
+            sample.set_metainfo({META_KEY: assignment})
 
     def in_classes(self, samples: Sequence[SegDataSample]) -> Sequence[SegDataSample]:
         """Put classes into ``pred_sem_seg`` of predicted samples, where those of its clusters are known.

@@ -81,7 +81,7 @@ def test_samples_are_annotated() -> None:
     sample.pred_sem_seg = PixelData(data=torch.tensor([[[0, 2]]]))
     assignment = ClusterAssignment(SIZES)
     assignment.annotate([sample])
-    assert 'cluster_classes' not in sample
+    assert sample.cluster_classes == {}
     assignment.set('pred_sem_seg', [5, 4, 3])
     assignment.annotate([sample])
     assert sample.to_dict()['cluster_classes'] == dict(pred_sem_seg=[5, 4, 3])
@@ -96,7 +96,7 @@ def test_segmentor_predicts_clusters_and_tells_their_classes(tiny_stego) -> None
     assert sizes['pred_level2'] == model.omh_head.level_sizes[1]
     inputs = torch.randn(1, 3, 32, 32)
     (before,) = model.predict(inputs)
-    assert before.pred_sem_seg.data.max() >= model.num_classes and 'cluster_classes' not in before
+    assert before.pred_sem_seg.data.max() >= model.num_classes and before.cluster_classes == {}
     model.assignment.set('pred_sem_seg', [0] * sizes['pred_sem_seg'])
     (after,) = model.predict(inputs)
     assert torch.equal(after.pred_sem_seg.data, before.pred_sem_seg.data)
