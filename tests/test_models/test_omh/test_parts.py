@@ -38,7 +38,8 @@ CHANGES: dict[type, dict[str, tuple[dict[str, Any], Any]]] = {
         'cluster': ({}, dict(loss_weight=0.2)), 'reach': ({}, dict(type='FixedWeight', begin=2)),
     },
     PlanSolver: {
-        'entropy_weight': ({}, 0.2), 'marginal': ({}, 'activation'), 'gradient': ({}, 'solver'), 'solver': ({}, 'sinkhorn'),
+        'entropy_weight': ({}, 0.2), 'marginal': ({}, 'activation'), 'gradient': ({}, 'solver'),
+        'solver': ({}, 'sinkhorn'),
         'tolerance': ({}, 1e-2), 'max_iterations': ({}, 2), 'warm_start': ({}, False),
     },
     GradientCentres: {
