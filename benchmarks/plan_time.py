@@ -3,9 +3,9 @@
     python benchmarks/plan_time.py
 
 One measurement solves the plans of all level pairs (27 x 54 and 54 x 108 by default) to the same tolerance. Warm means:
-the potentials of the plan before one step of Adam on the centres (5e-3 per coordinate). Centres are those of a fresh
-head (``random``) or a finer level scattered around the coarser one, as after training (``hierarchical``). With the
-gradient ``solver``, the backward pass through the iterations is part of the time.
+the potentials of the plan before one step of Adam on the centres (5e-3 per coordinate). Ours are Newton's, in float64
+whatever the type of POT's. Centres are those of a fresh head (``random``) or a finer level scattered around the coarser
+one, as after training (``hierarchical``). With the gradient ``solver``, the backward pass is part of the time.
 """
 
 from __future__ import annotations
@@ -58,7 +58,6 @@ class Case:
             tolerance=TOLERANCE,
             max_iterations=MAX_ITERATIONS,
             gradient=gradient,
-            solver_dtype=DTYPES[dtype],
         )
         self.potentials = [plan.potentials for plan in hierarchy_plans(self.centres, weight, **self.settings)]
         self.iterations: list[int] = []

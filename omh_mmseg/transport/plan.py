@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
-import ot
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from omh_mmseg.transport.checks import check_devices
+from omh_mmseg.transport.solvers import solve_by_newton, solve_by_sinkhorn
 
 PLAN_GRADIENTS = ('detach', 'solver')
+SOLVERS = ('newton', 'sinkhorn')
 SOLVER_DTYPES = (torch.float32, torch.float64)
 
 
@@ -26,7 +28,7 @@ class TransportPlan:
         row_marginal: Prescribed row sums u, shape (K_row,).
         column_marginal: Prescribed column sums v, shape (K_column,).
         potentials: Logarithms of the scaling vectors, shapes (K_row,) and (K_column,), detached, in the solver's dtype.
-        iterations: Sinkhorn iterations used.
+        iterations: Newton steps, or Sinkhorn iterations, used.
         violation: Largest relative deviation of a row or column sum from its marginal.
         converged: Whether the solver met its tolerance within the iteration limit.
         entropy_weight: The lambda that the plan was solved with.
@@ -55,7 +57,7 @@ def cosine_cost(row_centres: Tensor, column_centres: Tensor) -> Tensor:
     return 1 - F.normalize(row_centres, dim=1) @ F.normalize(column_centres, dim=1).t()
 
 
-def sinkhorn_plan(
+def entropic_plan(
     row_centres: Tensor,
     column_centres: Tensor,
     entropy_weight: float = 0.05,
@@ -66,6 +68,7 @@ def sinkhorn_plan(
     max_iterations: int = 1000,
     warm_start: tuple[Tensor, Tensor] | None = None,
     gradient: str = 'detach',
+    solver: str = 'newton',
     solver_dtype: torch.dtype = torch.float64,
     name: str = 'the two sets of centres',
 ) -> TransportPlan:
@@ -75,8 +78,9 @@ def sinkhorn_plan(
         T = \arg\min_T \langle T, M \rangle - \lambda H(T),
         \quad T 1 = u, \quad T^\top 1 = v, \quad M_{ij} = 1 - \langle n(r_i), n(c_j) \rangle
 
-    The problem is solved by ``ot.sinkhorn(method='sinkhorn_log')``: the plain form returns finite plans with NaN
-    gradients at small lambda. Autocast is switched off around it. Float64 is the default because log-domain
+    It has one solution, which `solve_dual` finds in a few steps at any lambda, on the CPU in float64. Sinkhorn's
+    iterations, ``ot.sinkhorn(method='sinkhorn_log')``, take hundreds below lambda 0.05 and stay an option; POT's plain
+    form returns finite plans with NaN gradients at small lambda. Autocast is switched off around both. Log-domain
     potentials grow as 1 / lambda: below lambda 0.01 their float32 rounding alone exceeds the tolerance.
 
     Args:
@@ -85,11 +89,14 @@ def sinkhorn_plan(
         entropy_weight: lambda > 0. Small gives a sparse plan, large a dense one.
         row_marginal: u, shape (K_row,), positive; normalised to sum 1. Uniform if None.
         column_marginal: v, shape (K_column,), positive; normalised to sum 1. Uniform if None.
-        tolerance: The solver stops when the L2 norm of the column violation falls below it; in (0, 1).
-        max_iterations: Limit of Sinkhorn iterations.
+        tolerance: In (0, 1). ``'newton'`` stops when no row or column sum deviates from its marginal by more than this
+            share of it, ``'sinkhorn'`` when the L2 norm of the column violation falls below it.
+        max_iterations: Limit of the solver's iterations.
         warm_start: ``potentials`` of an earlier plan of the same shape.
-        gradient: ``'detach'``, or ``'solver'`` to differentiate through the iterations.
-        solver_dtype: torch.float32 or torch.float64.
+        gradient: ``'detach'``, or ``'solver'`` to differentiate: implicitly with ``'newton'``, through the iterations
+            with ``'sinkhorn'``.
+        solver: ``'newton'`` or ``'sinkhorn'``.
+        solver_dtype: torch.float32 or torch.float64; of ``'sinkhorn'`` alone.
         name: What the rows and columns are, for error messages.
 
     Returns:
@@ -102,7 +109,8 @@ def sinkhorn_plan(
     Reference:
         M. Cuturi, Sinkhorn Distances: Lightspeed Computation of Optimal Transport, NeurIPS 2013.
     """
-    _check_arguments(row_centres, column_centres, entropy_weight, tolerance, max_iterations, gradient, solver_dtype)
+    _check_arguments(row_centres, column_centres, entropy_weight, tolerance, max_iterations, gradient)
+    _check_solver(solver, solver_dtype)
     through_solver = gradient == 'solver' and torch.is_grad_enabled()
     with torch.autocast(row_centres.device.type, enabled=False), torch.set_grad_enabled(through_solver):
         cost = cosine_cost(row_centres.to(solver_dtype), column_centres.to(solver_dtype))
@@ -113,17 +121,11 @@ def sinkhorn_plan(
             )
         rows = _marginal(row_marginal, cost.shape[0], cost, 'row_marginal')
         columns = _marginal(column_marginal, cost.shape[1], cost, 'column_marginal')
-        plan, log = ot.sinkhorn(
-            rows,
-            columns,
-            cost,
-            entropy_weight,
-            method='sinkhorn_log',
-            numItermax=max_iterations,
-            stopThr=tolerance,
-            warmstart=_usable(warm_start, cost),
-            log=True,
-            warn=False,
+        start = _usable(warm_start, cost)
+        by_newton = partial(solve_by_newton, differentiable=through_solver)
+        solve = by_newton if solver == 'newton' else solve_by_sinkhorn
+        plan, potentials, iterations, error = solve(
+            cost, entropy_weight, rows, columns, tolerance, max_iterations, start
         )
     exact = plan.detach()
     violation = max(
@@ -140,10 +142,10 @@ def sinkhorn_plan(
         plan=plan.to(out_dtype),
         row_marginal=rows.to(out_dtype),
         column_marginal=columns.to(out_dtype),
-        potentials=(log['log_u'].detach(), log['log_v'].detach()),
-        iterations=int(log['niter']) + 1,
+        potentials=potentials,
+        iterations=iterations,
         violation=violation,
-        converged=float(log['err'][-1].detach()) < tolerance,
+        converged=error < tolerance,
         entropy_weight=float(entropy_weight),
     )
 
@@ -157,6 +159,7 @@ def hierarchy_plans(
     max_iterations: int = 1000,
     warm_starts: Sequence[tuple[Tensor, Tensor] | None] | None = None,
     gradient: str = 'detach',
+    solver: str = 'newton',
     solver_dtype: torch.dtype = torch.float64,
 ) -> list[TransportPlan]:
     """Plans of all neighbouring level pairs of a hierarchy.
@@ -165,18 +168,19 @@ def hierarchy_plans(
         centres: One tensor (K_l, D) per level, coarsest first.
         entropy_weight: lambda of every pair.
         marginals: One tensor (K_l,) per level, or None for uniform ones.
-        tolerance: See `sinkhorn_plan`.
-        max_iterations: See `sinkhorn_plan`.
+        tolerance: See `entropic_plan`.
+        max_iterations: See `entropic_plan`.
         warm_starts: One pair of potentials (or None) per level pair.
-        gradient: See `sinkhorn_plan`.
-        solver_dtype: See `sinkhorn_plan`.
+        gradient: See `entropic_plan`.
+        solver: See `entropic_plan`.
+        solver_dtype: See `entropic_plan`.
 
     Returns:
         ``len(centres) - 1`` plans; plan l has shape (K_l, K_{l+1}).
 
     Raises:
-        ValueError: If the lengths of the sequences do not fit, and as `sinkhorn_plan`.
-        FloatingPointError: As `sinkhorn_plan`, naming the level pair.
+        ValueError: If the lengths of the sequences do not fit, and as `entropic_plan`.
+        FloatingPointError: As `entropic_plan`, naming the level pair.
     """
     pairs = len(centres) - 1
     if pairs < 0:
@@ -186,7 +190,7 @@ def hierarchy_plans(
     if warm_starts is not None and len(warm_starts) != pairs:
         raise ValueError(f'{len(warm_starts)} warm starts for {pairs} level pairs; give one per pair or None.')
     return [
-        sinkhorn_plan(
+        entropic_plan(
             centres[level],
             centres[level + 1],
             entropy_weight,
@@ -196,6 +200,7 @@ def hierarchy_plans(
             max_iterations=max_iterations,
             warm_start=None if warm_starts is None else warm_starts[level],
             gradient=gradient,
+            solver=solver,
             solver_dtype=solver_dtype,
             name=f'levels {level + 1} and {level + 2}',
         )
@@ -210,7 +215,6 @@ def _check_arguments(
     tolerance: float,
     max_iterations: int,
     gradient: str,
-    solver_dtype: torch.dtype,
 ) -> None:
     shapes = (tuple(row_centres.shape), tuple(column_centres.shape))
     matrices = row_centres.dim() == 2 and column_centres.dim() == 2
@@ -227,8 +231,14 @@ def _check_arguments(
         raise ValueError(f'max_iterations must be an integer of at least 1; got {max_iterations!r}.')
     if gradient not in PLAN_GRADIENTS:
         raise ValueError(f'gradient must be one of {PLAN_GRADIENTS}; got {gradient!r}.')
-    if solver_dtype not in SOLVER_DTYPES:
-        raise ValueError(f'solver_dtype must be one of {SOLVER_DTYPES}; got {solver_dtype}.')
+
+
+def _check_solver(solver: str, dtype: torch.dtype) -> None:
+    if solver not in SOLVERS:
+        raise ValueError(f'solver must be one of {SOLVERS}; got {solver!r}.')
+    accepted = SOLVER_DTYPES if solver == 'sinkhorn' else (torch.float64,)
+    if dtype not in accepted:
+        raise ValueError(f'solver_dtype must be one of {accepted} with solver={solver!r}; got {dtype}.')
 
 
 def _marginal(values: Tensor | None, size: int, like: Tensor, name: str) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from omh_mmseg.transport import Hierarchy, TransportPlan, cluster_usage, diagnose_plan, matching_distance
 from omh_mmseg.transport.matching import condition_plan, transport_activations
-from omh_mmseg.transport.plan import hierarchy_plans, sinkhorn_plan
+from omh_mmseg.transport.plan import entropic_plan, hierarchy_plans
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 NO_FLOATS = [torch.int32, torch.int64, torch.uint8, torch.bool, torch.complex64]
@@ -123,7 +123,7 @@ def test_one_device() -> None:
     with pytest.raises(ValueError, match='one device; got activations on meta, plan on cpu'):
         transport_activations(torch.empty(4, 3, device='meta'), plan(3, 2).float())
     with pytest.raises(ValueError, match='one device; got row_centres on meta, column_centres on cpu'):
-        sinkhorn_plan(torch.empty(4, 3, device='meta'), numbers(5, 3).float())
+        entropic_plan(torch.empty(4, 3, device='meta'), numbers(5, 3).float())
 
 
 # ---- the solver
@@ -139,7 +139,7 @@ def test_one_device() -> None:
 )  # fmt: skip
 def test_numbers_of_the_solver(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f'{message}.* must be'):
-        sinkhorn_plan(numbers(3, 4), numbers(5, 4), **change)
+        entropic_plan(numbers(3, 4), numbers(5, 4), **change)
     with pytest.raises(ValueError, match=f'{message}.* must be'):
         hierarchy_plans([numbers(3, 4), numbers(5, 4)], **change)
 
@@ -147,7 +147,7 @@ def test_numbers_of_the_solver(change: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize('dtype', NO_FLOATS)
 def test_centres_are_floats(dtype: torch.dtype) -> None:
     with pytest.raises(ValueError, match='Centres must be floating-point numbers'):
-        sinkhorn_plan(torch.ones(3, 4).to(dtype), numbers(5, 4))
+        entropic_plan(torch.ones(3, 4).to(dtype), numbers(5, 4))
 
 
 @settings(max_examples=30, deadline=None)
@@ -156,7 +156,7 @@ def test_centres_are_floats(dtype: torch.dtype) -> None:
     seed=st.integers(0, 10**6),
 )  # fmt: skip
 def test_converged_means_that_the_tolerance_is_met(tolerance: float, iterations: int, weight: float, seed: int) -> None:
-    result = sinkhorn_plan(
+    result = entropic_plan(
         numbers(3, 4, seed=seed), numbers(5, 4, seed=seed + 1), weight, tolerance=tolerance, max_iterations=iterations
     )
     deviation = (result.plan.sum(0) - result.column_marginal).norm()

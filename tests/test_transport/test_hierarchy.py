@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from omh_mmseg.transport import Hierarchy, cluster_usage, diagnose_plan
-from omh_mmseg.transport.plan import sinkhorn_plan
+from omh_mmseg.transport.plan import entropic_plan
 
 PARENTS = torch.tensor([1, 0, 1, 0])
 
@@ -58,10 +58,10 @@ def test_plans_must_fit_the_levels() -> None:
 def test_diagnostics_of_sharp_and_dense_plans() -> None:
     basis = torch.eye(4, dtype=torch.float64)
     fine = basis.repeat_interleave(2, 0)
-    sharp = diagnose_plan(sinkhorn_plan(basis, fine, 0.02))
+    sharp = diagnose_plan(entropic_plan(basis, fine, 0.02))
     assert sharp.sparsity == pytest.approx(0.25)
     assert sharp.parents_mean == pytest.approx(1, abs=1e-3)
-    dense = diagnose_plan(sinkhorn_plan(basis, fine, 100.0))
+    dense = diagnose_plan(entropic_plan(basis, fine, 100.0))
     assert dense.sparsity == 1
     assert dense.parents_max == pytest.approx(4, abs=0.01)
 
@@ -69,7 +69,7 @@ def test_diagnostics_of_sharp_and_dense_plans() -> None:
 def test_unconverged_plan_shows_its_violation() -> None:
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(size, 8, generator=generator) for size in (6, 12))
-    hurried = diagnose_plan(sinkhorn_plan(a, b, 0.005, max_iterations=2))
+    hurried = diagnose_plan(entropic_plan(a, b, 0.005, max_iterations=2, solver='sinkhorn'))
     assert hurried.violation > 0.05 and hurried.iterations == 2
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from omh_mmseg.models.omh.host_copy import HostCopy, send
 from omh_mmseg.registry import MODELS
 from omh_mmseg.transport import TransportPlan, diagnose_plan, hierarchy_plans
-from omh_mmseg.transport.plan import PLAN_GRADIENTS
+from omh_mmseg.transport.plan import PLAN_GRADIENTS, SOLVERS
 from omh_mmseg.utils.checks import SIZE, ranges
 from omh_mmseg.utils.precision import wide_dtype
 
@@ -31,7 +31,8 @@ class PlanSolver(nn.Module):
         marginal: ``'uniform'``, or ``'activation'`` for the mean activations of the batch, over all processes (a
             choice of this library).
         gradient: ``'detach'``, or ``'solver'``: the matching loss also moves the centres through the plan.
-        tolerance: Of the solver, see `sinkhorn_plan`.
+        solver: ``'newton'``, which converges in a few steps at any lambda, or ``'sinkhorn'``, the paper's.
+        tolerance: Of the solver, see `entropic_plan`.
         max_iterations: Of the solver.
         warm_start: Start each solve from the previous step's potentials, which are kept in the state dict.
 
@@ -48,18 +49,22 @@ class PlanSolver(nn.Module):
         entropy_weight: float = 0.05,
         marginal: str = 'uniform',
         gradient: str = 'detach',
+        solver: str = 'newton',
         tolerance: float = 1e-6,
         max_iterations: int = 1000,
         warm_start: bool = True,
     ) -> None:
         super().__init__()
-        for name, value, accepted in (('marginal', marginal, MARGINALS), ('gradient', gradient, PLAN_GRADIENTS)):
+        for name, value, accepted in (
+            ('marginal', marginal, MARGINALS), ('gradient', gradient, PLAN_GRADIENTS), ('solver', solver, SOLVERS)
+        ):  # fmt: skip
             if value not in accepted:
                 raise ValueError(f'{name} must be one of {accepted}; got {value!r}.')
         self.levels = len(level_sizes)
         self.entropy_weight = entropy_weight
         self.marginal = marginal
         self.gradient = gradient
+        self.solver = solver
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         self.warm_start = warm_start
@@ -145,6 +150,7 @@ class PlanSolver(nn.Module):
             max_iterations=self.max_iterations,
             warm_starts=list(zip(potentials[::2], potentials[1::2])) if self.warm_start else None,
             gradient=self.gradient,
+            solver=self.solver,
         )
 
     def _on_device(self, solved: list[TransportPlan], like: Tensor) -> list[TransportPlan]:

@@ -39,6 +39,7 @@ CHANGES: dict[type, dict[str, tuple[dict[str, Any], Any]]] = {
     },
     PlanSolver: {
         'entropy_weight': ({}, 0.2), 'marginal': ({}, 'activation'), 'gradient': ({}, 'solver'),
+        'solver': ({}, 'sinkhorn'),
         'tolerance': ({}, 1e-2), 'max_iterations': ({}, 2), 'warm_start': ({}, False),
     },
     GradientCentres: {
