@@ -24,6 +24,7 @@ from mmengine.registry import DefaultScope, init_default_scope
 from PIL import Image
 
 import omh_mmseg  # noqa: F401
+from omh_mmseg.engine.work_dir_lock import LOCK, NOTE
 from omh_mmseg.registry import MODELS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -240,7 +241,7 @@ def said_by(case: SimpleNamespace, name: str, file: Path, work_dir: Path) -> str
         with pytest.raises(expected) as error:
             runpy.run_path(str(TOOLS / words[0]), run_name='__main__')
     assert (work_dir / 'config.py').read_text() == '# of the run before\n'
-    made = {path.name for path in work_dir.iterdir() if not path.is_dir()} - before
+    made = {path.name for path in work_dir.iterdir() if not path.is_dir()} - before - {LOCK, NOTE}
     assert made == set(), f'{name} wrote {made}'
     if expected is ValueError:
         return str(error.value)
