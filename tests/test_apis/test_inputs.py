@@ -141,6 +141,7 @@ def test_weights_in_half_precision(inferencer, folder, dtype):
 # ---- turned photos
 
 
+@pytest.mark.slow
 def test_turned_photos_are_segmented_and_drawn_as_they_look(inferencer, tmp_path):
     (tmp_path / 'photos').mkdir()
     path = with_tag(tmp_path / 'photos' / 'a.jpg', scene(), 6)

@@ -111,6 +111,7 @@ def test_rows_are_spread_evenly(inferencer, folder, drawn, tmp_path, monkeypatch
     assert seen == ['0', '3', '6', '9']
 
 
+@pytest.mark.slow
 def test_photos_come_first_and_only_if_asked_for(inferencer, folder, tmp_path):
     run, path = inferencer(protocol='stego-64-no-crf'), tmp_path / 'grid.png'
     image = tmp_path / 'bright.png'

@@ -67,6 +67,7 @@ def test_training_writes_the_hierarchy(trained):
             assert min(picture.size) > 100
 
 
+@pytest.mark.slow
 def test_resume_continues(trained, command, run, tmp_path):
     work_dir = tmp_path / 'run'
     shutil.copytree(trained.work_dir, work_dir)
@@ -107,6 +108,7 @@ def test_testing_writes_scores_label_maps_and_pictures(trained, command, run, tm
     assert len(list((tmp_path / 'pictures' / 'vis_data' / 'vis_image').glob('test_*.png'))) == 4
 
 
+@pytest.mark.slow
 def test_missing_index_names_the_command_that_makes_it(demo, command, run, tmp_path):
     options = demo.options | {
         'train_dataloader.dataset.index': tmp_path / 'absent.npz', 'default_hooks.neighbour_index.build': False
@@ -119,6 +121,7 @@ def test_missing_index_names_the_command_that_makes_it(demo, command, run, tmp_p
     assert not list(tmp_path.rglob('*.pth'))
 
 
+@pytest.mark.slow
 def test_interrupted_preparation_is_continued(demo, command, start, run, tmp_path):
     from omh_mmseg.datasets import DemoScenes
 

@@ -119,6 +119,7 @@ def test_maps_are_classes(tested, checkpoint, trained, scope):
     assert 100 * np.mean(right) == pytest.approx(tested.scores['probe/aAcc'], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_confusion_matrix(tested, trained, command, run):
     tool = TOOLS / 'analysis_tools' / 'confusion_matrix.py'
     run(tested.folder, command(tool, trained.config, 'maps', 'matrix', options=trained.options))

@@ -29,6 +29,7 @@ def checkpoint(trained) -> Path:
     return trained.work_dir / 'iter_4.pth'
 
 
+@pytest.mark.slow
 def test_protocol_is_printed_and_stored(trained, checkpoint, command, run, tmp_path):
     log = run(
         tmp_path,

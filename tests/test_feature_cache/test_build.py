@@ -293,6 +293,7 @@ def test_unverified_damage_stops_the_run(cache) -> None:
 # ---- other content
 
 
+@pytest.mark.slow
 def test_another_key(cache, photos, weights) -> None:
     """Whatever the features, labels and metadata depend on; each alone."""
     keys = {name: cache(**options).folder.name for name, options in (

@@ -87,8 +87,11 @@ def test_a_checkpoint_of_the_first_version(host):
     torch.manual_seed(105)
     inputs = dict(anchor=images, neighbour=images.flip(0)) if host == 'STEGO' else images
     losses = model.train().loss(inputs, samples)
-    # Numbers of another machine: reduced in another order.
+    # Numbers of another machine: reduced in another order. Plans are solved otherwise now, to a smaller violation.
+    solver = ('omh_violation_', 'omh_iterations_')
     for name, value in expected['losses'].items():
+        if name.startswith(solver):
+            continue
         torch.testing.assert_close(losses[name].detach(), value, rtol=1e-4, atol=1e-6)
     torch.stack([value for name, value in losses.items() if 'loss' in name]).sum().backward()
     optimiser.step()

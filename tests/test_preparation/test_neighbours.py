@@ -159,6 +159,7 @@ class Interrupting:
 POINTS = ((RowFile, 'append'), (PartialIndex, 'remove'), (module, 'write_index'), (os, 'replace'))
 
 
+@pytest.mark.slow
 def test_interrupted_anywhere_the_next_run_ends_with_the_same_index(cfg):
     arguments = dict(chunk_size=3, progress=False, train_mode_dropout=0.1, dropout_seed=2)
     path, _ = prepare_neighbours(cfg, **arguments)
