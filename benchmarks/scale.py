@@ -127,7 +127,7 @@ def _write_index(root: Path, pairs: Any, case: dict[str, Any]) -> None:
     generator = np.random.default_rng(0)
     for first in range(0, items, 65536):
         rows = np.arange(first, min(first + 65536, items))
-        others = generator.integers(0, items, (len(rows), NEIGHBOURS - 1))
+        others = (rows[:, None] + generator.integers(1, items, (len(rows), NEIGHBOURS - 1))) % items
         neighbours.append(np.concatenate([rows[:, None], others], axis=1))
     with open(root / 'index.npz', 'wb') as file:
         write_index(file, neighbours, fingerprint)
