@@ -77,7 +77,6 @@ def write_config(root: Path) -> Path:
         f'_base_ = {str(BASE)!r}\ndata_root = {str(root)!r}\n'
         f'model = dict(backbone=dict(checkpoint=None, backbone=dict(arch={arch!r}, img_size={CROP})))\n'
         f'train_dataloader = dict(batch_size=8, num_workers=2, dataset=dict(index={str(root / "index.npz")!r}))\n'
-        "custom_hooks = [dict(type='NeighbourIndexCheckHook', check_weights=False), dict(type='HierarchyHook')]\n"
     )
     return path
 
@@ -120,6 +119,7 @@ def _write_index(root: Path, pairs: Any, case: dict[str, Any]) -> None:
     config = read_config(str(root / 'scale.py'), options_of(root))
     dataset = DATASETS.build(pairs['dataset'])
     backbone = MODELS.build(config.model.backbone)
+    backbone.init_weights()
     fingerprint = dataset_fingerprint(dataset)
     fingerprint |= model_fingerprint(backbone, config.model.backbone, config.model.data_preprocessor)
     items = len(dataset)
