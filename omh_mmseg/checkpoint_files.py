@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-TRUST = 'OMH_TRUST'
+from omh_mmseg.switches import TRUST, is_on
+
 FILE = 'file'
 """Entry of a state dict's metadata that names the file which it was read from."""
 TRAINED_WITH = 'trained_with'
@@ -20,11 +21,6 @@ TRAINED_WITH = 'trained_with'
 
 class CheckpointError(ValueError):
     """A checkpoint that is not read, or that does not fit what it is read for."""
-
-
-def is_trusted() -> bool:
-    """Whether the user lets checkpoints run code: ``OMH_TRUST=1``, which ``--trust`` of the commands sets."""
-    return os.environ.get(TRUST, '') not in ('', '0')
 
 
 @contextmanager
@@ -36,7 +32,7 @@ def read_as_data(path: str | os.PathLike[str]) -> Iterator[None]:
     """
     try:
         with mock.patch.dict(os.environ):
-            if not is_trusted():
+            if not is_on(TRUST):
                 os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
                 os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
             yield
@@ -44,7 +40,7 @@ def read_as_data(path: str | os.PathLike[str]) -> Iterator[None]:
         # torch seeks beyond the end of some files that were cut.
         if isinstance(error, OSError) and (error.filename is not None or error.errno != errno.EINVAL):
             raise
-        if isinstance(error, pickle.UnpicklingError) and not is_trusted():
+        if isinstance(error, pickle.UnpicklingError) and not is_on(TRUST):
             reason = ' '.join(str(error).partition('WeightsUnpickler error:')[2].split())[:120]
             raise CheckpointError(
                 f'{path} holds more than tensors and plain values, or is damaged ({reason}); it was not read, as it '

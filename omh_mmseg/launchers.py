@@ -59,6 +59,11 @@ def set_rank_variables(launcher: str) -> None:
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_RANK=str(local))
 
 
+def launched_rank(launcher: str) -> int:
+    """Rank of this process before the launcher's processes have found each other; 0 without a launcher."""
+    return int(os.environ.get(VARIABLES[launcher][0], 0)) if launcher in VARIABLES else 0
+
+
 def present_launcher() -> str:
     """The launcher that started this process as one of several; ``'none'`` where there is none."""
     # Not SLURM_NTASKS, which the shell of a batch job has as well. What mpirun starts may bear the marks of srun, too.

@@ -40,7 +40,7 @@ FAMILIES: dict[str, tuple[Release, ...]] = {
     ),
 }
 STACK = ('mmengine', 'mmcv', 'mmseg', 'mmpretrain')
-FREE_ROOMS = ('compat', 'stack', 'structures', 'transport', 'utils', 'version')
+FREE_ROOMS = ('compat', 'stack', 'structures', 'switches', 'transport', 'utils', 'version')
 
 
 class StackError(ImportError):

@@ -11,6 +11,8 @@ from unittest import mock
 import numpy as np
 import pytest
 import scipy.io
+import torch
+from mmengine.registry import DefaultScope, init_default_scope
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -147,3 +149,12 @@ def potsdam(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path
 
     return write
+
+
+@pytest.fixture
+def mmseg_scope() -> Iterator[None]:
+    """mmseg's registries and a fixed seed, for the folders and files of which every test needs them."""
+    torch.manual_seed(0)
+    init_default_scope('mmseg')
+    yield
+    DefaultScope._instance_dict.clear()

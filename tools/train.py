@@ -11,7 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from omh_mmseg.engine import launch  # noqa: E402
-from omh_mmseg.engine.work_dir_lock import launched_rank, work_dir_lock  # noqa: E402
+from omh_mmseg.engine.work_dir_lock import work_dir_lock  # noqa: E402
+from omh_mmseg.launchers import launched_rank  # noqa: E402
 from omh_mmseg.utils.commands import started_with  # noqa: E402
 from omh_mmseg.utils.text import message_of  # noqa: E402
 from omh_mmseg.utils.work_dirs import LATEST, add_accept_option, config_file  # noqa: E402

@@ -10,7 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
-from omh_mmseg.checkpoint_files import is_trusted, named_content, read_as_data
+from omh_mmseg.checkpoint_files import named_content, read_as_data
+from omh_mmseg.switches import TRUST, is_on
 
 
 def history_statistic(owner: type, name: str) -> Callable[..., Any]:
@@ -81,7 +82,7 @@ def read_checkpoints_as_data() -> None:
         return named_content(content, filename)
 
     def load_once(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
-        return module.torch.load(file, map_location=map_location, weights_only=not is_trusted())
+        return module.torch.load(file, map_location=map_location, weights_only=not is_on(TRUST))
 
     module.CheckpointLoader.load_checkpoint = classmethod(functools.wraps(original)(load_checkpoint))
     if hasattr(module, '_safe_torch_load'):

@@ -15,7 +15,7 @@ from omh_mmseg.datasets.images.listing import images_by_stem
 from omh_mmseg.datasets.images.reader import ImageReader
 from omh_mmseg.datasets.label_colours import colour_table
 from omh_mmseg.datasets.label_files import ALWAYS, CHANNELS
-from omh_mmseg.datasets.label_probe import probe_labels
+from omh_mmseg.datasets.label_probe import PROBED_LABELS, probe_labels
 from omh_mmseg.datasets.lists import read_list
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.labels import IGNORED_LABEL
@@ -23,7 +23,6 @@ from omh_mmseg.utils.checks import SIZE, ranges
 from omh_mmseg.utils.text import first_few
 
 LABELS = ('auto', 'required', 'none')
-PROBED_LABELS = 16
 
 
 @DATASETS.register_module()

@@ -24,13 +24,14 @@ from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.text import first_few
 
 PROBED_LABELS = 16
+"""About how many labels of a folder are looked at."""
 
 
 def probe_labels(items: Sequence[Mapping[str, Any]], choose: bool) -> dict[str, Any]:
-    """Look at a few labels, evenly spread.
+    """Look at a few labels.
 
     Args:
-        items: Of all images, as `read_label` takes them; at most `PROBED_LABELS` are looked at.
+        items: Of some images, evenly spread, as `read_label` takes them.
         choose: Whether palettes may be read by number or by colour, whichever they mean; False where an option says.
 
     Returns:
@@ -39,9 +40,8 @@ def probe_labels(items: Sequence[Mapping[str, Any]], choose: bool) -> dict[str, 
     Raises:
         ValueError: A label cannot be read, or labels cannot mean what they say; the message has the remedy.
     """
-    probed = items[:: max(1, len(items) // PROBED_LABELS)]
-    reading = _chosen_reading(probed) if choose else {}
-    probed = [{**item, **reading} for item in probed]
+    reading = _chosen_reading(items) if choose else {}
+    probed = [{**item, **reading} for item in items]
     values: set[int] = set()
     for item in probed:
         try:

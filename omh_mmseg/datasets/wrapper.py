@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 from mmengine.dataset import BaseDataset
 
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.utils.checks import ranges
+
+
+def datasets_in(dataset: Any) -> Iterator[Any]:
+    """A built data set and all those inside it, mmengine's wrappers included; each wrapper before what it wraps."""
+    yield dataset
+    for inner in (getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or [])):
+        if inner is not None:
+            yield from datasets_in(inner)
 
 
 class DatasetWrapper(ABC):

@@ -15,8 +15,6 @@ from filelock import FileLock, Timeout
 from omh_mmseg.utils.files import write_text
 
 LOCK, NOTE = '.training.lock', '.training.json'
-RANKS = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')
-"""Environment variables in which the launchers tell a process its rank."""
 
 
 @contextmanager
@@ -47,11 +45,6 @@ def work_dir_lock(work_dir: str | os.PathLike[str]) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def launched_rank(launcher: str) -> int:
-    """Rank of this process before the launcher's processes have found each other; 0 without a launcher."""
-    return int(os.environ.get(RANKS.get(launcher, ''), 0))
 
 
 def _holder(note: Path) -> str:

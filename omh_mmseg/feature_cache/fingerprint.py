@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from omh_mmseg.datasets.fingerprint import model_fingerprint
+from omh_mmseg.datasets.wrapper import datasets_in
 from omh_mmseg.models.data_preprocessor import preprocessing
 
 FORMAT = 1
@@ -59,12 +60,8 @@ def fingerprint_key(fingerprint: Mapping[str, Any], dtype: str) -> str:
 
 def transforms_of(dataset: Any) -> list[Any]:
     """All transforms of a data set and of those inside it."""
-    transforms = list(getattr(getattr(dataset, 'pipeline', None), 'transforms', []))
-    inner = [getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or [])]
-    for one in inner:
-        if one is not None:
-            transforms += transforms_of(one)
-    return transforms
+    pipelines = (getattr(one, 'pipeline', None) for one in datasets_in(dataset))
+    return [transform for pipeline in pipelines for transform in getattr(pipeline, 'transforms', [])]
 
 
 def random_transforms(transforms: Sequence[Any]) -> list[str]:

@@ -18,6 +18,7 @@ from omh_mmseg.utils.precision import widened
 
 PADDINGS = ('size', 'size_divisor')
 
+
 @MODELS.register_module()
 class ViewsDataPreprocessor(SegDataPreProcessor):
     """mmseg's preprocessor for images that come in one view or in several named ones.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmengine.logging import MMLogger
 
 from omh_mmseg.checkpoint_files import TRAINED_WITH, CheckpointError
-from omh_mmseg.utils.work_dirs import ACCEPT
+from omh_mmseg.switches import ACCEPT, is_on
 
 FEATURES = ('normalisation', 'padding', 'backbone', 'weights')
 """Parts of a record that the features depend on."""
@@ -30,11 +29,6 @@ def record_of(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
     """What a checkpoint was trained with, by part; None where it does not say so, as those of 0.2 and before."""
     record = (checkpoint.get('meta') or {}).get(TRAINED_WITH)
     return dict(record) if isinstance(record, Mapping) else None
-
-
-def settings_are_accepted() -> bool:
-    """Whether other settings are accepted: ``OMH_ACCEPT_DIFFERENCES=1``, which ``--accept-differences`` sets."""
-    return os.environ.get(ACCEPT, '') not in ('', '0')
 
 
 def differing_settings(stored: Mapping[str, Any], current: Mapping[str, Any], parts: Iterable[str]) -> list[str]:
@@ -71,7 +65,7 @@ def compare_with_run(
         stored: What it was trained with, from `record_of`; without it there is one warning.
         current: The same of the run at hand.
         parts: Names of the parts to compare.
-        accept: Accept differences, as does `settings_are_accepted`.
+        accept: Accept differences, as the switch `ACCEPT` does.
 
     Raises:
         ProvenanceError: They differ; the message has both values of each.
@@ -87,7 +81,7 @@ def compare_with_run(
     if not found:
         return
     listed = f'{name} was trained with other settings than the config has: {"; ".join(found)}'
-    if accept or settings_are_accepted():
+    if accept or is_on(ACCEPT):
         logger.warning(f'{listed}. This was accepted')
         return
     raise ProvenanceError(

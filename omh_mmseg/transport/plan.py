@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from omh_mmseg.transport.checks import check_devices
-from omh_mmseg.transport.solvers import solve_by_newton, solve_by_sinkhorn
+from omh_mmseg.transport.solvers import Problem, solve_by_newton, solve_by_sinkhorn
 
 PLAN_GRADIENTS = ('detach', 'solver')
 SOLVERS = ('newton', 'sinkhorn')
@@ -122,12 +121,12 @@ def entropic_plan(
         rows = _marginal(row_marginal, cost.shape[0], cost, 'row_marginal')
         columns = _marginal(column_marginal, cost.shape[1], cost, 'column_marginal')
         start = _usable(warm_start, cost)
-        by_newton = partial(solve_by_newton, differentiable=through_solver)
-        solve = by_newton if solver == 'newton' else solve_by_sinkhorn
-        plan, potentials, iterations, error = solve(
-            cost, entropy_weight, rows, columns, tolerance, max_iterations, start
-        )
-    exact = plan.detach()
+        problem = Problem(cost, entropy_weight, rows, columns, tolerance, max_iterations, start)
+        if solver == 'newton':
+            solved = solve_by_newton(problem, through_solver)
+        else:
+            solved = solve_by_sinkhorn(problem)
+    exact = solved.plan.detach()
     violation = max(
         float(((exact.sum(1) - rows).abs() / rows).max()), float(((exact.sum(0) - columns).abs() / columns).max())
     )
@@ -139,13 +138,13 @@ def entropic_plan(
         )
     out_dtype = torch.float64 if row_centres.dtype == torch.float64 else torch.float32
     return TransportPlan(
-        plan=plan.to(out_dtype),
+        plan=solved.plan.to(out_dtype),
         row_marginal=rows.to(out_dtype),
         column_marginal=columns.to(out_dtype),
-        potentials=potentials,
-        iterations=iterations,
+        potentials=solved.potentials,
+        iterations=solved.iterations,
         violation=violation,
-        converged=error < tolerance,
+        converged=solved.error < tolerance,
         entropy_weight=float(entropy_weight),
     )
 

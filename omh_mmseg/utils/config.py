@@ -6,7 +6,6 @@ import argparse
 import copy
 import difflib
 import inspect
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
-from omh_mmseg.checkpoint_files import TRUST
+from omh_mmseg.switches import TRUST, Switch
 from omh_mmseg.utils.checks import KNOWN
 from omh_mmseg.utils.config_keys import ALIKE, annotation_at, check_new, check_plain, suggestion, value_at
 from omh_mmseg.utils.dataset_configs import find_dataset, innermost_datasets
@@ -29,6 +28,7 @@ from omh_mmseg.utils.shared_options import (
     apply_shared_options,
     check_shared_options,
     flat_settings,
+    part_by_key,
     set_by_key,
     shared_parts,
 )
@@ -46,19 +46,10 @@ USUAL_VARIABLES = ('pipeline', '_dataloader')
 """Ends of names that many configs give to variables of their own."""
 
 
-class Trust(argparse.Action):
-    """``--trust``: sets the environment's ``OMH_TRUST`` at once, which processes that are started later inherit."""
-
-    def __call__(self, parser: Any, namespace: argparse.Namespace, *_: Any) -> None:
-        """Set it."""
-        os.environ[TRUST] = '1'
-        setattr(namespace, self.dest, True)
-
-
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options`` and ``--trust``."""
     parser.add_argument(
-        '--trust', nargs=0, action=Trust, default=False,
+        '--trust', action=Switch, const=TRUST,
         help='read checkpoints as they are, and run the code that they may hold; for files whose makers you trust',
     )  # fmt: skip
     parser.add_argument(
@@ -298,17 +289,15 @@ def _check_place(former: Mapping[str, Any], key: str, value: Any, given: Mapping
 
 def _set_inside(config: Config, key: str, value: Any) -> None:
     """Replace an element of a list, or merge a dict into it."""
-    *path, place = key.split('.')
-    holder = config
-    for step in path:
-        holder = holder[int(step) if step.isdigit() else step]
+    path, _, place = key.rpartition('.')
+    holder = part_by_key(config, path)
     elements: Any = list(holder)
     if isinstance(value, dict) and isinstance(elements[int(place)], Mapping):
         part = Config(dict(part=elements[int(place)]))
         part.merge_from_dict(dict(part=copy.deepcopy(value)))
         value = part.part
     elements[int(place)] = copy.deepcopy(value)
-    set_by_key(config, '.'.join(path), type(holder)(elements))
+    set_by_key(config, path, type(holder)(elements))
 
 
 def _holds(content: Mapping[str, Any], key: str) -> bool:

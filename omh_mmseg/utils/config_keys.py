@@ -18,7 +18,7 @@ from torch.distributed import init_process_group
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
-from omh_mmseg.utils.config_numbers import check_numbers
+from omh_mmseg.utils.config_numbers import OPTIONS
 
 ALIKE = 0.8
 """Similarity from which a name is taken for a misspelt one."""
@@ -134,6 +134,13 @@ class Part:
             options = options | dict.fromkeys((*BESIDE.get(self.key, ()), *NOTES), '')
         return options
 
+    def at(self, key: str) -> Part:
+        """What stands at a full key below it."""
+        part = self
+        for name in key.split('.'):
+            part = part.child(name)
+        return part
+
     def holders(self, key: str) -> Iterator[tuple[Part, str]]:
         """The parts on the way down a full key, each with the name that is looked for in it."""
         part = self
@@ -177,10 +184,8 @@ def annotation_at(config: Mapping[str, Any], key: str) -> str:
 
 def value_at(config: Mapping[str, Any], key: str) -> Any:
     """What stands at a full key; None where nothing does."""
-    part = Part(config)
-    for name in key.split('.'):
-        part = part.child(name)
-    return None if part.content is ABSENT else part.content
+    content = Part(config).at(key).content
+    return None if content is ABSENT else content
 
 
 def check_new(config: Mapping[str, Any], former: Mapping[str, Any], key: str) -> None:
@@ -211,16 +216,18 @@ def check_new(config: Mapping[str, Any], former: Mapping[str, Any], key: str) ->
 
 
 def check_plain(config: Mapping[str, Any]) -> None:
-    """Refuse what mmengine would pass over in silence: names in ``env_cfg``, ``randomness`` and the like, and numbers.
+    """Refuse what mmengine would pass over in silence: names in ``env_cfg`` and the like, and wrong numbers.
 
     Raises:
-        ValueError: There is such a name, with close matches; or a default hook without a type; or see `check_numbers`.
+        ValueError: There is such a name, with close matches; or a default hook without a type; or a number or switch
+            of `OPTIONS` is of another type or out of range.
     """
-    check_numbers(config)
+    for key, option in OPTIONS.items():
+        content = Part(config).at(key).content
+        if content is not ABSENT:
+            option.check(key, content)
     for key, options in PLAIN.items():
-        part = Part(config)
-        for name in key.split('.'):
-            part = part.child(name)
+        part = Part(config).at(key)
         if not isinstance(part.content, Mapping):
             continue
         if key.endswith('paramwise_cfg') and config['optim_wrapper'].get('constructor') not in CONSTRUCTORS:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from omh_mmseg.utils.checks import COUNT, POSITIVE, STEPS, WEIGHT, options_of
 
 NEVER_OR_COUNT = '[-1, inf)'
@@ -41,21 +38,3 @@ OPTIONS = options_of(
     {key: interval for key, (_, interval) in _TABLE.items() if interval},
 )
 """What each accepts, by its full key."""
-
-
-def check_numbers(config: Mapping[str, Any]) -> None:
-    """Refuse numbers and switches of another type or out of range.
-
-    Args:
-        config: Plain content.
-
-    Raises:
-        ValueError: There is one; the message has its full key, what it accepts, and the value.
-    """
-    for key, option in OPTIONS.items():
-        *path, name = key.split('.')
-        part: Any = config
-        for step in path:
-            part = part.get(step) if isinstance(part, Mapping) else None
-        if isinstance(part, Mapping) and name in part:
-            option.check(key, part[name])

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+BACKBONE = 'backbone.'
+
 
 def plain_settings(settings: Any, left_out: Collection[str] = ()) -> Any:
     """Settings of a config as dicts, lists, texts, numbers and None alone.
@@ -40,3 +42,10 @@ def weights_digest(weights: Mapping[str, Any]) -> str:
         flat = value.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b'')
     return digest.hexdigest()[:16]
+
+
+def backbone_digest(state: Mapping[str, Any]) -> str | None:
+    """Digest of the backbone's weights in a state dict of a segmentor; None where it has none."""
+    state = {key.removeprefix('module.'): value for key, value in state.items()}
+    weights = {key.removeprefix(BACKBONE): value for key, value in state.items() if key.startswith(BACKBONE)}
+    return weights_digest(weights) if weights else None

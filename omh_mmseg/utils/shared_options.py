@@ -144,11 +144,16 @@ def _readers(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def set_by_key(config: Config, key: str, value: Any) -> None:
     """Replace a value by its full key; mmengine's merging takes no mapping with numbers as keys."""
-    *path, name = key.split('.')
-    part = config
-    for step in path:
+    holder, _, name = key.rpartition('.')
+    part_by_key(config, holder)[name] = copy.deepcopy(value)
+
+
+def part_by_key(config: Config, key: str) -> Any:
+    """What stands at a full key; the config itself at an empty one."""
+    part: Any = config
+    for step in key.split('.') if key else ():
         part = part[int(step) if step.isdigit() else step]
-    part[name] = copy.deepcopy(value)
+    return part
 
 
 def flat_settings(options: Mapping[str, Any], key: str = '') -> dict[str, Any]:

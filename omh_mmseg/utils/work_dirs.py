@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from omh_mmseg.switches import ACCEPT, Switch
+
 LATEST = 'last_checkpoint'
 """Name of the file in which mmengine's ``CheckpointHook`` notes the newest checkpoint's path."""
 WEIGHTS = ('.pth', '.pt', '.ckpt')
-ACCEPT = 'OMH_ACCEPT_DIFFERENCES'
 
 
 class RunParser(argparse.ArgumentParser):
@@ -30,19 +31,10 @@ class RunParser(argparse.ArgumentParser):
             self._inside = False
 
 
-class AcceptDifferences(argparse.Action):
-    """``--accept-differences``: sets the environment's ``OMH_ACCEPT_DIFFERENCES`` at once."""
-
-    def __call__(self, parser: Any, namespace: argparse.Namespace, *_: Any) -> None:
-        """Set it."""
-        os.environ[ACCEPT] = '1'
-        setattr(namespace, self.dest, True)
-
-
 def add_accept_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--accept-differences``."""
     parser.add_argument(
-        '--accept-differences', nargs=0, action=AcceptDifferences, default=False,
+        '--accept-differences', action=Switch, const=ACCEPT,
         help='use the checkpoint with other settings (normalisation, size, backbone, classes) than those of its run',
     )  # fmt: skip
 

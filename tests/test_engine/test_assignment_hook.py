@@ -242,7 +242,9 @@ def test_scores_of_other_metrics_are_looked_for_at_the_first_validation(tmp_path
         trained(config)
     config.custom_hooks[0].monitor = 'constant'
     config.experiment_name += '_again'
-    assert Runner.from_cfg(config).train() is not None
+    runner = Runner.from_cfg(config)
+    runner.train()
+    assert runner.iter == runner.max_iters
 
 
 def test_fitting_on_another_split(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +20,6 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
@@ -74,11 +73,8 @@ class Pictures(Dataset):
 
 
 @pytest.fixture(autouse=True)
-def scope() -> Iterator[None]:
-    torch.manual_seed(0)
-    init_default_scope('mmseg')
-    yield
-    DefaultScope._instance_dict.clear()
+def scope(mmseg_scope: None) -> None:
+    """mmseg's registries and a fixed seed."""
 
 
 class Starts(Hook):

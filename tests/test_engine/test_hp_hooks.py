@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
-from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
@@ -100,11 +100,8 @@ class Diary(Hook):
 
 
 @pytest.fixture(autouse=True)
-def scope() -> Iterator[None]:
-    torch.manual_seed(0)
-    init_default_scope('mmseg')
-    yield
-    DefaultScope._instance_dict.clear()
+def scope(mmseg_scope: None) -> None:
+    """mmseg's registries and a fixed seed."""
 
 
 def build_model(**parts) -> nn.Module:

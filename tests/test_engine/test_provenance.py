@@ -22,8 +22,8 @@ from omh_mmseg.engine import launch
 from omh_mmseg.preparation.neighbours import prepare_neighbours
 from omh_mmseg.registry import MODELS
 from omh_mmseg.structures.provenance import ProvenanceError
+from omh_mmseg.switches import ACCEPT
 from omh_mmseg.utils.digests import weights_digest
-from omh_mmseg.utils.work_dirs import ACCEPT
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / 'configs' / 'omh_stego_vit-t8_demo.py'

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from omh_mmseg.engine.hooks import WorkDirLockHook, work_dir_lock_hook
-from omh_mmseg.engine.work_dir_lock import NOTE, launched_rank, work_dir_lock
+from omh_mmseg.engine.work_dir_lock import NOTE, work_dir_lock
+from omh_mmseg.launchers import launched_rank
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'train.py'
 DEMO = TOOL.parents[1] / 'configs' / 'smooseg_vit-t8_demo.py'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
 from PIL import Image
 from torch import Tensor
@@ -68,12 +67,8 @@ HOSTS: dict[str, dict[str, Any]] = dict(
 
 
 @pytest.fixture(autouse=True)
-def scope() -> Iterator[None]:
+def scope(mmseg_scope: None) -> None:
     """mmseg's registries and a fixed seed."""
-    torch.manual_seed(0)
-    init_default_scope('mmseg')
-    yield
-    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import DefaultScope, init_default_scope
 from torch import Tensor
 
 import omh_mmseg  # noqa: F401
@@ -37,15 +37,32 @@ TINY_STEGO = dict(
     ),
     omh_head=dict(type='OMHHead', centres=dict(start='random'), reach=dict(type='FixedWeight', begin=0)),
 )  # fmt: skip
+HOST_PARTS: dict[str, dict[str, Any]] = {
+    'STEGO': dict(
+        cluster_probe=dict(type='ClusterProbe'),
+        correlation_loss=dict(
+            type='STEGOCorrelationLoss', self_weight=0.67, self_shift=0.08, knn_weight=0.25, knn_shift=0.02,
+            rand_weight=0.63, rand_shift=0.66, feature_samples=5,
+        ),
+    ),
+    'HiddenPositives': dict(
+        cluster_probe=dict(type='ClusterProbe'),
+        hidden_positive_loss=dict(
+            type='HiddenPositiveLoss', temperature=0.1, random_negatives=0.5, consistency_weight=0.05
+        ),
+        pool_size=6,
+        total_iterations=10,
+    ),
+    'SmooSeg': dict(
+        cluster_probe=dict(type='PrototypeHead'),
+        smoothness_loss=dict(type='SmoothnessEnergyLoss', within_shift=-0.02, across_shift=0.5),
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
-def scope() -> Iterator[None]:
+def scope(mmseg_scope: None) -> None:
     """mmseg's registries and a fixed seed."""
-    torch.manual_seed(0)
-    init_default_scope('mmseg')
-    yield
-    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture
@@ -76,3 +93,9 @@ def waves() -> Callable[..., Tensor]:
         return torch.tensor(values.astype(np.float32).reshape(shape))
 
     return generate
+
+
+@pytest.fixture
+def host_parts() -> Callable[[str], dict[str, Any]]:
+    """``host_parts('STEGO')``: what a small model of a host has beside backbone, head and linear probe."""
+    return lambda host: copy.deepcopy(HOST_PARTS[host])

@@ -161,27 +161,7 @@ def rehearsal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rehearsal]:
     yield Rehearsal()
 
 
-HOSTS: dict[str, dict[str, Any]] = {
-    'STEGO': dict(
-        cluster_probe=dict(type='ClusterProbe'),
-        correlation_loss=dict(
-            type='STEGOCorrelationLoss', self_weight=0.67, self_shift=0.08, knn_weight=0.25, knn_shift=0.02,
-            rand_weight=0.63, rand_shift=0.66, feature_samples=5,
-        ),
-    ),
-    'HiddenPositives': dict(
-        cluster_probe=dict(type='ClusterProbe'),
-        hidden_positive_loss=dict(
-            type='HiddenPositiveLoss', temperature=0.1, random_negatives=0.5, consistency_weight=0.05
-        ),
-        pool_size=6,
-        total_iterations=10,
-    ),
-    'SmooSeg': dict(
-        cluster_probe=dict(type='PrototypeHead'),
-        smoothness_loss=dict(type='SmoothnessEnergyLoss', within_shift=-0.02, across_shift=0.5),
-    ),
-}  # fmt: skip
+HOSTS = ('STEGO', 'HiddenPositives', 'SmooSeg')
 OMH = {
     'none': None,
     'gradient': dict(centres=dict(start='kmeans'), reach=dict(type='HostShare', begin=1)),
@@ -196,7 +176,7 @@ OMH = {
 
 
 @pytest.fixture
-def on_device(tiny_vit: dict) -> Callable[..., nn.Module]:
+def on_device(tiny_vit: dict, host_parts: Callable[[str], dict]) -> Callable[..., nn.Module]:
     """``on_device('STEGO', 'none', **parts)``: a host with everything that it holds on the ``meta`` device."""
 
     def build(host: str, omh: str = 'none', **parts: Any) -> nn.Module:
@@ -214,7 +194,7 @@ def on_device(tiny_vit: dict) -> Callable[..., nn.Module]:
                 linear_probe=dict(type='LinearProbe'),
                 omh_head=None if head is None else dict(type='OMHHead', **copy.deepcopy(head)),
                 gradient_log_interval=1,
-                **copy.deepcopy(HOSTS[host]),
+                **host_parts(host),
                 **parts,
             )  # fmt: skip
         )
@@ -274,7 +254,7 @@ def test_training(host: str, omh: str, cached: bool, on_device: Callable, rehear
 
 
 @pytest.mark.parametrize('mode', ['whole', 'flip', 'slide'])
-@pytest.mark.parametrize('host', list(HOSTS))
+@pytest.mark.parametrize('host', HOSTS)
 def test_prediction(host: str, mode: str, on_device: Callable, rehearsal: Rehearsal) -> None:
     """Masks of probe, linear probe and all levels, at the size of the label."""
     options = dict(
@@ -289,7 +269,7 @@ def test_prediction(host: str, mode: str, on_device: Callable, rehearsal: Rehear
         assert masks.is_meta and masks.shape == (1, 40, 40)
 
 
-@pytest.mark.parametrize('host', list(HOSTS))
+@pytest.mark.parametrize('host', HOSTS)
 def test_test_time_augmentation(host: str, on_device: Callable, rehearsal: Rehearsal) -> None:
     """Codes of a mirrored and of a larger view are averaged."""
     model = MODELS.build(dict(type='CodeAveragingTTA', module=on_device(host, 'gradient'))).eval()

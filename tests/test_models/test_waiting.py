@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,32 +49,9 @@ class Waiting(TorchDispatchMode):
         self.on_host = False
 
 
-HOSTS: dict[str, dict[str, Any]] = {
-    'STEGO': dict(
-        cluster_probe=dict(type='ClusterProbe'),
-        correlation_loss=dict(
-            type='STEGOCorrelationLoss', self_weight=0.67, self_shift=0.08, knn_weight=0.25, knn_shift=0.02,
-            rand_weight=0.63, rand_shift=0.66, feature_samples=5,
-        ),
-    ),
-    'HiddenPositives': dict(
-        cluster_probe=dict(type='ClusterProbe'),
-        hidden_positive_loss=dict(
-            type='HiddenPositiveLoss', temperature=0.1, random_negatives=0.5, consistency_weight=0.05
-        ),
-        pool_size=6,
-        total_iterations=10,
-    ),
-    'SmooSeg': dict(
-        cluster_probe=dict(type='PrototypeHead'),
-        smoothness_loss=dict(type='SmoothnessEnergyLoss', within_shift=-0.02, across_shift=0.5),
-    ),
-}  # fmt: skip
-
-
 @pytest.mark.parametrize('omh', [None, 'FixedWeight', 'HostShare'])
 @pytest.mark.parametrize('host', ['STEGO', 'HiddenPositives', 'SmooSeg'])
-def test_a_step_asks_for_no_value(host, omh, tiny_vit, monkeypatch):
+def test_a_step_asks_for_no_value(host, omh, tiny_vit, host_parts, monkeypatch):
     model = MODELS.build(
         dict(
             type=host,
@@ -89,7 +65,7 @@ def test_a_step_asks_for_no_value(host, omh, tiny_vit, monkeypatch):
                 centres=dict(start='random'),
             ),  # fmt: skip
             gradient_log_interval=1,
-            **copy.deepcopy(HOSTS[host]),
+            **host_parts(host),
         )
     )
     model.init_weights()

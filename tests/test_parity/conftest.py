@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from mmengine.registry import DefaultScope, init_default_scope
 
 import omh_mmseg  # noqa: F401
 
@@ -17,9 +14,5 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True)
-def scope() -> Iterator[None]:
+def scope(mmseg_scope: None) -> None:
     """mmseg's registries and a fixed seed."""
-    torch.manual_seed(0)
-    init_default_scope('mmseg')
-    yield
-    DefaultScope._instance_dict.clear()

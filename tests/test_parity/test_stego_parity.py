@@ -145,6 +145,10 @@ def build(run: Case, dtype: torch.dtype) -> tuple[nn.Module, OptimWrapper]:
         )  # fmt: skip
     built = MODELS.build(model)
     built.init_weights()
+    # Drawn in the test, not by the seed of the library's random backbones.
+    drawn = MODELS.build(copy.deepcopy(VIT))
+    drawn.init_weights()
+    built.backbone.backbone.load_state_dict(drawn.state_dict())
     with torch.no_grad():
         # Features of a fresh ViT are almost equal everywhere; the terms need high and low cosines.
         for parameter in built.backbone.parameters():
@@ -254,7 +258,7 @@ def assert_close(
 def test_twenty_steps(name, dtype, recorder):
     """To 1e-4 they must agree; they do to far more."""
     model, other, losses, _ = train_both(CASES[name], dtype, recorder)
-    assert_close(model, other, losses, 1e-6 if dtype == torch.float64 else 3e-5)
+    assert_close(model, other, losses, 1e-6 if dtype == torch.float64 else 1e-5)
 
 
 def test_the_weights_and_every_loss_move_in_twenty_steps(recorder):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from omh_mmseg.datasets.fingerprint import DATASET_PARTS, compare_fingerprints, dataset_fingerprint
 from omh_mmseg.datasets.neighbours.index import COMMAND, PLACEHOLDER, NeighbourIndex, command_to_remake, find_index
-from omh_mmseg.datasets.wrapper import DatasetWrapper, positive_index
+from omh_mmseg.datasets.wrapper import DatasetWrapper, datasets_in, positive_index
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.utils.checks import ranges
 from omh_mmseg.utils.commands import suggested_command
@@ -138,9 +138,4 @@ class NeighbourPairs(DatasetWrapper):
 
 def pairs_of(dataset: Any) -> list[NeighbourPairs]:
     """All data sets of pairs at or inside a built data set."""
-    if dataset is None:
-        return []
-    if isinstance(dataset, NeighbourPairs):
-        return [dataset]
-    inner = [getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or [])]
-    return [pairs for part in inner for pairs in pairs_of(part)]
+    return [one for one in datasets_in(dataset) if isinstance(one, NeighbourPairs)]

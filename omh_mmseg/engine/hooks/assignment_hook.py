@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import _load_checkpoint
 
 from omh_mmseg.checkpoint_files import FILE, TRAINED_WITH
+from omh_mmseg.engine.models import find_model
 from omh_mmseg.evaluation import UnsupervisedIoUMetric
 from omh_mmseg.models.prediction import ClusterAssignment
 from omh_mmseg.registry import HOOKS
@@ -66,9 +67,7 @@ def unsupervised_metrics(evaluator: Evaluator) -> list[UnsupervisedIoUMetric]:
 
 def find_assignment(model: Any) -> ClusterAssignment | None:
     """The assignment of a model, also of one in a wrapper (distributed, test-time augmentation); None without one."""
-    while model is not None and not hasattr(model, 'assignment'):
-        model = getattr(model, 'module', None)
-    assignment = getattr(model, 'assignment', None)
+    assignment = getattr(find_model(model, lambda one: hasattr(one, 'assignment')), 'assignment', None)
     return assignment if isinstance(assignment, ClusterAssignment) else None
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from torch import Tensor
 from torch.optim import Optimizer
 
 from omh_mmseg.checkpoint_files import CheckpointError
+from omh_mmseg.engine.models import model_of
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.models.utils.loaded_weights import RESUME, fill_model, not_finite, start
 from omh_mmseg.registry import HOOKS
@@ -31,9 +31,9 @@ SHAPED_LIKE_PARAMETERS = ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'momentum_b
 class CheckpointCheckHook(Hook):
     """Ends a run whose checkpoint does not fit, before anything is written, and begins new runs at their beginning.
 
-    Weights must fill the model, see `fill_model`. A test
-    may lack what nothing is predicted by; a training that ``load_from`` starts may lack OMH, the linear probe and what
-    only training needs, each as a whole; a resumed training lacks nothing, and its optimiser must fit as well.
+    Weights must fill the model, see `fill_model`. A test may lack what nothing is predicted by; a training that
+    ``load_from`` starts may lack OMH, the linear probe and what only training needs, each as a whole; a resumed
+    training lacks nothing, and its optimiser must fit as well.
 
     A training that begins at step 0 forgets what belongs to the run that its weights come from, see
     `UnsupervisedSegmentor.begin_run`: with ``load_from`` its schedules, its pools and the start of OMH's centres begin
@@ -72,7 +72,7 @@ class CheckpointCheckHook(Hook):
         Raises:
             CheckpointError: The weights do not fill the model, or a run that is resumed does not find its state.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
         if not isinstance(runner._train_loop, BaseLoop) or not isinstance(model, UnsupervisedSegmentor):
             return
         purpose = RESUME if runner._resume else start(self.fresh_parts)
@@ -88,7 +88,7 @@ class CheckpointCheckHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Begin a new run."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
         if runner.iter == 0 and isinstance(model, UnsupervisedSegmentor):
             model.begin_run()
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import DATA_SAMPLERS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
+from omh_mmseg.engine.models import model_of
 from omh_mmseg.feature_cache.build import FeatureCache
 from omh_mmseg.feature_cache.cached_features import SAMPLE, CachedFeatures
 from omh_mmseg.feature_cache.of_model import SPLITS, frozen_part, needs, why_live
@@ -75,7 +75,7 @@ class FeatureCacheHook(Hook):
     def _use(self, runner: Runner, loop: Any, split: str) -> None:
         if self.folder is None or split not in self.splits:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
         dataset = loop.dataloader.dataset
         pairs = dataset if isinstance(dataset, NeighbourPairs) else None
         dataset = dataset if pairs is None else pairs.dataset

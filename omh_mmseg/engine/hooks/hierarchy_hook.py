@@ -9,10 +9,10 @@ import numpy as np
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from omh_mmseg.engine.hooks.assignment_hook import find_assignment
+from omh_mmseg.engine.models import model_of
 from omh_mmseg.evaluation.cluster_names import cluster_names
 from omh_mmseg.models.omh import OMHHead
 from omh_mmseg.registry import HOOKS
@@ -127,5 +127,5 @@ def _names_and_palettes(runner: Runner, hierarchy: Hierarchy) -> tuple[list[list
 
 
 def _omh_head(runner: Runner) -> OMHHead | None:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = model_of(runner)
     return getattr(model, 'omh_head', None)

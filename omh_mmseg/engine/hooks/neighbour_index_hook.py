@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from omh_mmseg.datasets.fingerprint import DROPOUT_PART
 from omh_mmseg.datasets.neighbours.pairs import pairs_of
 from omh_mmseg.engine.hooks.feature_cache_hook import reload_loop
+from omh_mmseg.engine.models import model_of
 from omh_mmseg.preparation.neighbours import complete_pairs
 from omh_mmseg.registry import HOOKS
 from omh_mmseg.utils.checks import ranges
@@ -47,7 +47,7 @@ class NeighbourIndexHook(Hook):
         found = pairs_of(dataset)
         if not found:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
         for pairs in found:
             with seeded('neighbours'):
                 complete_pairs(pairs, runner.cfg, model.backbone, self.build)

@@ -9,10 +9,12 @@ from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 
 from omh_mmseg.checkpoint_files import TRAINED_WITH
-from omh_mmseg.models.prediction.provenance import backbone_digest, describe_classes, describe_model
+from omh_mmseg.engine.models import find_model
+from omh_mmseg.models.prediction.provenance import describe_classes, describe_model
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.registry import HOOKS
 from omh_mmseg.structures.provenance import PREDICTIONS, TRAINING, compare_with_run, differing_settings, record_of
+from omh_mmseg.utils.digests import backbone_digest
 
 STARTED_FROM = ('normalisation', 'padding', 'reading', 'backbone')
 
@@ -86,10 +88,7 @@ class ProvenanceHook(Hook):
 
 def _segmentor(runner: Runner) -> UnsupervisedSegmentor | None:
     """The model, also of one in a wrapper (distributed, test-time augmentation); None for another kind."""
-    model = runner.model
-    while model is not None and not isinstance(model, UnsupervisedSegmentor):
-        model = getattr(model, 'module', None)
-    return model
+    return find_model(runner.model, lambda one: isinstance(one, UnsupervisedSegmentor))
 
 
 def _name(runner: Runner, checkpoint: dict[str, Any]) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
+from omh_mmseg.datasets.neighbours.pairs import pairs_of
 from omh_mmseg.datasets.samplers import SeededInfiniteSampler
 from omh_mmseg.feature_cache.fingerprint import random_transforms, transforms_of
 from omh_mmseg.registry import HOOKS
@@ -66,7 +65,7 @@ class RandomStateHook(Hook):
 
 def _warn_of_draws(runner: Runner) -> None:
     dataset = runner.train_dataloader.dataset
-    drawing = [type(one).__name__ for one in _chain(dataset) if isinstance(one, NeighbourPairs)]
+    drawing = [type(one).__name__ for one in pairs_of(dataset)]
     drawing += random_transforms(transforms_of(dataset))
     if drawing:
         runner.logger.warning(
@@ -74,11 +73,3 @@ def _warn_of_draws(runner: Runner) -> None:
             f'{type(runner.train_dataloader.sampler).__name__}: another number of workers, or a resume, gives another '
             "run. Set train_dataloader.sampler.type='SeededInfiniteSampler' for draws that follow from the seed."
         )
-
-
-def _chain(dataset: Any) -> Iterator[Any]:
-    """A data set and those inside it."""
-    yield dataset
-    for inner in (getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or [])):
-        if inner is not None:
-            yield from _chain(inner)

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from mmengine.dist import all_gather, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from rich.progress import track
 from torch.utils.data import DataLoader, Subset
 
 from omh_mmseg.datasets.samplers import SeededIndex, seed_items
+from omh_mmseg.engine.models import model_of
 from omh_mmseg.models.segmentors import HiddenPositives
 from omh_mmseg.models.segmentors.hidden_positives import POOLS
 from omh_mmseg.registry import HOOKS
@@ -157,7 +157,7 @@ class ReferencePoolHook(Hook):
 
 
 def _host(runner: Runner) -> HiddenPositives:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = model_of(runner)
     if not isinstance(model, HiddenPositives):
         raise TypeError(
             f'ReferencePoolHook fills the pools of HiddenPositives and the model is {type(model).__name__}. '

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from omh_mmseg.engine.models import model_of
 from omh_mmseg.models.omh import FixedWeight
 from omh_mmseg.registry import HOOKS
 
@@ -21,7 +21,7 @@ class RunLengthHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Tell the model; what a resumed run began with stays."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
         reach = getattr(getattr(model, 'omh_head', None), 'reach', None)
         if not isinstance(reach, FixedWeight):
             return

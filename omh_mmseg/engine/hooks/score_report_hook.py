@@ -7,10 +7,10 @@ from pathlib import Path
 from mmengine.dist import master_only
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from omh_mmseg.engine.hooks.assignment_hook import find_assignment, unsupervised_metrics
+from omh_mmseg.engine.models import model_of
 from omh_mmseg.evaluation.score_table import write_class_csv, write_confusion_csv
 from omh_mmseg.registry import HOOKS
 from omh_mmseg.structures.assignment import write_assignment
@@ -100,7 +100,7 @@ def _score_names(runner: Runner) -> list[str] | None:
     metrics, assignment = unsupervised_metrics(runner.val_loop.evaluator), find_assignment(runner.model)
     if assignment is None or len(metrics) != len(runner.val_loop.evaluator.metrics):
         return None
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = model_of(runner)
     absent = [] if getattr(model, 'linear_probe', None) is not None else ['pred_linear']
     absent += [field for metric in metrics for field in metric.heads if field.startswith('pred_level')
                and field not in assignment.sizes]  # fmt: skip

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from omh_mmseg.engine.models import model_of
 from omh_mmseg.registry import HOOKS
 from omh_mmseg.utils.checks import POSITIVE, ranges
 
@@ -45,7 +45,7 @@ class SubmoduleGradientClipHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Attach to the optimiser."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
         try:
             submodule = model.get_submodule(self.module)
         except AttributeError as error:

@@ -14,9 +14,10 @@ import torch
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
-from omh_mmseg.checkpoint_files import CheckpointError, is_trusted, read_as_data
+from omh_mmseg.checkpoint_files import CheckpointError, read_as_data
 from omh_mmseg.models.backbones.key_converters import KEY_CONVERTERS
 from omh_mmseg.models.utils.loaded_weights import not_finite
+from omh_mmseg.switches import TRUST, is_on
 from omh_mmseg.utils.downloads import check_digest, is_address, read_address, split_digest
 from omh_mmseg.utils.text import first_few
 
@@ -70,7 +71,7 @@ def _content(path: Path, name: str) -> Any:
             )
         read = import_module('safetensors.torch').load_file
     else:
-        read = partial(torch.load, map_location='cpu', weights_only=not is_trusted())
+        read = partial(torch.load, map_location='cpu', weights_only=not is_on(TRUST))
     with read_as_data(name):
         return read(path)
 

@@ -16,7 +16,7 @@ from omh_mmseg.checkpoint_files import TRAINED_WITH
 from omh_mmseg.models.backbones.checkpoint import read_state_dict, unwrap_state_dict
 from omh_mmseg.models.backbones.key_converters import dino_to_mmpretrain, dinov2_to_mmpretrain
 from omh_mmseg.models.converters.foreign_pickle import read_foreign_checkpoint
-from omh_mmseg.utils.digests import weights_digest
+from omh_mmseg.utils.digests import backbone_digest
 from omh_mmseg.utils.downloads import is_address
 from omh_mmseg.utils.files import replaced_when_complete
 from omh_mmseg.utils.text import first_few
@@ -156,15 +156,10 @@ class ConvertedHost:
 
     def write(self, target: str | Path, source: str | Path, **meta: Any) -> None:
         """Write it with the number of its training steps, and what is known of its run, see `write_checkpoint`."""
-        record = dict(normalisation=NORMALISATION, weights=self._backbone_digest(), num_classes=self.num_classes)
+        weights = backbone_digest(self.state_dict)
+        record = dict(normalisation=NORMALISATION, weights=weights, num_classes=self.num_classes)
         meta = {'iter': int(self.state_dict['iteration']), TRAINED_WITH: record, **meta}
         write_checkpoint(target, self.state_dict, source, **meta)
-
-    def _backbone_digest(self) -> str:
-        prefix = 'backbone.'
-        return weights_digest(
-            {key.removeprefix(prefix): one for key, one in self.state_dict.items() if key.startswith(prefix)}
-        )
 
 
 def split_backbone(

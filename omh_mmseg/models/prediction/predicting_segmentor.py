@@ -15,11 +15,12 @@ from torch import Tensor
 
 from omh_mmseg.checkpoint_files import TRAINED_WITH
 from omh_mmseg.models.prediction.predictor import Predictor
-from omh_mmseg.models.prediction.provenance import backbone_digest, describe_model
+from omh_mmseg.models.prediction.provenance import describe_model
 from omh_mmseg.models.utils.loaded_weights import file_of, fill_model
 from omh_mmseg.structures.frozen_inputs import Inputs
 from omh_mmseg.structures.provenance import compare_with_run
 from omh_mmseg.utils.config import check_settings
+from omh_mmseg.utils.digests import backbone_digest
 
 
 class PredictingSegmentor(BaseSegmentor):

@@ -13,7 +13,6 @@ from omh_mmseg.utils.dataset_configs import innermost_datasets
 from omh_mmseg.utils.digests import plain_settings, weights_digest
 from omh_mmseg.version import __version__
 
-BACKBONE = 'backbone.'
 WHERE_FROM = (
     'checkpoint', 'key_converter', 'allow_left_over', 'allow_missing', 'init_cfg', 'pretrained', 'channels_last',
 )  # fmt: skip
@@ -80,13 +79,6 @@ def size_steps(config: Mapping[str, Any], split: str) -> list[str] | None:
     """The steps of a split's pipeline that resize, crop or pad images, with their settings; None without a pipeline."""
     averaged = split == 'test' and 'module' in (config.get('model') or {})  # its views are those of tta_pipeline
     return _sized(config.get('test_pipeline') if averaged else _pipeline(config, split))
-
-
-def backbone_digest(state: Mapping[str, Any]) -> str | None:
-    """Digest of the backbone's weights in a state dict of a segmentor; None where it has none."""
-    state = {key.removeprefix('module.'): value for key, value in state.items()}
-    weights = {key.removeprefix(BACKBONE): value for key, value in state.items() if key.startswith(BACKBONE)}
-    return weights_digest(weights) if weights else None
 
 
 def _pipeline(config: Mapping[str, Any], split: str) -> Sequence[Any] | None:
