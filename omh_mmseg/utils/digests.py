@@ -29,7 +29,11 @@ def plain_settings(settings: Any, left_out: Collection[str] = ()) -> Any:
         return [plain_settings(value, left_out) for value in settings]
     if isinstance(settings, type):
         return settings.__name__
-    return settings if settings is None or isinstance(settings, (str, bool, int, float)) else repr(settings)
+    # Of exactly these types: a checkpoint with a subclass of one of them would not be read again.
+    for plain in (bool, int, float, str):
+        if isinstance(settings, plain):
+            return plain(settings)
+    return None if settings is None else repr(settings)
 
 
 def weights_digest(weights: Mapping[str, Any]) -> str:

@@ -48,6 +48,7 @@ def read_text(text: str, present: Any = None, annotation: str = '') -> Any:
     Raises:
         ValueError: A number or a switch stands there and the text is neither, or its brackets do not match.
     """
+    text = str(text)  # a `Text` would reach checkpoints, from which only plain values are read
     inner = text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES else None
     if text.strip() == 'None':
         return None

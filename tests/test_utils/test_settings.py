@@ -51,7 +51,7 @@ def read(key: str, text: str, config: str = FOLDER) -> Any:
     ],
 )  # fmt: skip
 def test_a_text_is_read_by_what_stands_there(text: str, present: Any, value: Any) -> None:
-    read_value = read_text(text, present)
+    read_value = read_text(Text(text), present)
     assert read_value == value and type(read_value) is type(value)
 
 
