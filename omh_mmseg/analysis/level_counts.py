@@ -25,6 +25,7 @@ from omh_mmseg.apis import init_model
 from omh_mmseg.datasets.granularity import finest_labels
 from omh_mmseg.evaluation.scores import confusion_matrix
 from omh_mmseg.models.omh import OMHHead
+from omh_mmseg.models.prediction.cluster_bias import ClusterBias, clusterings
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.granularity import Granularity
@@ -237,6 +238,8 @@ def with_centres(
     # A shallow copy shares the table of sub-modules, too.
     variant.__dict__['_modules'] = dict(model._modules)
     variant.omh_head = head.to(next(model.cluster_probe.parameters()).device).eval()
+    # The bias of a refit belongs to the centres that it came with.
+    variant.cluster_bias = ClusterBias({field: len(found) for field, found in clusterings(variant).items()})
     variant.use_test_cfg({**model.test_cfg, 'levels': None})
     return variant
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.evaluator import Evaluator
-from mmengine.logging import MMLogger
-from rich.progress import track
 from torch.utils.data import DataLoader
 
+from omh_mmseg.apis.scoring import score_model
 from omh_mmseg.evaluation.protocols import Protocol, apply_protocol, resolve
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.registry import DATASETS
@@ -83,25 +79,6 @@ def _score(
     evaluators = config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
     evaluator = Evaluator(evaluators)
     evaluator.dataset_meta = dataset.metainfo
-    for metric in evaluator.metrics:
-        if hasattr(metric, 'use_cluster_sizes'):
-            metric.use_cluster_sizes(model.assignment.sizes)
     start = time.monotonic()
-    with torch.no_grad(), _without_tables():
-        for batch in track(loader, f'scoring by {protocol.name}'):
-            evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
-        scores = evaluator.evaluate(len(dataset))
-    scores = {name: float(value) for name, value in scores.items() if isinstance(value, (int, float))}
+    scores = score_model(model, loader, evaluator, f'scoring by {protocol.name}')
     return dict(scores=scores, seconds=round(time.monotonic() - start, 2))
-
-
-@contextmanager
-def _without_tables() -> Iterator[None]:
-    """Keep the metric's tables of every protocol out of the log; warnings stay."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

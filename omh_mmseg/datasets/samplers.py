@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from mmengine.dataset import InfiniteSampler
+from torch.utils.data import DataLoader, Subset
 
 from omh_mmseg.registry import DATA_SAMPLERS
 from omh_mmseg.utils.checks import STEPS, ranges
@@ -60,6 +62,35 @@ def seed_items(dataset: Any) -> None:
     outermost data set has to be told: by ``__getitems__``, which torch offers data sets for reading a batch at once.
     """
     dataset.__getitems__ = SeededItems(dataset)
+
+
+def seeded_loader(
+    like: DataLoader,
+    dataset: Any,
+    indices: Sequence[SeededIndex],
+    batch_size: int | None = None,
+    num_workers: int | None = None,
+    generator: torch.Generator | None = None,
+) -> DataLoader:
+    """A loader of some items in an order, each with draws of its own.
+
+    Args:
+        like: Loader whose way of loading is taken over.
+        dataset: Of the items; it is told to honour the seeds, see `seed_items`.
+        indices: The items.
+        batch_size: In place of the other loader's.
+        num_workers: Likewise.
+        generator: What seeds the workers; None draws from the global generator.
+    """
+    seed_items(dataset)
+    return DataLoader(
+        Subset(dataset, indices),
+        batch_size=batch_size or like.batch_size or 1,
+        num_workers=like.num_workers if num_workers is None else num_workers,
+        collate_fn=like.collate_fn,
+        worker_init_fn=like.worker_init_fn,
+        generator=generator,
+    )
 
 
 @DATA_SAMPLERS.register_module()

@@ -19,12 +19,15 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from omh_mmseg.apis.protocols import compare_protocols
+from omh_mmseg.apis.scoring import score_model
 from omh_mmseg.engine import launch
+from omh_mmseg.engine.models import model_of
+from omh_mmseg.engine.refit import clustering_name, collect_codes, named_fields, refit_model, shares_of
 from omh_mmseg.preparation.neighbours import prepare_neighbours
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.study.backbones import name_random_weights, pairs_config, prepare_backbone, put_backbone
 from omh_mmseg.study.process import peak_memory
-from omh_mmseg.study.schedule import SweepRun
+from omh_mmseg.study.schedule import REFIT, SweepRun
 from omh_mmseg.utils.config import read_config, read_settings, replace_settings
 from omh_mmseg.utils.devices import default_device
 
@@ -47,6 +50,7 @@ class SweepJob:
         protocols: See `Schedule`.
         threads: Of torch in this process; None leaves them.
         timed_images: See `Schedule`.
+        refit: Score the model after a closing refit of all clusterings, too.
     """
 
     run: SweepRun
@@ -56,6 +60,13 @@ class SweepJob:
     protocols: tuple[str, ...] = ()
     threads: int | None = None
     timed_images: int = 0
+    refit: bool = False
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """What the result must hold beside the scores of the validation."""
+        timed = [f'{self.timed_images} images timed'] * bool(self.timed_images)
+        return (*(f'protocol {name}' for name in self.protocols), *timed, *['refit'] * self.refit)
 
 
 def job_config(job: SweepJob, files: dict[str, Config] | None = None) -> Config:
@@ -129,8 +140,9 @@ def train_and_score(job: SweepJob) -> dict[str, Any]:
 
     Returns:
         ``scores`` of the last validation in percent (``'probe/mIoU'``, ...; those of a protocol after its name and a
-        colon) or empty without labels; ``figures``, the mean over the last `LAST_STEPS` steps of whatever the training
-        reports (``'train/omh_sparsity_12'``, ``'train/loss'``, ...); ``seconds`` of the training in this process;
+        colon, those after a closing refit after ``refit:``) or empty without labels; ``figures``, the mean over the
+        last `LAST_STEPS` steps of whatever the training reports (``'train/omh_sparsity_12'``, ``'train/loss'``, ...);
+        ``seconds`` of the training in this process;
         ``ms_per_step``, the median; ``ms_per_image`` of the prediction, the median, if any is to be timed;
         ``backbone_parameters`` and ``trained_parameters``, their numbers; ``memory`` in MiB at its peak and
         ``memory_of`` ``'GPU'`` or ``'process'``.
@@ -154,12 +166,15 @@ def train_and_score(job: SweepJob) -> dict[str, Any]:
         for row in compare_protocols(runner.model, config, job.protocols):
             scores |= {f'{row["protocol"]["name"]}:{name}': value for name, value in row['scores'].items()}
     parameters = list(runner.model.named_parameters())
+    ms_per_image = _milliseconds_per_image(runner.model, config, job.timed_images) if job.timed_images else None
+    if job.refit:
+        scores |= _refitted(runner)  # last, as it changes the model
     return dict(
         scores=scores,
         figures=_figures(runner),
         seconds=round(seconds, 1),
         ms_per_step=_milliseconds_per_step(runner),
-        ms_per_image=_milliseconds_per_image(runner.model, config, job.timed_images) if job.timed_images else None,
+        ms_per_image=ms_per_image,
         backbone_parameters=sum(part.numel() for name, part in parameters if name.startswith('backbone.')),
         trained_parameters=sum(part.numel() for _, part in parameters if part.requires_grad),
         memory=memory,
@@ -185,6 +200,26 @@ def _merge(config: Config, options: Mapping[str, Any]) -> None:
         key: None for key, value in options.items() if isinstance(value, dict) and value.get('_delete_')
     })  # fmt: skip
     replace_settings(config, options)
+
+
+def _refitted(runner: Runner) -> dict[str, float]:
+    """Scores after a closing refit of all clusterings, and before and after it the clusters that are in use."""
+    model = model_of(runner)
+    fields = named_fields(model, 'all')
+    codes = collect_codes(model, runner.train_dataloader, runner.seed or 0)
+    found = {'': {field: shares_of(model, codes, field) for field in fields}}
+    found[REFIT] = refit_model(model, codes, fields)
+    scores = {}
+    for prefix, clusterings in found.items():
+        for field, one in clusterings.items():
+            name = f'{prefix}{clustering_name(field)}'
+            scores[f'{name}/clusters'] = float(len(one.shares) - len(one.unused))
+            scores[f'{name}/effective'] = one.effective
+    scores |= {f'{REFIT}{clustering_name(field)}/delta': one.delta for field, one in found[REFIT].items()}
+    if runner.val_loop is not None:
+        after = score_model(model, runner.val_dataloader, runner.val_loop.evaluator, 'scoring the refit')
+        scores |= {f'{REFIT}{name}': value for name, value in after.items()}
+    return scores
 
 
 def _figures(runner: Runner) -> dict[str, float]:

@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import forkserver
@@ -42,6 +42,8 @@ class ProcessRun:
         key: Tells runs of other settings apart; see `settings_key`.
         work: Function of a module that is given ``argument`` and returns a dict of plain data.
         argument: Anything that can be pickled.
+        asked: What the result must hold beside that of the work itself, such as the scores of a protocol. A finished
+            run that lacks some of it is taken up again where it ended.
     """
 
     identity: Mapping[str, Any]
@@ -49,10 +51,11 @@ class ProcessRun:
     key: str
     work: Callable[[Any], dict[str, Any]]
     argument: Any
+    asked: tuple[str, ...] = ()
 
     def finished(self) -> dict[str, Any] | None:
-        """The stored result of a run with this key that did not fail."""
-        stored = stored_result(self.folder, self.key)
+        """The stored result of a run with this key that did not fail, and has what is asked for."""
+        stored = stored_result(self.folder, self.key, self.asked)
         return None if stored is None or stored.get('error') else stored
 
     def start(self, context: Any) -> BaseProcess:
@@ -69,7 +72,7 @@ class ProcessRun:
 
     def result(self, process: BaseProcess) -> dict[str, Any]:
         """What an ended process left behind, or the error that it died of."""
-        stored = stored_result(self.folder, self.key)
+        stored = stored_result(self.folder, self.key, self.asked)
         if stored is not None:
             return stored
         return dict(self.identity) | dict(
@@ -83,11 +86,12 @@ def settings_key(*settings: Any) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def stored_result(folder: Path, key: str) -> dict[str, Any] | None:
-    """The result in a folder, failed or not, or None if there is none with this key."""
+def stored_result(folder: Path, key: str, asked: Collection[str] = ()) -> dict[str, Any] | None:
+    """The result in a folder, failed or not, or None if there is none with this key and what is asked for."""
     try:
         stored = json.loads((folder / RESULT).read_text(encoding='utf-8'))
-        return stored['run'] if stored['key'] == key else None
+        fits = stored['key'] == key and set(asked) <= set(stored.get('asked', ()))
+        return stored['run'] if fits else None
     except (OSError, ValueError, KeyError):
         return None
 
@@ -200,7 +204,7 @@ def _work(run: ProcessRun) -> None:
         except Exception as error:
             traceback.print_exc()
             result['error'] = error_line(error)
-        write_text(run.folder / RESULT, json.dumps(dict(key=run.key, run=result), indent=1))
+        write_text(run.folder / RESULT, json.dumps(dict(key=run.key, asked=run.asked, run=result), indent=1))
 
 
 def _end_with_the_parent() -> None:

@@ -25,7 +25,7 @@ from omh_mmseg.study.job import SweepJob, job_config, make_neighbours, pairs_set
 from omh_mmseg.study.process import NOTE, ProcessRun, environment, error_line, locked, process_context, settings_key
 from omh_mmseg.study.schedule import Schedule
 from omh_mmseg.study.source_state import source_commit, source_key
-from omh_mmseg.study.table import write_tables
+from omh_mmseg.study.table import shown_row, write_tables
 from omh_mmseg.utils.settings import Text, read_text
 
 PREPARATION = '.preparation'
@@ -126,6 +126,7 @@ def run_sweep(
     resources = resources or Resources(default_devices())
     names = [run.name for run in schedule.runs]
     chosen = {name for name in names if not only or any(fnmatch.fnmatchcase(name, item) for item in only)}
+    chosen |= {run.of for run in schedule.runs if run.name in chosen and run.of}
     if not chosen:
         raise ValueError(f'no run is named like {list(only)}; the schedule has {", ".join(names)}')
     shared = None if runs_dir is None else Path(runs_dir)
@@ -160,15 +161,20 @@ class _Sweep:
         threads, schedule = self.resources.threads_each(), self.schedule
         # Seeds are the outer loop, so that a sweep that is cut off has compared everything at least once.
         for seed in schedule.seeds:
-            for run in schedule.runs:
+            for run in schedule.trained:
                 folder = str(self.work_dir / run.slug / f'seed{seed}')
-                job = SweepJob(run, seed, folder, self.options, schedule.protocols, threads, schedule.timed_images)
+                job = SweepJob(
+                    run, seed, folder, self.options, schedule.protocols, threads, schedule.timed_images,
+                    schedule.is_refitted(run.name),
+                )  # fmt: skip
                 self._look_up(job, files)
 
     def rows(self) -> list[dict[str, Any]]:
         """Of all runs that finished or failed, in the order of the schedule."""
-        order = [(run.name, seed) for run in self.schedule.runs for seed in self.schedule.seeds]
-        return [self.results[run_id] for run_id in order if run_id in self.results]
+        order = [(run, (run.of or run.name, seed)) for run in self.schedule.runs for seed in self.schedule.seeds]
+        there = [(run, self.results[run_id]) for run, run_id in order if run_id in self.results]
+        asked = (*self.schedule.protocols, *['refit'] * any(run.refit for run in self.schedule.runs))
+        return [shown_row(row, run, asked) for run, row in there]
 
     def write(self, figures: bool = False) -> None:
         """Renew the files."""
@@ -231,7 +237,7 @@ class _Sweep:
         )  # fmt: skip
         try:
             config = job_config(job, files)
-            key = f'{settings_key(settings(config), job.protocols, job.timed_images)} {self.source}'
+            key = f'{settings_key(settings(config))} {self.source}'
             if self.shared is not None:
                 job = replace(job, folder=str(self.shared / key[:SETTINGS_LETTERS]))
             pairs = pairs_settings(config)
@@ -242,7 +248,7 @@ class _Sweep:
         if self.any_source:
             key = _stored_key(Path(job.folder), key)
         known = identity | dict(folder=job.folder, commit=self.commit, threads=job.threads)
-        run = ProcessRun(known, Path(job.folder), key, train_and_score, job)
+        run = ProcessRun(known, Path(job.folder), key, train_and_score, job, job.asked)
         self.identities[run_id] = identity
         stored = run.finished()
         if stored is None:

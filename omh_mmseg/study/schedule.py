@@ -10,6 +10,8 @@ from typing import Any
 from omh_mmseg.evaluation.protocols import resolve
 
 EACH_RUNS_REFERENCE = '*'
+REFIT = 'refit:'
+"""What the names of scores after a closing refit begin with in the result of a run."""
 FIGURE_KEYS = {
     'curves': {'kind', 'file', 'curves', 'x_label', 'log_x', 'panels', 'references', 'title'},
     'effects': {'kind', 'file', 'metrics', 'reference', 'title'},
@@ -29,6 +31,9 @@ class SweepRun:
         references: Names of the runs that it is compared with; those of the schedule if None.
         backbone: Config file of a block that takes the place of the config's backbone; empty to keep that.
         random: Whether that block's weights are random, drawn with the seed: the floor of a comparison.
+        of: Name of another run, whose trained models this row shows; nothing is trained for it.
+        refit: Show them after a closing refit of all clusterings.
+        heads: Heads whose scores such a row shows, ``'probe'`` or ``'level1'``; all if empty.
     """
 
     name: str
@@ -39,6 +44,9 @@ class SweepRun:
     references: tuple[str, ...] | None = None
     backbone: str = ''
     random: bool = False
+    of: str = ''
+    refit: bool = False
+    heads: tuple[str, ...] = ()
 
     @property
     def slug(self) -> str:
@@ -82,6 +90,13 @@ class Schedule:
         if len(set(slugs)) < len(slugs) or not all(slugs):
             double = sorted({name for name, slug in zip(names, slugs) if slugs.count(slug) > 1 or not slug})
             raise ValueError(f'the names of the runs must differ, also as folder names; got {", ".join(double)}')
+        trained = [run.name for run in self.trained]
+        for run in self.runs:
+            if run.of and run.of not in trained:
+                raise ValueError(
+                    f'run {run.name!r} shows {run.of!r}, which is no run that is trained; there are '
+                    f'{", ".join(trained)}'
+                )
         for name in self.all_references():
             if name not in names:
                 raise ValueError(f'references has {name!r}, which is no run; the runs are {", ".join(names)}')
@@ -94,6 +109,15 @@ class Schedule:
         curves = {run.curve for run in self.runs}
         for figure in self.figures:
             _check_figure(figure, curves, names)
+
+    @property
+    def trained(self) -> list[SweepRun]:
+        """The runs that are trained, which those that show another one are not."""
+        return [run for run in self.runs if not run.of]
+
+    def is_refitted(self, name: str) -> bool:
+        """Whether a run shows the refit of this one."""
+        return any(run.of == name and run.refit for run in self.runs)
 
     def references_of(self, name: str) -> tuple[str, ...]:
         """What a run is compared with: its own references or those of the schedule, without itself."""

@@ -25,6 +25,7 @@ FILE_KEYS = (
     'timed_images',
 )  # fmt: skip
 RUN_KEYS = ('name', 'config', 'backbone', 'options', 'vary', 'references')
+SHOWN_KEYS = ('name', 'of', 'refit', 'heads', 'references')
 LEVELS_ABOVE = 3
 _BLOCK_PARTS = ('backbone.', 'data_preprocessor.')
 _PLACEHOLDER = re.compile(r'\{(\w+)\}')
@@ -33,12 +34,12 @@ _PLACEHOLDER = re.compile(r'\{(\w+)\}')
 def read_schedule(path: str, placeholders: Mapping[str, Any] | None = None) -> Schedule:
     """Read a schedule file: Python, YAML or JSON as of a config file.
 
-    It has ``runs``, a list of ``dict(name, config, backbone, options, vary, references)``, and the other fields of
-    `Schedule`. ``config`` may be given once for all runs. ``backbone`` is ``BLOCK [random] [KEY=VALUE ...]``, see
-    `parse_backbone`. ``vary`` maps settings to lists of values and makes one run of each combination. ``{word}`` in a
-    config file's name, a title or an option is replaced by the value of the placeholder of that name. Variables that
-    start with an underscore are the file's own. Files are looked for from the working directory, then from the
-    schedule's folder and the two above it.
+    It has ``runs``, a list of ``dict(name, config, backbone, options, vary, references)`` or, for a row that shows
+    another run, ``dict(name, of, refit, heads, references)``, and the other fields of `Schedule`. ``config`` may be
+    given once for all runs. ``backbone`` is ``BLOCK [random] [KEY=VALUE ...]``, see `parse_backbone`. ``vary`` maps
+    settings to lists of values and makes one run of each combination. ``{word}`` in a config file's name, a title or an
+    option is replaced by the value of the placeholder of that name. Variables that start with an underscore are the
+    file's own. Files are looked for from the working directory, then from the schedule's folder and the two above it.
 
     Args:
         path: The schedule file.
@@ -60,14 +61,17 @@ def read_schedule(path: str, placeholders: Mapping[str, Any] | None = None) -> S
     for entry in content.get('runs') or []:
         if not isinstance(entry, dict):
             raise ValueError(f'{path}: each of runs is a dict with {", ".join(RUN_KEYS)}; got {entry!r}')
-        check_keys(f'{path}: run {entry.get("name")!r}', entry, RUN_KEYS)
+        check_keys(f'{path}: run {entry.get("name")!r}', entry, SHOWN_KEYS if 'of' in entry else RUN_KEYS)
+        if 'of' in entry and entry.get('name'):
+            runs.append(_shown(entry))
+            continue
         config = entry.get('config', content.get('config'))
         if not entry.get('name') or not config:
             raise ValueError(f"{path}: a run needs a name and a config file, its own or the schedule's; got {entry!r}")
         runs += _varied(_run_of(entry, str(config), path), entry.get('vary') or {})
-    fields: dict[str, Any] = {key: tuple(content[key]) for key in LIST_KEYS if content.get(key)}
-    fields |= dict(title=content.get('title') or Path(path).stem, timed_images=int(content.get('timed_images') or 0))
-    return Schedule(tuple(runs), options=dict(content.get('options') or {}), **fields)
+    given: dict[str, Any] = {key: tuple(content[key]) for key in LIST_KEYS if content.get(key)}
+    given |= dict(title=content.get('title') or Path(path).stem, timed_images=int(content.get('timed_images') or 0))
+    return Schedule(tuple(runs), options=dict(content.get('options') or {}), **given)
 
 
 def parse_run(text: str) -> SweepRun:
@@ -138,6 +142,13 @@ def _split(text: str) -> tuple[str, str, list[str]]:
 
 def _settings(words: Sequence[str]) -> dict[str, Any]:
     return {key: Text(value) for key, _, value in (word.partition('=') for word in words)}
+
+
+def _shown(entry: Mapping[str, Any]) -> SweepRun:
+    references = None if entry.get('references') is None else tuple(entry['references'])
+    heads = tuple(entry.get('heads') or ())
+    name, of, refit = str(entry['name']), str(entry['of']), bool(entry.get('refit'))
+    return SweepRun(name, '', references=references, of=of, refit=refit, heads=heads)
 
 
 def _run_of(entry: Mapping[str, Any], config: str, path: str) -> SweepRun:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omh_mmseg.study.schedule import Schedule
+from omh_mmseg.study.schedule import REFIT, Schedule, SweepRun
 from omh_mmseg.utils.files import write_text
 from omh_mmseg.utils.tables import markdown_table, mean_and_spread, mean_cell, summarise, write_csv
 
 SHOWN = ('/mIoU', '/aAcc')
 PROBE = 'probe'
+COUNTS = ('/clusters', '/effective')
+"""Scores without labels, of a run whose refit is asked for: clusters in use, and their effective number."""
 MEASURES = ('ms_per_step', 'ms_per_image', 'seconds', 'memory', 'backbone_parameters', 'trained_parameters')
 IDENTITY = ('name', 'config', 'backbone', 'overrides', 'seed', 'commit', 'status', 'error', 'seconds', 'ms_per_step',
             'ms_per_image', 'backbone_parameters', 'trained_parameters', 'memory', 'memory_of', 'threads',
             'folder')  # fmt: skip
 DIGITS = 4
 _NOTE = (
-    'Differences are means over the seeds that both have, ± the sample standard deviation of the difference, with the '
-    "number of seeds in brackets. **above** and **below**: by more than the larger of the two runs' spreads over "
-    'these seeds, whose multiple follows. A head that the reference lacks is compared with its cluster probe.'
+    'Differences are means over the seeds that both have, ± the sample standard deviation of the difference, then the '
+    'standard error of the mean (se), with the number of seeds in brackets. **above** and **below**: by more than the '
+    "larger of the two runs' spreads over these seeds, whose multiple follows. A head that "
+    'the reference lacks is compared with its cluster probe.'
 )
 
 
@@ -50,7 +54,9 @@ class Difference:
         return 'within' if abs(self.spreads) <= 1 else 'above' if self.spreads > 0 else 'below'
 
     def __str__(self) -> str:
-        text = f'{self.mean:+.2f}' + (f' ± {self.spread:.2f}' if self.seeds > 1 else '') + f' ({self.seeds})'
+        error = self.spread / math.sqrt(self.seeds)
+        text = f'{self.mean:+.2f}' + (f' ± {self.spread:.2f}, se {error:.2f}' if self.seeds > 1 else '')
+        text += f' ({self.seeds})'
         if self.spreads is None:
             return text
         mark = self.mark if self.mark == 'within' else f'**{self.mark}**'
@@ -65,6 +71,30 @@ def compare(values: Mapping[int, float], reference: Mapping[int, float]) -> Diff
     mean, spread = mean_and_spread([values[seed] - reference[seed] for seed in seeds])
     largest = max(mean_and_spread([side[seed] for seed in seeds])[1] for side in (values, reference))
     return Difference(mean, spread, len(seeds), mean / largest if largest else None)
+
+
+def shown_row(row: Mapping[str, Any], run: SweepRun, asked: Sequence[str] = ()) -> dict[str, Any]:
+    """A run's result as the row of one entry of the schedule.
+
+    Args:
+        row: Of the trained run; scores of a protocol or a refit have its name and a colon before theirs.
+        run: The entry, which may show another run than its own.
+        asked: Protocols, and ``'refit'``, that the schedule asks for; another one may have left more in the result.
+    """
+    scores = {
+        name.removeprefix(REFIT) if run.refit else name: value
+        for name, value in row.get('scores', {}).items()
+        if name.startswith(REFIT) == run.refit
+    }
+    scores = {name: one for name, one in scores.items() if ':' not in name or name.partition(':')[0] in asked}
+    if 'refit' not in asked:
+        scores = {name: one for name, one in scores.items() if not name.endswith(COUNTS)}
+    if run.heads:
+        of_heads = tuple(f'{head}/' for head in run.heads)
+        scores = {name: one for name, one in scores.items() if name.rpartition(':')[2].startswith(of_heads)}
+    if run.of:
+        row = {**row, 'name': run.name, 'curve': run.name, 'x': None, 'figures': {}}
+    return {**row, 'scores': scores} if 'scores' in row else dict(row)
 
 
 def by_seed(rows: Sequence[Mapping[str, Any]], name: str, metric: str) -> dict[int, float]:

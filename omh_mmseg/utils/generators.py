@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+_MAX_SEED = (1 << 63) - 1
+
 
 def seed_generators(purpose: str, *numbers: int) -> None:
     """Seed the generators of this process, on all devices.
@@ -21,6 +23,11 @@ def seed_generators(purpose: str, *numbers: int) -> None:
     words = _words(purpose, numbers)
     torch.manual_seed(_joined(words))
     _seed_others(words)
+
+
+def generator_of(purpose: str, *numbers: int) -> torch.Generator:
+    """A generator of the CPU of its own, seeded as `seed_generators` does."""
+    return torch.Generator().manual_seed(_joined(_words(purpose, numbers)) & _MAX_SEED)
 
 
 @contextmanager

@@ -72,6 +72,10 @@ def test_what_another_process_finished_is_taken_over(tmp_path, context):
 def test_a_result_of_other_settings_is_none(tmp_path):
     (tmp_path / RESULT).write_text(json.dumps(dict(key='key', run=dict(a=1))))
     assert stored_result(tmp_path, 'key') == dict(a=1) and stored_result(tmp_path, 'other') is None
+    # Nor one that lacks what is asked for, while one that has more will do.
+    assert stored_result(tmp_path, 'key', ['refit']) is None
+    (tmp_path / RESULT).write_text(json.dumps(dict(key='key', asked=['protocol x', 'refit'], run=dict(a=1))))
+    assert stored_result(tmp_path, 'key', ['refit']) == stored_result(tmp_path, 'key') == dict(a=1)
     for broken in ('', '{"key": "key"', '{"key": "key"}'):
         (tmp_path / RESULT).write_text(broken)
         assert stored_result(tmp_path, 'key') is None

@@ -68,7 +68,7 @@ def made(monkeypatch) -> list[str]:
 
         def join() -> None:
             if 'dies' not in run.argument.run.name:
-                write_text(run.folder / RESULT, json.dumps(dict(key=run.key, run=result)))
+                write_text(run.folder / RESULT, json.dumps(dict(key=run.key, asked=run.asked, run=result)))
             os.close(reader)
 
         return SimpleNamespace(sentinel=reader, join=join, exitcode=9)
@@ -152,6 +152,18 @@ def test_sweeps_share_equal_runs(tmp_path, made):
     (row,) = sweep(Schedule((SweepRun('x', TWIN, {TAU: 0.2}, 'x', 0.2),), (0,)), tmp_path / 'two',
                    runs_dir=tmp_path / 'runs')  # fmt: skip
     assert made == [] and (row['name'], row['x'], row['folder']) == ('x', 0.2, rows[2]['folder'])
+
+
+def test_what_is_asked_of_a_finished_run_later_does_not_train_it_anew(tmp_path, made):
+    sweep(schedule('a', seeds=(0,)), tmp_path)
+    (tmp_path / 'a' / 'seed0' / 'last_checkpoint').touch()
+    sweep(schedule('a', seeds=(0,), protocols=('mmseg',)), tmp_path)
+    assert len(made) == 2 and (tmp_path / 'a' / 'seed0' / 'last_checkpoint').is_file()
+    sweep(schedule('a', seeds=(0,)), tmp_path)
+    assert len(made) == 2
+    shown = Schedule((SweepRun('a', SMOOSEG), SweepRun('b', '', of='a', refit=True)), (0,))
+    rows = sweep(shown, tmp_path, only=['b'])
+    assert len(made) == 3 and [(row['name'], row['status']) for row in rows] == [('a', 'finished'), ('b', 'finished')]
 
 
 def test_equal_runs_do_not_go_on_at_a_time(tmp_path, made):
@@ -312,13 +324,15 @@ def tiny_job(folder: Path, work: Path, **more) -> SweepJob:
 
 @pytest.mark.slow
 def test_train_and_score(folder, tmp_path):
-    job = tiny_job(folder, tmp_path, protocols=('mmseg',), threads=1)
+    job = tiny_job(folder, tmp_path, protocols=('mmseg',), threads=1, refit=True)
     assert make_neighbours(job) == dict(path=str(tmp_path / 'index.npz'), made=True)
     assert make_neighbours(job)['made'] is False
     run = train_and_score(job)
     for head in ('probe', 'level1'):
         assert {f'{head}/{kind}' for kind in ('mIoU', 'aAcc', 'NMI', 'ARI')} <= set(run['scores'])
         assert run['scores'][f'mmseg:{head}/mIoU'] == pytest.approx(run['scores'][f'{head}/mIoU'])
+        refitted = {f'refit:{head}/{kind}' for kind in ('mIoU', 'aAcc', 'clusters', 'effective', 'delta')}
+        assert refitted <= set(run['scores']) and 1 <= run['scores'][f'{head}/clusters'] <= 4
     assert {'linear/mIoU', 'linear/aAcc'} <= set(run['scores'])
     figures = {f'train/omh_{name}_{pair}' for pair in (12, 23) for name in
                ('sparsity', 'parents_mean', 'parents_max', 'violation', 'iterations')}  # fmt: skip

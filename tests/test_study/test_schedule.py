@@ -83,6 +83,8 @@ def test_other_formats(tmp_path, ending):
     ("kind='curves'", "kind='pie'", r"one of curves, effects; got 'pie'"),
     ("file='w.png'", "file='w.svg'", r"a name that ends in .png; got 'w.svg'"),
     ("panels=[dict(metrics=['loss'])]", 'panels=[]', r'needs panels'),
+    ('runs = [', "runs = [dict(name='x', of='y'),", r"run 'x' shows 'y', which is no run that is trained; there are"),
+    ('runs = [', "runs = [dict(name='x', of='host', options={}),", r"run 'x' has options; known are name, of, refit"),
     ('columns =', "protocols = ['stegos']\ncolumns =", r"no protocol 'stegos'; known are stego"),
 ])  # fmt: skip
 def test_wrong_schedules(tmp_path, changed, by, message):
@@ -101,6 +103,17 @@ def test_wrong_files_and_placeholders(tmp_path):
     with pytest.raises(ValueError, match=r"--set takes NAME=VALUE; got 'host'"):
         parse_placeholders(['host'])
     assert parse_placeholders(['host=a=b', 'c=']) == {'host': 'a=b', 'c': ''}
+
+
+def test_rows_that_show_other_runs():
+    schedule = read_schedule(str(CONFIGS / 'study' / 'refit.py'))
+    names = [run.name for run in schedule.runs]
+    assert names[:6] == ['host', 'host + refit', 'control', 'control + refit', 'OMH', 'OMH + refit']
+    assert [run.name for run in schedule.trained] == ['control', 'OMH', 'OMH, share 0.3']
+    assert all(schedule.is_refitted(run.name) for run in schedule.trained)
+    host, refitted = schedule.runs[:2]
+    assert (host.of, host.refit, host.heads) == ('control', False, ('probe',)) and refitted.refit
+    assert not read_schedule(str(CONFIGS / 'study' / 'seeds.py')).is_refitted('OMH')
 
 
 def test_runs_of_the_command_line():
@@ -174,7 +187,7 @@ def test_every_setting_of_the_study_can_be_built(path, data, monkeypatch):
     schedule = read_schedule(str(path), {'data': data, 'images': 'photos'})
     assert 'photos' in schedule.title and '{' not in schedule.title
     files: dict[str, Config] = {}
-    for run in schedule.runs:
+    for run in schedule.trained:
         config = job_config(SweepJob(run, 0, 'folder', schedule.options), files)
         if run.options:
             MODELS.build({**config.model.omh_head, 'in_channels': 4, 'num_classes': 6})
@@ -193,7 +206,7 @@ def test_rows_of_a_default_are_the_run_of_omh(data, monkeypatch):
     """What the schedules say of all runs is what OMHHead takes by itself, so that --runs-dir keeps one run of it."""
     monkeypatch.chdir(CONFIGS.parent)
     rows = dict(temperature='tau 0.1', expansion='rho 2.0', levels='N 3', weights='matching 0.1', seeds='OMH',
-                hosts='STEGO + OMH', ablations='OMH') | {'lambda': 'lambda 0.05'}  # fmt: skip
+                hosts='STEGO + OMH', ablations='OMH', refit='OMH') | {'lambda': 'lambda 0.05'}  # fmt: skip
     kept = []
     for name, row in rows.items():
         schedule = read_schedule(str(CONFIGS / 'study' / f'{name}.py'), {'data': data})
@@ -213,7 +226,7 @@ def test_the_study_has_a_control_in_every_schedule():
     for path in STUDY:
         if path.stem == 'gradients':  # compares no scores, and a control has no gradient of the matching
             continue
-        controls = [run for run in read_schedule(str(path)).runs if 'control' in run.name]
+        controls = [run for run in read_schedule(str(path)).trained if 'control' in run.name]
         assert controls, path
         for run in controls:
             assert run.options == {'model.omh_head.match': None, 'model.omh_head.cluster': None}

@@ -13,6 +13,7 @@ from omh_mmseg.study.table import (
     by_seed,
     compare,
     reference_values,
+    shown_row,
     sweep_summary,
     sweep_table,
     table_metrics,
@@ -102,7 +103,9 @@ def test_table():
     assert '| host | 3 | 22.00 ± 2.00 | 50.00 ± 0.00 | - | 11.0 | 101 | |' in lines
     assert '| bad | 1 | 1.00 | - | - | 11.0 | 101 | seed 0: OSError: a \\| b |' in lines
     (difference,) = (line for line in lines if line.startswith('| omh | -1'))
-    assert difference == '| omh | -1.00 ± 2.00 (3) within 0.5 | - | +5.00 ± 1.00 (3) **above** 1.9 |'
+    assert difference == (
+        '| omh | -1.00 ± 2.00, se 1.15 (3) within 0.5 | - | +5.00 ± 1.00, se 0.58 (3) **above** 1.9 |'
+    )
     assert 'Commit abc.' in text
     assert table_metrics(rows(), schedule(columns=('train/omh_sparsity_12',))) == ['train/omh_sparsity_12']
     assert '| omh | 3 | 0.500 ± 0.000 |' in unpadded(sweep_table(rows(), schedule(columns=('train/omh_sparsity_12',))))
@@ -145,3 +148,29 @@ def test_files(tmp_path):
     # A sweep that has just started.
     runs, _, table = write_tables([], schedule(), tmp_path / 'none')
     assert read(runs) == [] and runs.read_text().startswith('name,config,') and 'No run has ended' in table.read_text()
+
+
+def test_rows_that_show_another_run() -> None:
+    scores = {'probe/mIoU': 20.0, 'level1/mIoU': 21.0, 'level1/clusters': 6.0, 'stego:probe/mIoU': 19.0,
+              'refit:probe/mIoU': 22.0, 'refit:level1/mIoU': 23.0, 'refit:level1/delta': 0.1}  # fmt: skip
+    trained = row('control', 0, scores, figures={'train/loss': 1.0})
+    asked = ('stego', 'refit')
+    shown = {
+        run.name: shown_row(trained, run, asked)
+        for run in (
+            SweepRun('control', 'x.py'),
+            SweepRun('host', '', of='control', heads=('probe',)),
+            SweepRun('host + refit', '', of='control', refit=True, heads=('probe',)),
+            SweepRun('control + refit', '', of='control', refit=True),
+        )
+    }
+    assert {name: one['name'] for name, one in shown.items()} == {name: name for name in shown}
+    assert shown['control']['scores'] == {key: value for key, value in scores.items() if not key.startswith('refit')}
+    assert shown['control']['figures'] == {'train/loss': 1.0} and shown['host']['figures'] == {}
+    assert shown['host']['scores'] == {'probe/mIoU': 20.0, 'stego:probe/mIoU': 19.0}
+    assert shown['host + refit']['scores'] == {'probe/mIoU': 22.0}
+    assert shown['control + refit']['scores'] == {'probe/mIoU': 22.0, 'level1/mIoU': 23.0, 'level1/delta': 0.1}
+    # What another schedule has asked for is not shown.
+    assert shown_row(trained, SweepRun('control', 'x.py'))['scores'] == {'probe/mIoU': 20.0, 'level1/mIoU': 21.0}
+    failed = shown_row(row('control', 0, error='OSError: x'), SweepRun('host', '', of='control'), asked)
+    assert failed['name'] == 'host' and failed['error'] == 'OSError: x' and 'scores' not in failed

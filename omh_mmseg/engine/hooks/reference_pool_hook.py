@@ -11,9 +11,9 @@ from mmengine.dist import all_gather, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from rich.progress import track
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
-from omh_mmseg.datasets.samplers import SeededIndex, seed_items
+from omh_mmseg.datasets.samplers import SeededIndex, seeded_loader
 from omh_mmseg.engine.models import model_of
 from omh_mmseg.models.segmentors import HiddenPositives
 from omh_mmseg.models.segmentors.hidden_positives import POOLS
@@ -140,15 +140,8 @@ class ReferencePoolHook(Hook):
         generator = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
         chosen = torch.randperm(len(loader.dataset), generator=generator)[:images].tolist()
         key = 'pool', runner.seed or 0, get_rank(), runner.iter
-        seed_items(loader.dataset)
-        return DataLoader(
-            Subset(loader.dataset, [SeededIndex(item, (*key, place)) for place, item in enumerate(chosen)]),
-            batch_size=self.batch_size or loader.batch_size,
-            num_workers=loader.num_workers if self.num_workers is None else self.num_workers,
-            collate_fn=loader.collate_fn,
-            worker_init_fn=loader.worker_init_fn,
-            generator=generator,
-        )
+        indices = [SeededIndex(item, (*key, place)) for place, item in enumerate(chosen)]
+        return seeded_loader(loader, loader.dataset, indices, self.batch_size, self.num_workers, generator)
 
     def _gather(self, model: HiddenPositives, names: Sequence[str]) -> None:
         if get_world_size() > 1:

@@ -111,25 +111,41 @@ def _bilinear(cells: int, pixels: int, like: Tensor) -> tuple[Tensor, tuple[Tens
     return first, (1 - (centres - first), centres - first)
 
 
-def arg_max(scores: Tensor, resize: Callable[[Tensor], Tensor], pixels: int, max_values: int = MAX_VALUES) -> Tensor:
+def arg_max(
+    scores: Tensor,
+    resize: Callable[[Tensor], Tensor],
+    pixels: int,
+    bias: Tensor | None = None,
+    norm: Tensor | None = None,
+    max_values: int = MAX_VALUES,
+) -> Tensor:
     """Best cluster of each resized pixel, (1, H, W), upsampling a few clusters at a time where all are too many.
 
     Args:
         scores: (1, K, h, w).
         resize: Maps (1, any, h, w) -> (1, same, H, W), each map on its own.
         pixels: H W.
+        bias: (K), added to the resized scores of each cluster, times ``norm``; None for none.
+        norm: (1, 1, H, W), length of each pixel's code.
         max_values: Bound on the numbers of an upsampled map.
     """
+
+    def resized(part: Tensor, start: int) -> Tensor:
+        maps = resize(part)
+        if bias is None or norm is None:
+            return maps
+        return torch.addcmul(maps, norm.to(maps), bias[start : start + part.shape[1], None, None].to(maps))
+
     step = max(1, max_values // pixels)
     # With the scores of a pixel side by side, interpolation and arg-max take a third of the time on a CPU.
     scores = scores.contiguous(memory_format=torch.channels_last)
     if scores.shape[1] <= step:
-        return resize(scores).argmax(1)
+        return resized(scores, 0).argmax(1)
     best: Tensor | None = None
     labels: Tensor | None = None
     for start in range(0, scores.shape[1], step):
         part = scores[:, start : start + step].contiguous(memory_format=torch.channels_last)
-        values, indices = resize(part).max(1)
+        values, indices = resized(part, start).max(1)
         if best is None or labels is None:
             best, labels = values, indices
         else:

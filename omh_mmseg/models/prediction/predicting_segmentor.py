@@ -98,13 +98,13 @@ class PredictingSegmentor(BaseSegmentor):
         """Code (B, D, h, w) of normalised images (B, 3, H, W)."""
 
     def encode_decode(self, inputs: Inputs, batch_data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
-        """Scores of the cluster probe at the size of the input, (B, K, H, W)."""
+        """Cosines with the cluster probe, and its bias where it has one, at the size of the input, (B, K, H, W)."""
         code = F.interpolate(self.encode(inputs), size=inputs.shape[-2:], mode='bilinear', align_corners=False)
-        return self.cluster_probe(code)
+        return self.cluster_bias.add('pred_sem_seg', self.cluster_probe(code))
 
     def _forward(self, inputs: Inputs, data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
-        """Scores of the cluster probe on the code's grid, (B, K, h, w)."""
-        return self.cluster_probe(self.encode(inputs))
+        """Cosines with the cluster probe, and its bias, on the code's grid, (B, K, h, w)."""
+        return self.cluster_bias.add('pred_sem_seg', self.cluster_probe(self.encode(inputs)))
 
     def predict(self, inputs: Inputs, data_samples: Sequence[SegDataSample] | None = None) -> list[SegDataSample]:
         """Segment a batch; see `Predictor`.

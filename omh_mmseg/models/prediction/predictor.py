@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from omh_mmseg.models.data_preprocessor import bgr_bytes_by
 from omh_mmseg.models.prediction.cluster_assignment import ClusterAssignment
-from omh_mmseg.models.prediction.code_maps import arg_max, flip_averaged, slide_averaged, upsampled_norm
+from omh_mmseg.models.prediction.cluster_bias import ClusterBias, clusterings
+from omh_mmseg.models.prediction.code_maps import MAX_VALUES, arg_max, flip_averaged, slide_averaged, upsampled_norm
 from omh_mmseg.models.prediction.options import PredictionOptions
 from omh_mmseg.models.utils.similarity import centre_scores
 from omh_mmseg.structures.frozen_inputs import Inputs, pixels
@@ -33,6 +34,7 @@ class PredictingModel(Protocol):
     linear_probe: Any
     omh_head: Any
     assignment: ClusterAssignment
+    cluster_bias: ClusterBias
 
     def encode(self, inputs: Inputs) -> Tensor:
         """Code (B, D, h, w) of normalised images (B, 3, H, W)."""
@@ -102,9 +104,10 @@ class Predictor:
 
         The result is that of upsampling the code and comparing each pixel with the centres
         (docs/methods/evaluation.md 6.1), reached by upsampling the scores instead: dot products are linear in the code,
-        and neither the interpolation nor the arg-max sees the length of a pixel's code. A CRF does see it, and gets the
-        log-probabilities of docs/methods/evaluation.md 6.4; it runs at the size of the input, where the image is, and
-        its result is upsampled.
+        and neither the interpolation nor the arg-max sees the length of a pixel's code. The bias of a closing refit
+        grows with that length (docs/methods/evaluation.md 6.7). A CRF sees it, too, and gets the log-probabilities of
+        docs/methods/evaluation.md 6.4; it runs at the size of the input, where the image is, and its result is
+        upsampled.
 
         Args:
             model: Whose probes and levels the code is compared with.
@@ -122,13 +125,18 @@ class Predictor:
         else:
             refined = self.crf.refine(self._crf_jobs(model, code, scores, pixels(inputs), samples))
             per_image = ({name: maps[None] for name, maps in one.items()} for one in refined)
-        for sample, fields in zip(samples, per_image):
+        for index, (sample, fields) in enumerate(zip(samples, per_image)):
             size = _image_size(sample, padded)
             # The CRF's result has no padding any more.
             resize = partial(self.upsample, padded=padded if self.crf is None else size, sample=sample)
             height, width = self._target_size(sample, size)
+            biases = {name: model.cluster_bias.of(name) for name in fields} if self.crf is None else {}
+            norm = None
+            if any(bias is not None for bias in biases.values()):
+                norm = self._upsampled_norm(code[index : index + 1], padded, sample)
             for name, maps in fields.items():
-                setattr(sample, name, PixelData(data=arg_max(maps, resize, height * width)))
+                best = arg_max(maps, resize, height * width, biases.get(name), norm)
+                setattr(sample, name, PixelData(data=best))
         model.assignment.annotate(samples)
         return samples
 
@@ -144,14 +152,26 @@ class Predictor:
         return F.interpolate(maps, size=target, mode='bilinear', align_corners=False)
 
     def _scores(self, model: PredictingModel, code: Tensor) -> dict[str, Tensor]:
-        """Scores (B, K, h, w), linear in the code, whose arg-max is the prediction of each field."""
-        scores = dict(pred_sem_seg=centre_scores(code, model.cluster_probe.centres))
+        """Scores (B, K, h, w), linear in the code, whose arg-max, with the bias, is the prediction of each field."""
+        centres = clusterings(model)
+        scores = dict(pred_sem_seg=centre_scores(code, centres['pred_sem_seg']))
         linear_probe = self.linear_probe(model)
         if linear_probe is not None:
             scores['pred_linear'] = linear_probe(code)
-        for level in self.levels(model):
-            scores[f'pred_level{level}'] = centre_scores(code, model.omh_head.centres[level - 1])
+        for field in (f'pred_level{level}' for level in self.levels(model)):
+            scores[field] = centre_scores(code, centres[field])
         return scores
+
+    def _upsampled_norm(self, code: Tensor, padded: Sequence[int], sample: SegDataSample) -> Tensor:
+        """Length (1, 1, H, W) of each pixel's code (1, D, h, w) after `upsample`."""
+        size = _image_size(sample, padded)
+        height, width = self._target_size(sample, size)
+        if size == tuple(padded):
+            return upsampled_norm(code, (height, width))
+        # Upsampled twice, a pixel's code is a sum of more than four.
+        parts = code.split(max(1, MAX_VALUES // (height * width)), dim=1)
+        squares = [self.upsample(part, padded, sample).square().sum(1, keepdim=True) for part in parts]
+        return torch.stack(squares).sum(0).sqrt()
 
     def _crf_jobs(
         self,
@@ -169,7 +189,10 @@ class Predictor:
             log_probabilities = {}
             for name, maps in scores.items():
                 full = F.interpolate(maps[index : index + 1], size=padded, mode='bilinear', align_corners=False)
-                logits = full if name in LOGIT_FIELDS else self.options.alpha * full / norm
+                if name in LOGIT_FIELDS:
+                    logits = full
+                else:
+                    logits = self.options.alpha * model.cluster_bias.add(name, full / norm)
                 log_probabilities[name] = torch.log_softmax(logits[0, :, :height, :width], dim=0)
             yield to_bgr_bytes(images[index, :, :height, :width]), log_probabilities
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from omh_mmseg.models.omh.gradient_shares import GradientShares, gradient_figures
 from omh_mmseg.models.prediction.cluster_assignment import ClusterAssignment
+from omh_mmseg.models.prediction.cluster_bias import ClusterBias, clusterings
 from omh_mmseg.models.prediction.options import PredictionOptions
 from omh_mmseg.models.prediction.predicting_segmentor import PredictingSegmentor
 from omh_mmseg.models.utils.step_counter import StepCounter
@@ -79,9 +80,8 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         self.linear_probe = _build('linear_probe', linear_probe, channels, num_classes)
         self.omh_head = _build('omh_head', omh_head, channels, num_classes)
         self.use_test_cfg(test_cfg or {})
-        sizes = [] if self.omh_head is None else self.omh_head.level_sizes
-        fields = dict(pred_sem_seg=len(self.cluster_probe.centres))
-        fields |= {f'pred_level{level}': size for level, size in enumerate(sizes, 1)}
+        fields = {field: len(centres) for field, centres in clusterings(self).items()}
+        self.cluster_bias = ClusterBias(fields)
         self.assignment = ClusterAssignment(fields, self.test_cfg.get('assignment'))
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
         self._step_counter = StepCounter()
@@ -96,12 +96,13 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         """Forget what belongs to the run that the weights come from.
 
         The state of a run is what its schedule and its batches left in buffers beside what was learned: the steps, by
-        which OMH's start and every ramp are timed, the classes that a validation found for the clusters, and what the
-        parts call theirs in their own ``begin_run``. Parameters and SmooSeg's teacher stay. A resumed run forgets
-        nothing.
+        which OMH's start and every ramp are timed, the classes that a validation found for the clusters, the bias that
+        a closing refit gave them, and what the parts call theirs in their own ``begin_run``. Parameters and SmooSeg's
+        teacher stay. A resumed run forgets nothing.
         """
         self.iteration.zero_()
         self.assignment.forget()
+        self.cluster_bias.forget()
         if self.omh_head is not None:
             self.omh_head.plan.begin_run()
             self.omh_head.rule.begin_run()

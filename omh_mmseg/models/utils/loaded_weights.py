@@ -215,9 +215,9 @@ def _children(keys: Iterable[str]) -> set[str]:
 
 
 def _part(key: str) -> str:
-    """The part that an entry belongs to: classes of clusters go with their clusters."""
+    """The part that an entry belongs to: classes and bias of clusters go with their clusters."""
     child, _, rest = key.partition('.')
-    if child != 'assignment':
+    if child not in ('assignment', 'cluster_bias'):
         return child
     return 'omh_head' if rest.startswith('pred_level') else 'cluster_probe'
 

@@ -80,6 +80,10 @@ def test_arg_max_does_not_depend_on_the_bound(max_values):
         assert maps.shape[1] <= max(1, max_values // (48 * 40))
         return F.interpolate(maps, size=(48, 40), mode='bilinear', align_corners=False)
 
-    labels = arg_max(scores, resize, 48 * 40, max_values)
+    labels = arg_max(scores, resize, 48 * 40, max_values=max_values)
     expected = F.interpolate(scores, size=(48, 40), mode='bilinear', align_corners=False).argmax(1)
     assert torch.equal(labels, expected) and labels.dtype == torch.int64
+    bias, norm = torch.randn(11), torch.rand(1, 1, 48, 40)
+    labels = arg_max(scores, resize, 48 * 40, bias, norm, max_values)
+    full = F.interpolate(scores, size=(48, 40), mode='bilinear', align_corners=False) + norm * bias[:, None, None]
+    assert torch.equal(labels, full.argmax(1)) and not torch.equal(labels, expected)
