@@ -84,7 +84,7 @@ def refit_checkpoint(
             for metric in unsupervised_metrics(evaluator)
             for field, classes in metric.last_assignment.items()
         }
-        model.assignment.forget()
+        model.assignment.forget(fields)
         model.assignment.update(matched)
         _save(content, model, before, save)
     return [refit_row(field, shares[field], found[field], scores) for field in fields]

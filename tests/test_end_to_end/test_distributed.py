@@ -348,6 +348,28 @@ def test_half_the_batch_on_each_of_two_ranks(setting: Callable, start: Callable,
 
 
 @pytest.mark.slow
+def test_two_ranks_refit_as_one_does(setting: Callable, start: Callable, tmp_path: Path) -> None:
+    """A finished run, resumed with the closing refit newly on."""
+    host = setting('omh_smooseg')
+    start(['bash', TOOLS / 'dist_train.sh', host.config, 1, '--work-dir', tmp_path / 'run1', '--cfg-options',
+           *host.options], tmp_path / 'here').ended_well()  # fmt: skip
+    shutil.copytree(tmp_path / 'run1', tmp_path / 'run2')
+    found = []
+    for ranks in (1, 2):
+        folder = tmp_path / f'run{ranks}'
+        last = next(folder.glob('iter_*.pth')).name
+        (folder / 'last_checkpoint').write_text(str(folder / last))
+        words = ['bash', TOOLS / 'dist_train.sh', host.config, ranks, '--work-dir', folder, '--resume', '--cfg-options']
+        options = [*host.options, 'default_hooks.closing_refit.clusterings=all']
+        start([*words, *options], tmp_path / 'here').ended_well()
+        found.append(torch.load(folder / last, weights_only=True))
+    one, other = (content['state_dict'] for content in found)
+    assert 'before_closing_refit' in found[0] and one.keys() == other.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(other[key], value, atol=1e-6, rtol=1e-5, msg=key)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(('work', 'key'), [('neighbours', 'index'), ('features', 'folder')])
 def test_preparation(work: str, key: str, setting: Callable, start: Callable, tmp_path: Path) -> None:
     """Two ranks make the files that one makes, byte by byte."""

@@ -83,9 +83,9 @@ class ClusterAssignment(nn.Module):
                 self.set(field, classes)
         return sorted(self.fixed & assignment.keys())
 
-    def forget(self) -> None:
-        """Make all fields unknown that were not set by hand."""
-        for field in self.sizes.keys() - self.fixed:
+    def forget(self, fields: Iterable[str] | None = None) -> None:
+        """Make fields unknown that were not set by hand, all of them by default."""
+        for field in set(self.sizes if fields is None else fields) - self.fixed:
             self.get_buffer(field).fill_(UNKNOWN)
 
     def as_dict(self) -> dict[str, list[int]]:
