@@ -78,10 +78,10 @@ def summarise(rows: Sequence[Row], by: Sequence[str], figures: Sequence[str]) ->
     groups = frame.astype(dict.fromkeys(figures, float)).groupby(list(by), sort=False, dropna=False)
     means = groups[list(figures)].mean()
     spreads = groups[list(figures)].std().where(groups[list(figures)].count() > 1, 0 * means)
-    summary = groups.size().to_frame('runs')
+    columns = {'runs': groups.size()}
     for figure in figures:
-        summary = summary.assign(**{figure: means[figure], f'{figure} spread': spreads[figure]})
-    return summary.reset_index().to_dict('records')
+        columns |= {figure: means[figure], f'{figure} spread': spreads[figure]}
+    return pd.DataFrame(columns).reset_index().to_dict('records')
 
 
 def with_spreads(rows: Sequence[Row], figures: Sequence[str], digits: int = 3) -> list[dict[str, Any]]:
