@@ -32,6 +32,8 @@ default_hooks = dict(
     closing_refit=dict(type='ClosingRefitHook', clusterings='none'),
     assignment=dict(type='AssignmentHook'),
     score_report=dict(type='ScoreReportHook'),
+    # Warns of clusters that live on the border of the image.
+    border_clusters=dict(type='BorderClusterHook'),
     protocol=dict(type='ProtocolHook'),
     # STEGO's nearest neighbours, made on first use; build=False stops a run that lacks them.
     neighbour_index=dict(type='NeighbourIndexHook', build=True),

@@ -1,6 +1,6 @@
 _base_ = './_base_/one_host.py'
-# One choice of OMH changed at a time. Where the configs of some images choose so themselves (both directions and the
-# prior on the demo scenes, gradient and fine to coarse elsewhere), a row repeats `OMH`.
+# One choice of OMH on the demo scenes changed at a time; what their configs choose anyway (both directions, the prior,
+# momentum) is the row `OMH`. For configs without choices of their own: ablations_photos.py.
 title = 'Ablations of OMH on {host}, {images}'
 references = ['host', 'control', 'OMH']
 # `_delete_`: in place of the config's centres, whatever options those have.
@@ -11,40 +11,51 @@ _literal = {
     'model.omh_head.centres': dict(_delete_=True, type='JointCentres'),
     'model.omh_head.reach': dict(_delete_=True, type='FixedWeight', begin=0),
 }
+_random_start = dict(name='random start', options={'model.omh_head.centres.start': 'random'})
+_fixed_weight_row = dict(name='fixed weight .03', options=_fixed_weight)
+_random_by_gradient = dict(
+    name='random start, by gradient, fixed weight .03',
+    options={'model.omh_head.centres': dict(_by_gradient, start='random'), **_fixed_weight},
+)
+_literal_strong = dict(
+    name='literal, .3 and .3',
+    options={**_literal, 'model.omh_head.cluster.loss_weight': 0.3, 'model.omh_head.match.loss_weight': 0.3},
+)
+_literal_weak = dict(
+    name='literal, .03 and .03',
+    options={**_literal, 'model.omh_head.cluster.loss_weight': 0.03, 'model.omh_head.match.loss_weight': 0.03},
+)
+_cluster_only = dict(
+    name='cluster loss only', options={'model.omh_head.cluster.loss_weight': 0.3, 'model.omh_head.match': None}
+)
+_cluster_and_matching = dict(
+    name='cluster and matching loss', options={'model.omh_head.cluster.loss_weight': 0.3}
+)
+_lower_fixed = dict(name='transported side fixed', options={'model.omh_head.match.target': 'lower'})
+_higher_fixed = dict(name='other side fixed', options={'model.omh_head.match.target': 'higher'})
+_coarse_to_fine = dict(name='coarse to fine', options={'model.omh_head.match.direction': 'coarse_to_fine'})
+_raw_plan = dict(name='raw plan', options={'model.omh_head.match.conditioning': 'none'})
+_marginals = dict(name='marginals of the activations', options={'model.omh_head.plan.marginal': 'activation'})
+_from_step_0 = dict(name='features from step 0', options={'model.omh_head.reach.begin': 0})
+_ramp = dict(name='ramp of 100 steps', options={'model.omh_head.reach.ramp': 100})
 runs = [
     {{_base_._host}},
     {{_base_._control}},
     dict(name='OMH'),
-    dict(name='random start', options={'model.omh_head.centres.start': 'random'}),
-    dict(
-        name='centres by momentum',
-        options={'model.omh_head.centres': dict(_delete_=True, type='MomentumCentres', momentum=0.97)},
-    ),
+    _random_start,
+    dict(name='momentum .97', options={'model.omh_head.centres.momentum': 0.97}),
     dict(name='centres by gradient', options={'model.omh_head.centres': _by_gradient}),
-    dict(name='fixed weight .03', options=_fixed_weight),
-    dict(
-        name='random start, by gradient, fixed weight .03',
-        options={'model.omh_head.centres': dict(_by_gradient, start='random'), **_fixed_weight},
-    ),
-    dict(
-        name='literal, .3 and .3',
-        options={**_literal, 'model.omh_head.cluster.loss_weight': 0.3, 'model.omh_head.match.loss_weight': 0.3},
-    ),
-    dict(
-        name='literal, .03 and .03',
-        options={**_literal, 'model.omh_head.cluster.loss_weight': 0.03, 'model.omh_head.match.loss_weight': 0.03},
-    ),
-    dict(
-        name='cluster loss only',
-        options={'model.omh_head.cluster.loss_weight': 0.3, 'model.omh_head.match': None},
-    ),
-    dict(name='cluster and matching loss', options={'model.omh_head.cluster.loss_weight': 0.3}),
-    dict(name='transported side fixed', options={'model.omh_head.match.target': 'lower'}),
-    dict(name='other side fixed', options={'model.omh_head.match.target': 'higher'}),
+    _fixed_weight_row,
+    _random_by_gradient,
+    _literal_strong,
+    _literal_weak,
+    _cluster_only,
+    _cluster_and_matching,
+    _lower_fixed,
+    _higher_fixed,
     dict(name='fine to coarse', options={'model.omh_head.match.direction': 'fine_to_coarse'}),
-    dict(name='coarse to fine', options={'model.omh_head.match.direction': 'coarse_to_fine'}),
-    dict(name='both directions', options={'model.omh_head.match.direction': 'both'}),
-    dict(name='raw plan', options={'model.omh_head.match.conditioning': 'none'}),
+    _coarse_to_fine,
+    _raw_plan,
     # To be compared with `centres by gradient`: no other centres take a gradient, through the solver or in a soft loss.
     dict(
         name='centres by gradient, also through the solver',
@@ -56,11 +67,10 @@ runs = [
         options={'model.omh_head.centres': dict(_by_gradient, alpha=10.0)},
         references=['host', 'control', 'centres by gradient'],
     ),
-    dict(name='marginals of the activations', options={'model.omh_head.plan.marginal': 'activation'}),
+    _marginals,
     dict(name='levels choose by themselves', options={'model.omh_head.centres.prior': 0.0}),
-    dict(name='prior of the coarser level', options={'model.omh_head.centres.prior': 1.0}),
-    dict(name='features from step 0', options={'model.omh_head.reach.begin': 0}),
-    dict(name='ramp of 100 steps', options={'model.omh_head.reach.ramp': 100}),
+    _from_step_0,
+    _ramp,
 ]
 columns = [
     'probe/mIoU', 'probe/aAcc', 'level1/mIoU', 'level1/aAcc', 'linear/mIoU', 'train/omh_used_1', 'train/omh_used_2',

@@ -13,6 +13,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from omh_mmseg.evaluation.border import BorderCounts
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 
 
@@ -45,8 +46,9 @@ def collect_features(
 
 @torch.no_grad()
 def score_centres(
-    model: UnsupervisedSegmentor, centres: Tensor, loader: DataLoader, evaluator: Evaluator
-) -> dict[str, float]:
+    model: UnsupervisedSegmentor, centres: Tensor, loader: DataLoader, evaluator: Evaluator,
+    border: BorderCounts | None = None,
+) -> dict[str, float]:  # fmt: skip
     """Score the nearest centre of each pixel's upsampled unit feature.
 
     Args:
@@ -54,6 +56,7 @@ def score_centres(
         centres: Shape (K, C).
         loader: Labelled images.
         evaluator: With the data set's ``dataset_meta``.
+        border: Counts the predictions, too.
 
     Returns:
         The evaluator's scores.
@@ -69,5 +72,7 @@ def score_centres(
             scores = model.predictor.upsample(maps[index : index + 1], data['inputs'].shape[-2:], sample)
             sample.pred_sem_seg = PixelData(data=scores.argmax(1))
         seen += len(data['data_samples'])
+        if border is not None:
+            border.add(data['data_samples'])
         evaluator.process(data_samples=data['data_samples'], data_batch=batch)
     return evaluator.evaluate(seen)

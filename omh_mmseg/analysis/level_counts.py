@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from omh_mmseg.analysis.k_means import collect_features
+from omh_mmseg.analysis.plan_trees import DEFAULT_MARGINALS, plan_trees
 from omh_mmseg.apis import init_model
 from omh_mmseg.datasets.granularity import finest_labels
 from omh_mmseg.evaluation.scores import confusion_matrix
@@ -41,16 +42,21 @@ class LevelCounts:
     """Pixels of one model's predictions.
 
     Attributes:
-        hierarchy: Of its levels.
         counts: Per level, coarsest first, the pixels of each cluster and finest label, (K_l, labels).
         overlaps: Per level pair the pixels of each coarser and finer cluster, (K_l, K_{l+1}).
         probe: Those of the host's cluster probe, (K, labels).
+        trees: Of the levels, by the marginals of their plans; see `plan_trees`.
     """
 
-    hierarchy: Hierarchy
     counts: list[np.ndarray]
     overlaps: list[np.ndarray]
     probe: np.ndarray
+    trees: dict[str, Hierarchy] = field(default_factory=dict)
+
+    @property
+    def hierarchy(self) -> Hierarchy:
+        """The tree of the default marginals."""
+        return self.trees[DEFAULT_MARGINALS]
 
     @property
     def heads(self) -> dict[str, np.ndarray]:
@@ -160,7 +166,6 @@ def count_levels(
         raise ValueError(f'models of different numbers of levels do not compare: {sizes}')
     result = [
         LevelCounts(
-            hierarchy=head.hierarchy(),
             counts=[np.zeros((size, num_labels), np.int64) for size in level_sizes],
             overlaps=[np.zeros(pair, np.int64) for pair in pairwise(level_sizes)],
             probe=np.zeros((len(model.cluster_probe.centres), num_labels), np.int64),
@@ -193,6 +198,8 @@ def count_levels(
             for (first, second), tables in joint.items():
                 for table, clusters, others in zip(tables, chosen[first][1:], chosen[second][1:]):
                     table += confusion_matrix(clusters, others, len(table), table.shape[1], ignore_index=-1)
+    for head, total in zip(heads, result):
+        total.trees.update(plan_trees(head, total.overlaps))
     return CountedLevels(result, joint)
 
 

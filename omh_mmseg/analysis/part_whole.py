@@ -10,6 +10,7 @@ import numpy as np
 from mmengine.config import Config
 
 from omh_mmseg.analysis.level_counts import count_levels, labelled_loader, load_levels
+from omh_mmseg.analysis.plan_trees import DEFAULT_MARGINALS
 from omh_mmseg.evaluation.cluster_names import cluster_names, naming_classes
 from omh_mmseg.structures.granularity import Granularity
 from omh_mmseg.transport import Hierarchy
@@ -137,6 +138,7 @@ def analyse_parts(
     groups: str | None = None,
     labels: str | None = None,
     device: str | None = None,
+    marginals: str = DEFAULT_MARGINALS,
 ) -> str:
     """Which clusters make a class, and the tree with the classes of its clusters.
 
@@ -149,6 +151,7 @@ def analyse_parts(
         groups: See `omh_mmseg.datasets.granularity.read_groups`.
         labels: Name of the granularity; the finest if None.
         device: See `load_levels`.
+        marginals: Of the plans of the tree; see `plan_trees`.
 
     Returns:
         The table of classes as text.
@@ -164,7 +167,7 @@ def analyse_parts(
     model = load_levels(config, checkpoint, device)
     (counted,) = count_levels([[model]], loader, len(chosen.table)).models
     counts = [chosen.merge(table) for table in counted.counts]
-    hierarchy, classes, out = counted.hierarchy, chosen.classes, Path(out)
+    hierarchy, classes, out = counted.trees[marginals], chosen.classes, Path(out)
     rows = cluster_rows(hierarchy, counts, classes)
     by_class = class_rows(counts[-1], classes)
     summary = class_summary(counts[-1], classes)

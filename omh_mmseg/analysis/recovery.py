@@ -21,6 +21,7 @@ from omh_mmseg.analysis.level_counts import (
     run_names,
     with_centres,
 )
+from omh_mmseg.analysis.plan_trees import DEFAULT_MARGINALS, add_marginals_option
 from omh_mmseg.analysis.plans import DEFAULT_ENTROPY_WEIGHT, checkpoint_centres
 from omh_mmseg.analysis.trees import (
     LINKAGES,
@@ -40,7 +41,7 @@ from omh_mmseg.utils.tables import PathLike, list_files, markdown_table, summari
 from omh_mmseg.visualization.recovery import CHANCE, draw_recovery
 
 LEARNED, KMEANS = 'learned', 'k-means'
-PLAN, OVERLAP = 'plan', 'overlap'
+OVERLAP = 'overlap'
 METHOD = ('model', 'clusters', 'parents')
 
 
@@ -58,6 +59,8 @@ class RecoveryOptions:
         per_image: Codes of each.
         permutations: Random trees behind the chance.
         seed: Of the k-means starts, the codes and the random trees.
+        marginals: Of the plans of the tree that the others are compared with, and whose parents chance deals; see
+            `plan_trees`.
     """
 
     split: str = 'val'
@@ -68,6 +71,12 @@ class RecoveryOptions:
     per_image: int = 100
     permutations: int = 200
     seed: int = 0
+    marginals: str = DEFAULT_MARGINALS
+
+
+def plan_method(marginals: str) -> str:
+    """Name of the tree by plans of these marginals among the values of ``parents``."""
+    return f'plan, {marginals} marginals'
 
 
 def add_recovery_options(parser: argparse.ArgumentParser) -> None:
@@ -78,6 +87,7 @@ def add_recovery_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--per-image', type=int, default=default.per_image, help='codes of each for k-means')
     parser.add_argument('--permutations', type=int, default=default.permutations, help='random trees behind the chance')
     parser.add_argument('--seed', type=int, default=default.seed, help='of k-means, its codes and the random trees')
+    add_marginals_option(parser)
 
 
 def recover(
@@ -90,11 +100,12 @@ def recover(
 ) -> list[dict[str, Any]]:
     """Build trees from each checkpoint by every method and score them.
 
-    Two sets of clusters: ``'learned'``, those of the head, and ``'k-means'`` on the codes, each level by itself. Four
-    ways to a tree: ``'plan'`` (entropic transport between the centres of two levels, at the head's entropy
-    weight), ``'overlap'`` (the coarser cluster that shares most pixels), ``'average'`` and ``'ward'`` (agglomerative
-    clustering of the finest centres, cut at the sizes of the coarser levels; their coarser clusters are unions of the
-    finest). ``'chance'`` deals the plan's parents at random. A model without an OMH head has the k-means rows alone.
+    Two sets of clusters: ``'learned'``, those of the head, and ``'k-means'`` on the codes, each level by itself. Five
+    ways to a tree: ``'plan, usage marginals'`` and ``'plan, uniform marginals'`` (entropic transport between the
+    centres of two levels, at the head's entropy weight; see `plan_trees`), ``'overlap'`` (the coarser cluster that
+    shares most pixels), ``'average'`` and ``'ward'`` (agglomerative clustering of the finest centres, cut at the sizes
+    of the coarser levels; their coarser clusters are unions of the finest). ``'chance'`` deals the parents of the plan
+    of ``options.marginals`` at random. A model without an OMH head has the k-means rows alone.
 
     Args:
         config: Of the model and its data.
@@ -106,8 +117,8 @@ def recover(
 
     Returns:
         One row per checkpoint and method: ``model``, ``run``, ``clusters``, ``parents``, ``used`` (finest clusters with
-        pixels), ``finest`` and the figures of `RecoveryScores`; rows of ``plan`` also have ``p_agreement`` and
-        ``p_merged_agreement``, the share of random trees that agree at least as much.
+        pixels), ``finest`` and the figures of `RecoveryScores`; rows of the plan of ``options.marginals`` also have
+        ``p_agreement`` and ``p_merged_agreement``, the share of random trees that agree at least as much.
 
     Raises:
         ValueError: Fewer than two levels, labels of one granularity only, or unknown names of them.
@@ -175,19 +186,27 @@ def figure_titles(levels: Sequence[Granularity], granularities: Sequence[Granula
     return titles
 
 
-def gains(rows: Sequence[dict[str, Any]], figures: Sequence[str]) -> list[dict[str, Any]]:
+def gains(
+    rows: Sequence[dict[str, Any]], figures: Sequence[str], marginals: str = DEFAULT_MARGINALS
+) -> list[dict[str, Any]]:
     """The plan of the learned clusters against every other method, run by run.
+
+    Args:
+        rows: Of `recover`.
+        figures: Their figures to compare.
+        marginals: Of the plan.
 
     Returns:
         Per other method the mean and spread over runs of the difference of each figure, positive where the plan is
         better, and ``runs``.
     """
-    learned = {(row['model'], row['run']): row for row in rows if (row['clusters'], row['parents']) == (LEARNED, PLAN)}
+    plan = (LEARNED, plan_method(marginals))
+    learned = {(row['model'], row['run']): row for row in rows if (row['clusters'], row['parents']) == plan}
     differences = [
         {method: row[method] for method in METHOD}
         | {figure: learned[row['model'], row['run']][figure] - row[figure] for figure in figures}
         for row in rows
-        if (row['model'], row['run']) in learned and (row['clusters'], row['parents']) != (LEARNED, PLAN)
+        if (row['model'], row['run']) in learned and (row['clusters'], row['parents']) != plan
     ]
     return summarise(differences, METHOD, figures) if differences else []
 
@@ -205,8 +224,11 @@ def _score_methods(
     counted: LevelCounts, finest: np.ndarray, levels: Sequence[Granularity], options: RecoveryOptions
 ) -> list[dict[str, Any]]:
     sizes = [len(table) for table in counted.counts]
-    plan = [parents.numpy() for parents in counted.hierarchy.parents]
-    trees = {PLAN: (counted.counts, plan), OVERLAP: (counted.counts, overlap_parents(counted.overlaps))}
+    by_plan = {kind: [parents.numpy() for parents in tree.parents] for kind, tree in counted.trees.items()}
+    kinds = sorted(by_plan, key=lambda kind: kind != options.marginals)
+    plan = by_plan[kinds[0]]
+    trees = {plan_method(kind): (counted.counts, by_plan[kind]) for kind in kinds}
+    trees[OVERLAP] = (counted.counts, overlap_parents(counted.overlaps))
     for linkage in LINKAGES:
         parents = agglomerated_parents(finest, sizes, linkage)
         trees[linkage] = (merged_counts(counted.counts[-1], parents, sizes), parents)
@@ -257,7 +279,7 @@ def analyse_recovery(
     summary = summarise(rows, METHOD if control is not None else METHOD[1:], ['used', *titles])
     means = with_spreads(summary, ['used', *titles], 3)
     shown = [{titles.get(key, key): value for key, value in row.items()} for row in means]
-    differences = gains(rows, list(titles))
+    differences = gains(rows, list(titles), options.marginals)
     meanings = [f'level {number}: {level.name}' for number, level in enumerate(levels, start=1)]
     text = f'Levels stand for {", ".join(meanings)}.\n\n{markdown_table(shown)}'
     out = Path(out)

@@ -14,6 +14,7 @@ import numpy as np
 from mmengine.config import Config
 
 from omh_mmseg.analysis.level_counts import count_levels, labelled_loader, load_levels, run_names
+from omh_mmseg.analysis.plan_trees import DEFAULT_MARGINALS
 from omh_mmseg.evaluation.scores import adjusted_rand_index, hungarian_assignment, normalised_mutual_information
 from omh_mmseg.structures.assignment import UNMATCHED
 from omh_mmseg.utils.files import write_text
@@ -142,6 +143,7 @@ def analyse_stability(
     images: int | None = None,
     permutations: int = 1000,
     device: str | None = None,
+    marginals: str = DEFAULT_MARGINALS,
 ) -> str:
     """Clusters and parents of all pairs of checkpoints, compared by their predictions.
 
@@ -153,6 +155,7 @@ def analyse_stability(
         images: Only the first so many.
         permutations: Random deals of the parents behind the p-values.
         device: See `load_levels`.
+        marginals: Of the plans of the trees in the picture; the tables have all, see `plan_trees`.
 
     Returns:
         The tables as text.
@@ -166,11 +169,19 @@ def analyse_stability(
     models = [load_levels(config, checkpoint, device) for checkpoint in checkpoints]
     counted = count_levels([[model] for model in models], loader, len(granularities[-1].table), between=True)
     names, out = run_names(checkpoints), Path(out)
+    kinds = [kind for kind in counted.models[0].trees if all(kind in model.trees for model in counted.models)]
+    kinds = sorted(kinds, key=lambda kind: kind != marginals)
     clusters, parents, matches = [], [], []
     for a, b in combinations(range(len(models)), 2):
-        first, second = ([level.numpy() for level in counted.models[number].hierarchy.parents] for number in (a, b))
-        levels, pairs = compare_runs(counted.joint[a, b], first, second, permutations)
         pair = dict(first=names[a], second=names[b])
+        for kind in kinds:
+            trees = (counted.models[number].trees[kind] for number in (a, b))
+            first, second = ([level.numpy() for level in tree.parents] for tree in trees)
+            levels, pairs = compare_runs(counted.joint[a, b], first, second, permutations)
+            parents += [
+                pair | dict(marginals=kind) | asdict(scores) | dict(levels='-'.join(map(str, scores.levels)))
+                for scores in pairs
+            ]
         for level in levels:
             matched = int((level.partner != UNMATCHED).sum())
             clusters.append(
@@ -181,7 +192,6 @@ def analyse_stability(
                 dict(pair, level=level.level, cluster=cluster, partner=int(partner))
                 for cluster, partner in enumerate(level.partner) if partner != UNMATCHED
             ]  # fmt: skip
-        parents += [pair | asdict(scores) | dict(levels='-'.join(map(str, scores.levels))) for scores in pairs]
     figures: tuple[str, ...] = ('overlap', 'nmi', 'ari', 'used_first', 'used_second', 'matched')
     tables = [with_spreads(summarise(clusters, ('level',), figures), figures, 2)]
     paths = [write_csv(out / 'clusters.csv', clusters)]
@@ -190,11 +200,12 @@ def analyse_stability(
     if parents:
         paths.append(write_csv(out / 'parents.csv', parents))
         figures = ('agreement', 'chance', 'p_value', 'compared')
-        tables.append(with_spreads(summarise(parents, ('levels',), figures), figures, 3))
+        tables.append(with_spreads(summarise(parents, ('marginals', 'levels'), figures), figures, 3))
     text = '\n\n'.join(
         markdown_table([{'pairs' if key == 'runs' else key: value for key, value in row.items()} for row in rows])
         for rows in tables
     )
     paths.append(write_text(out / 'stability.md', f'{text}\n'))
-    paths.append(draw_stability(out / 'stability.png', names, clusters, parents))
+    drawn = [row for row in parents if row['marginals'] == marginals]
+    paths.append(draw_stability(out / 'stability.png', names, clusters, drawn))
     return f'{text}\n\n{list_files(paths)}'

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from omh_mmseg.evaluation.scores import MATCHINGS
 
+PROBE_FIELD, PROBE = 'pred_sem_seg', 'probe'
 DEFAULT_HEADS = {
-    'pred_sem_seg': 'probe',
+    PROBE_FIELD: PROBE,
     'pred_linear': ('linear', 'identity'),
     'pred_level1': 'level1',
 }

@@ -19,7 +19,6 @@ from omh_mmseg.analysis.level_counts import count_levels, run_names, with_centre
 from omh_mmseg.registry import MODELS
 from omh_mmseg.structures.granularity import Granularity
 from omh_mmseg.structures.labels import IGNORED_LABEL
-from omh_mmseg.transport import Hierarchy
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -32,10 +31,11 @@ class Oracle:
 
     def __init__(self, shift: int = 0, sizes: tuple[int, ...] = (2, 4)) -> None:
         self.shift, self.encodings = shift, 0
-        plans = [torch.rand(pair, generator=torch.Generator().manual_seed(shift)) for pair in zip(sizes, sizes[1:])]
+        generator = torch.Generator().manual_seed(shift)
         self.omh_head = SimpleNamespace(
-            level_sizes=list(sizes), hierarchy=lambda: Hierarchy.from_plans(list(sizes), plans)
-        )
+            level_sizes=list(sizes), centres=[torch.rand(size, 4, generator=generator) for size in sizes],
+            plan=SimpleNamespace(entropy_weight=0.05, marginal='uniform'),
+        )  # fmt: skip
         self.cluster_probe = SimpleNamespace(centres=torch.zeros(3, 1))
 
     def data_preprocessor(self, batch: dict, training: bool) -> dict:
@@ -173,8 +173,10 @@ def test_stability_is_written(analysed, tmp_path: Path):
     matches = [row for row in read_csv(tmp_path / 'matches.csv') if row['level'] == '2'][:4]
     assert [(row['cluster'], row['partner']) for row in matches] == [('0', '2'), ('1', '3'), ('2', '0'), ('3', '1')]
     parents = read_csv(tmp_path / 'parents.csv')
+    assert [(row['marginals'], row['levels']) for row in parents] == [('usage', '1-2'), ('uniform', '1-2')] * 3
     # The third run is the first one again.
-    assert [row['levels'] for row in parents] == ['1-2'] * 3 and float(parents[1]['agreement']) == 1
+    assert [float(row['agreement']) for row in parents[2:4]] == [1, 1]
+    assert '| usage ' in said and '| uniform ' in said
     assert ' pairs |' in said and (tmp_path / 'stability.png').is_file()
     with pytest.raises(ValueError, match='two checkpoints at least'):
         stability.analyse_stability(None, ['0'], tmp_path)

@@ -8,13 +8,14 @@ import torch
 
 from omh_mmseg.analysis import recovery as hierarchy_recovery
 from omh_mmseg.analysis.level_counts import LevelCounts
-from omh_mmseg.analysis.recovery import RecoveryOptions, figure_titles, gains, levels_as_labels
+from omh_mmseg.analysis.recovery import RecoveryOptions, figure_titles, gains, levels_as_labels, plan_method
 from omh_mmseg.analysis.trees import merged_counts
 from omh_mmseg.datasets import Cityscapes27, DemoScenes
 from omh_mmseg.datasets.scenes import HIERARCHY
 from omh_mmseg.transport import Hierarchy
 
 LEVELS = DemoScenes.GRANULARITIES
+PLAN = plan_method('usage')
 
 
 def test_levels_stand_for_the_nearest_labels_or_the_named_ones():
@@ -47,9 +48,9 @@ def test_gains_are_run_by_run():
     rows = [
         dict(model='OMH', run=run, clusters=clusters, parents=parents, ari_1=value)
         for run, values in (('a', (0.5, 0.2, 0.1)), ('b', (0.7, 0.2, 0.5)))
-        for (clusters, parents), value in zip((('learned', 'plan'), ('learned', 'ward'), ('k-means', 'plan')), values)
+        for (clusters, parents), value in zip((('learned', PLAN), ('learned', 'ward'), ('k-means', PLAN)), values)
     ]
-    rows.append(dict(model='control', run='a', clusters='learned', parents='plan', ari_1=0.0))
+    rows.append(dict(model='control', run='a', clusters='learned', parents=PLAN, ari_1=0.0))
     ward, kmeans = gains(rows, ['ari_1'])
     assert (ward['parents'], ward['runs'], ward['ari_1']) == ('ward', 2, pytest.approx(0.4))
     assert kmeans['clusters'] == 'k-means'
@@ -66,14 +67,15 @@ def test_every_method_finds_a_planted_tree():
     overlaps = [np.asarray(plan) * 100 for plan in plans]
     axes = np.eye(42)
     finest = axes[:24] + 2 * axes[24:36][tree[1]] + 4 * axes[36:][tree[0][tree[1]]]
-    counted = LevelCounts(Hierarchy.from_plans([6, 12, 24], plans), counts, overlaps, counts[0])
+    hierarchy = Hierarchy.from_plans([6, 12, 24], plans)
+    counted = LevelCounts(counts, overlaps, counts[0], dict(uniform=hierarchy, usage=hierarchy))
     rows = {
         row['parents']: row
         for row in hierarchy_recovery._score_methods(counted, finest, LEVELS, RecoveryOptions(permutations=50))
     }
-    assert list(rows) == ['plan', 'overlap', 'average', 'ward', 'chance']
-    for name in ('plan', 'overlap', 'average', 'ward'):
+    assert list(rows) == [PLAN, plan_method('uniform'), 'overlap', 'average', 'ward', 'chance']
+    for name in (PLAN, 'overlap', 'average', 'ward'):
         assert rows[name]['agreement'] == rows[name]['ari_1'] == rows[name]['purity_2'] == 1, name
         assert (rows[name]['used'], rows[name]['finest']) == (24, 24)
     assert rows['chance']['agreement'] < 0.2 and abs(rows['chance']['ari_1']) < 0.1
-    assert rows['plan']['p_agreement'] == pytest.approx(1 / 51) and 'p_agreement' not in rows['ward']
+    assert rows[PLAN]['p_agreement'] == pytest.approx(1 / 51) and 'p_agreement' not in rows['ward']

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 TOOLS = 'analysis_tools'
+PLANS = ('plan, usage marginals', 'plan, uniform marginals')
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -73,17 +74,17 @@ def test_scores_and_recovery(trained, checkpoints, command, run, tmp_path):
     )  # fmt: skip
     assert 'level 1: group, level 2: object, level 3: part' in said
     rows = read_csv(out / 'recovery.csv')
-    assert len(rows) == 3 * 2 * 5
-    assert {row['parents'] for row in rows} == {'plan', 'overlap', 'average', 'ward', 'chance'}
+    assert len(rows) == 3 * 2 * 6
+    assert {row['parents'] for row in rows} == {*PLANS, 'overlap', 'average', 'ward', 'chance'}
     for row in rows:
         assert 0 <= float(row['agreement']) <= 1 and -1 <= float(row['ari_1']) <= 1
     # The same checkpoint under the other name.
-    plans = [row for row in rows if (row['clusters'], row['parents']) == ('learned', 'plan')]
+    plans = [row for row in rows if (row['clusters'], row['parents']) == ('learned', PLANS[0])]
     assert plans[0]['model'] == 'OMH' and plans[2]['model'] == 'control'
     assert {key: value for key, value in plans[0].items() if key not in ('model', 'run')} == {
         key: value for key, value in plans[2].items() if key not in ('model', 'run')
     }
-    assert len(read_csv(out / 'gains.csv')) == 2 * 9
+    assert len(read_csv(out / 'gains.csv')) == 2 * 11
     assert pictures(out) == {'recovery.png'}
 
 

@@ -208,6 +208,7 @@ def test_other_normalisation_is_refused_by_the_inference_classes(run, changed, w
         (dict(test_dataloader__dataset__pipeline__0__bands=[3, 2, 1]), r'reading.bands was None and is \[3, 2, 1\]'),
         (dict(model__backbone__input_fit='resize'), 'backbone.input_fit was nothing and is resize now'),
         (dict(model__backbone__feature='keys'), 'backbone.feature was nothing and is keys now'),
+        (dict(model__backbone__reflect_padding=1), 'backbone.reflect_padding was nothing and is 1 now'),
         (dict(model__decode_head__act_cfg=dict(type='SiLU')), 'head.layers was .*ReLU.* and is .*SiLU.* now'),
         (dict(model__omh_head__plan=dict(entropy_weight=0.5)), 'hierarchy.entropy_weight was 0.05 and is 0.5 now'),
     ],

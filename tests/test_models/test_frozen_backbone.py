@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from mmengine.logging import MMLogger
 
 from omh_mmseg.datasets.fingerprint import model_fingerprint
 from omh_mmseg.models.backbones import FrozenBackbone, wrapped
+from omh_mmseg.models.prediction.code_maps import slide_averaged
 from omh_mmseg.registry import MODELS
 from omh_mmseg.utils.digests import weights_digest
 
@@ -506,3 +508,81 @@ def test_unknown_choices(tiny_vit):
         FrozenBackbone(tiny_vit, feature='KK')
     with pytest.raises(ValueError, match=r"attention must be one of \(None, 'mean', 'heads'\); got 'max'"):
         FrozenBackbone(tiny_vit).taps(torch.randn(1, 3, 32, 32), attention='max')
+
+
+# ---- a mirrored frame round the image
+
+
+def framed(images: torch.Tensor, pixels: int) -> torch.Tensor:
+    """Images with a frame, by numpy."""
+    width = ((0, 0), (0, 0), (pixels, pixels), (pixels, pixels))
+    return torch.from_numpy(np.pad(images.numpy(), width, mode='reflect'))
+
+
+@pytest.mark.parametrize('rows', [1, 2])
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [
+        ('vit', {}), ('vit', dict(position_interpolation='dino')), ('swin_mmseg', dict(out_indices=(0, 1))),
+        ('mobilenet', {}), ('resnet', {}),
+    ],
+)  # fmt: skip
+def test_mirrored_frame_is_cut_off_the_maps(name, options, rows):
+    framing = build(name, reflect_padding=rows, **options)
+    plain = build(name, **options)
+    plain.load_state_dict(framing.state_dict())
+    images = torch.randn(2, 3, 96, 128)
+    positions = rows * plain.size_multiple // plain.stride
+    expected = plain(framed(images, rows * plain.size_multiple))[..., positions:-positions, positions:-positions]
+    found = framing(images)
+    assert torch.equal(found, expected)
+    assert found.shape == plain(images).shape and not torch.equal(found, plain(images))
+    assert (framing.out_channels, framing.stride, framing.size_multiple) == (
+        plain.out_channels, plain.stride, plain.size_multiple
+    )  # fmt: skip
+
+
+def test_keys_and_attention_inside_a_mirrored_frame(kin):
+    images, extra = torch.randn(2, 3, 32, 48), kin.num_extra_tokens
+    whole = kin.taps(framed(images, 8), attention='heads')
+    kin.reflect_padding = 1
+    taps = kin.taps(images, attention='heads')
+    assert torch.equal(taps.features, whole.features[..., 1:-1, 1:-1])
+    assert torch.equal(taps.keys, whole.keys[..., 1:-1, 1:-1])
+    inside = [*range(extra), *(extra + 8 * row + column for row in range(1, 5) for column in range(1, 7))]
+    masked = whole.attention[:, :, inside][..., inside]
+    torch.testing.assert_close(taps.attention, masked / masked.sum(-1, keepdim=True))
+    mean = kin.taps(images, attention='mean', attended=1).attention
+    assert mean.shape == (1, extra + 24, extra + 24)
+    torch.testing.assert_close(mean.sum(-1), torch.ones(1, extra + 24))
+
+
+def test_windows_have_a_mirrored_frame_each(tiny_vit):
+    framing, plain = FrozenBackbone(tiny_vit, reflect_padding=1), FrozenBackbone(tiny_vit)
+    plain.load_state_dict(framing.state_dict())
+    images = torch.randn(1, 3, 32, 48)
+    code = slide_averaged(framing, images, (32, 32), (16, 16), 8)
+    left, right = (plain(framed(images[..., part], 8))[..., 1:-1, 1:-1] for part in (slice(32), slice(16, 48)))
+    torch.testing.assert_close(code[..., :2], left[..., :2])
+    torch.testing.assert_close(code[..., 2:4], (left[..., 2:] + right[..., :2]) / 2)
+    torch.testing.assert_close(code[..., 4:], right[..., 2:])
+
+
+def test_frames_that_cannot_be(tiny_vit):
+    with pytest.raises(ValueError, match='16 pixels on each side cannot be mirrored in images of 16x40'):
+        FrozenBackbone(tiny_vit, reflect_padding=2)(torch.randn(1, 3, 16, 40))
+    with pytest.raises(ValueError, match='reflect_padding must be a whole number'):
+        FrozenBackbone(tiny_vit, reflect_padding=-1)
+    # Of a stride that the maps do not have.
+    backbone = FrozenBackbone(copy.deepcopy(BACKBONES['mobilenet']), out_channels=1280, stride=16, reflect_padding=1)
+    with pytest.raises(ValueError, match='a frame of 16 pixels is no whole number of positions'):
+        backbone(torch.randn(1, 3, 96, 96))
+
+
+def test_fingerprint_knows_the_mirrored_frame(tiny_vit):
+    built = FrozenBackbone(tiny_vit)
+    prints = {
+        model_fingerprint(built, dict(type='FrozenBackbone', backbone=tiny_vit, **options), {})['backbone']
+        for options in ({}, dict(reflect_padding=1), dict(reflect_padding=2))
+    }
+    assert len(prints) == 3

@@ -19,6 +19,7 @@ from omh_mmseg.utils.config import read_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 STUDY = sorted((CONFIGS / 'study').glob('*.py'))
+OWN_DATA = dict(ablations='vit-t8_demo', ablations_photos='mobilenet-v2_folder')
 HOST, TWIN = (str(CONFIGS / f'{name}_vit-t8_demo.py') for name in ('stego', 'omh_stego'))
 CONTENT = """
 placeholders = dict(host='stego', word='w')
@@ -183,6 +184,8 @@ def test_what_tells_runs_apart():
 @pytest.mark.parametrize('data', ['vit-t8_demo', 'mobilenet-v2_folder'])
 @pytest.mark.parametrize('path', STUDY, ids=lambda path: path.stem)
 def test_every_setting_of_the_study_can_be_built(path, data, monkeypatch):
+    if OWN_DATA.get(path.stem, data) != data:
+        pytest.skip('its rows change what the configs of other images choose')
     monkeypatch.chdir(CONFIGS.parent)
     schedule = read_schedule(str(path), {'data': data, 'images': 'photos'})
     assert 'photos' in schedule.title and '{' not in schedule.title

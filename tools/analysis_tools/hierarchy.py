@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from omh_mmseg.analysis.level_counts import add_analysis_options, add_label_options  # noqa: E402
 from omh_mmseg.analysis.level_scores import analyse_scores  # noqa: E402
 from omh_mmseg.analysis.part_whole import analyse_parts  # noqa: E402
+from omh_mmseg.analysis.plan_trees import add_marginals_option  # noqa: E402
 from omh_mmseg.analysis.plans import analyse_plans  # noqa: E402
 from omh_mmseg.analysis.recovery import RecoveryOptions, add_recovery_options, analyse_recovery  # noqa: E402
 from omh_mmseg.analysis.stability import analyse_stability  # noqa: E402
@@ -93,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     parts = add('parts', PARTS, run_parts)
     add_run_arguments(parts)
     parts.add_argument('--labels', metavar='NAME', help='granularity of the classes (default: the finest)')
+    add_marginals_option(parts)
     add_analysis_options(parts, 'work_dirs/hierarchy_parts')
     add_label_options(parts)
 
@@ -104,6 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
     stability = add('stability', STABILITY, run_stability)
     add_run_arguments(stability, several=True)
     stability.add_argument('--permutations', type=int, default=1000, help='random parents behind the p-values')
+    add_marginals_option(stability)
     add_analysis_options(stability, 'work_dirs/hierarchy_stability')
 
     recovery = add('recovery', RECOVERY, run_recovery)
@@ -131,7 +134,7 @@ def run_parts(args: argparse.Namespace) -> str:
     path, checkpoint = resolve_run(args.config, args.checkpoint)
     config = read_config(path, args.cfg_options)
     return analyse_parts(
-        config, checkpoint, args.out, args.split, args.images, args.groups, args.labels, args.device
+        config, checkpoint, args.out, args.split, args.images, args.groups, args.labels, args.device, args.marginals
     )
 
 
@@ -147,7 +150,7 @@ def run_stability(args: argparse.Namespace) -> str:
     path, checkpoints = resolve_runs(args.config, args.checkpoints)
     config = read_config(path, args.cfg_options)
     return analyse_stability(
-        config, checkpoints, args.out, args.split, args.images, args.permutations, args.device
+        config, checkpoints, args.out, args.split, args.images, args.permutations, args.device, args.marginals
     )
 
 
@@ -155,7 +158,7 @@ def run_recovery(args: argparse.Namespace) -> str:
     """Compare the learned tree with a known one; the report."""
     options = RecoveryOptions(
         args.split, args.images, args.groups, args.labels, args.code_images, args.per_image, args.permutations,
-        args.seed,
+        args.seed, args.marginals,
     )  # fmt: skip
     path, checkpoints = resolve_runs(args.config, args.checkpoints)
     config = read_config(path, args.cfg_options)

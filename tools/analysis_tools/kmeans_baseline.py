@@ -1,4 +1,7 @@
-"""Score k-means on the frozen features of a config, the floor that a host has to beat."""
+"""Score k-means on the frozen features of a config, the floor that a host has to beat.
+
+It says, too, which of its clusters live on the border of the image, before anything is trained.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 from omh_mmseg.analysis.k_means import collect_features, score_centres  # noqa: E402
 from omh_mmseg.engine import launch  # noqa: E402
+from omh_mmseg.evaluation.border import BorderCounts, border_sentence  # noqa: E402
+from omh_mmseg.evaluation.heads import PROBE_FIELD  # noqa: E402
 from omh_mmseg.models.utils.k_means import fit_centres  # noqa: E402
 from omh_mmseg.registry import DATASETS, MODELS  # noqa: E402
 from omh_mmseg.study.job import SweepJob, ready_config  # noqa: E402
@@ -69,8 +74,10 @@ def print_scores(config: Config, args: argparse.Namespace) -> None:
     results = []
     for seed in args.seeds:
         centres = fit_centres(features, config.model.num_classes, seed)
-        results.append(score_centres(model, centres, loader, evaluator))
+        border = BorderCounts({PROBE_FIELD: len(centres)}, model.backbone.stride)
+        results.append(score_centres(model, centres, loader, evaluator, border))
         print(f'\nk-means, seed {seed}: mIoU {results[-1]["probe/mIoU"]:.2f}, aAcc {results[-1]["probe/aAcc"]:.2f}')
+        print(border_sentence(border))
     for name in ('probe/mIoU', 'probe/aAcc'):
         values = [result[name] for result in results]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0

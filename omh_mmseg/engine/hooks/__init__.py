@@ -1,6 +1,7 @@
 """Hooks."""
 
 from omh_mmseg.engine.hooks.assignment_hook import AssignmentHook
+from omh_mmseg.engine.hooks.border_cluster_hook import BorderClusterHook
 from omh_mmseg.engine.hooks.checkpoint_check_hook import CheckpointCheckHook
 from omh_mmseg.engine.hooks.closing_refit_hook import ClosingRefitHook
 from omh_mmseg.engine.hooks.deferred_runtime_info_hook import DeferredRuntimeInfoHook
@@ -19,9 +20,8 @@ from omh_mmseg.engine.hooks.submodule_gradient_clip_hook import SubmoduleGradien
 from omh_mmseg.engine.hooks.work_dir_lock_hook import WorkDirLockHook
 
 __all__ = [
-    'AssignmentHook', 'CheckpointCheckHook', 'ClosingRefitHook', 'DeferredRuntimeInfoHook', 'FeatureCacheHook',
-    'HierarchyHook',
-    'NeighbourIndexHook', 'NonFiniteLossHook', 'ProtocolHook', 'ProvenanceHook', 'RandomStateHook',
-    'ReferencePoolHook', 'ResumedValidationHook', 'RunLengthHook', 'ScoreReportHook', 'SubmoduleGradientClipHook',
-    'WorkDirLockHook',
+    'AssignmentHook', 'BorderClusterHook', 'CheckpointCheckHook', 'ClosingRefitHook', 'DeferredRuntimeInfoHook',
+    'FeatureCacheHook', 'HierarchyHook', 'NeighbourIndexHook', 'NonFiniteLossHook', 'ProtocolHook',
+    'ProvenanceHook', 'RandomStateHook', 'ReferencePoolHook', 'ResumedValidationHook', 'RunLengthHook',
+    'ScoreReportHook', 'SubmoduleGradientClipHook', 'WorkDirLockHook',
 ]  # fmt: skip

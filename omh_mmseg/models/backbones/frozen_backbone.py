@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,8 @@ from omh_mmseg.models.backbones.last_block import (
     patch_map,
 )
 from omh_mmseg.models.backbones.position_embedding import dino_positions, require_position_embedding
+from omh_mmseg.models.backbones.reflection import inside, reflected
+from omh_mmseg.models.backbones.taps import BackboneTaps
 from omh_mmseg.models.backbones.token_grid import patch_size, token_grid, token_layout
 from omh_mmseg.models.backbones.wrapped import build_wrapped, described_outputs, is_convolutional
 from omh_mmseg.registry import MODELS
@@ -36,21 +38,6 @@ INPUT_FITS = ('error', 'resize')
 PRECISIONS = (None, 'float32', 'bfloat16', 'float16')
 TIMM_CHANNELS_LAST = 'NHWC'
 RANDOM_WEIGHTS_SEED = 0
-
-
-class BackboneTaps(NamedTuple):
-    """What one forward pass of a `FrozenBackbone` gives; what was not asked for is None.
-
-    Attributes:
-        features: The feature map (B, C, h, w).
-        keys: Keys of the last block without its extra tokens, heads concatenated in their order, (B, C, h, w).
-        attention: Attention of the last block after the softmax, with its ``num_extra_tokens`` (CLS) first: per head,
-            (B, H, e + n, e + n), or its mean over the heads, (B, e + n, e + n). Rows are queries.
-    """
-
-    features: Tensor
-    keys: Tensor | None
-    attention: Tensor | None
 
 
 @MODELS.register_module()
@@ -84,6 +71,10 @@ class FrozenBackbone(BaseModule):
             attention come out in float32. None: as the caller has it (``--amp`` or not), whose dtype comes out.
         channels_last: Whether images and convolutions are kept in memory with the channels last. None does so where it
             pays, in convolutional nets: those with most of their weights in convolutions.
+        reflect_padding: Rows of positions, of ``size_multiple`` pixels each, that images are enlarged by on each side,
+            mirrored, and whose part of the maps is cut off again. Clusters that live on the border of the image vanish
+            where the backbone's own padding makes them. A transformer's positions are then those of the larger image,
+            and attention is that of the tokens inside.
         allow_left_over: Patterns of keys in the checkpoint that may stay unused, see `load_backbone_weights`.
         allow_missing: Patterns of parameters that the checkpoint may lack, see `load_backbone_weights`.
         init_cfg: See mmengine.
@@ -103,7 +94,7 @@ class FrozenBackbone(BaseModule):
     Source: docs/methods/features.md 1.2, 1.3, 1.5.
     """
 
-    @ranges(out_indices=FINITE, out_channels=SIZE, stride='[1, 4096]')
+    @ranges(out_indices=FINITE, out_channels=SIZE, stride='[1, 4096]', reflect_padding='[0, 64]')
     def __init__(
         self,
         backbone: dict[str, Any],
@@ -117,6 +108,7 @@ class FrozenBackbone(BaseModule):
         input_fit: str = 'error',
         precision: str | None = None,
         channels_last: bool | None = None,
+        reflect_padding: int = 0,
         allow_left_over: Sequence[str] = (),
         allow_missing: Sequence[str] = (),
         init_cfg: dict[str, Any] | None = None,
@@ -133,6 +125,7 @@ class FrozenBackbone(BaseModule):
         _check_choice('precision', precision, PRECISIONS)
         self.input_fit = input_fit
         self.precision = precision
+        self.reflect_padding = reflect_padding
         self.allow_left_over, self.allow_missing = tuple(allow_left_over), tuple(allow_missing)
         self.position_interpolation = position_interpolation
         self.feature = feature
@@ -238,14 +231,23 @@ class FrozenBackbone(BaseModule):
 
         Raises:
             ValueError: On another ``attention``, if the backbone does not have what is asked for, or on images of a
-                size that does not fit, see ``input_fit``.
+                size that does not fit, see ``input_fit`` and ``reflect_padding``.
 
         Source: docs/methods/features.md 1.2, docs/methods/hp.md 3B.6.
         """
         _check_choice('attention', attention, ATTENTIONS)
         images = self._fitted(images)
+        frame = self.reflect_padding * self.size_multiple
+        if frame:
+            images = reflected(images, frame)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
+        taps = self._taps_in_precision(images, keys, attention, attended)
+        return inside(taps, images, frame, token_layout(self.backbone)) if frame else taps
+
+    def _taps_in_precision(
+        self, images: Tensor, keys: bool, attention: str | None, attended: int | None
+    ) -> BackboneTaps:
         if self.precision is None:
             return self._taps(images, keys, attention, attended)
         dtype = None if self.precision == 'float32' else getattr(torch, self.precision)
