@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from setuptools.config.pyprojecttoml import read_configuration
 
 import omh_mmseg
@@ -50,12 +51,23 @@ def test_base_install_pulls_no_mm_package(project: dict) -> None:
 
 
 def test_extras(project: dict) -> None:
-    extras = {'crf', 'faiss', 'safetensors', 'study', 'tiff', 'timm', 'test', 'lint'}
+    extras = {'onedl', 'openmmlab', 'crf', 'faiss', 'safetensors', 'study', 'tiff', 'timm', 'test', 'lint'}
     assert set(project['optional-dependencies']) == extras
     for lane in ('lint',):
         pinned = {Requirement(line).name: str(Requirement(line).specifier) for line in
                   project['optional-dependencies'][lane]}
         assert pinned == {name: f'=={version}' for name, version in pins(lane).items()}
+
+
+@pytest.mark.parametrize('family', sorted(stack.FAMILIES))
+def test_extras_of_the_families(project: dict, family: str) -> None:
+    """They take what the stack takes, and bring all that the lane has beside the base install."""
+    extra = {item.name: item for item in map(Requirement, project['optional-dependencies'][family])}
+    for release in stack.FAMILIES[family]:
+        if release.distribution in extra:
+            assert extra[release.distribution].specifier == SpecifierSet(f'>={release.tested},<{release.below}')
+    base = {Requirement(line).name for line in project['dependencies']}
+    assert set(extra) == set(pins(family)) - base
 
 
 @pytest.mark.parametrize('extra', ['study', 'test'])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -68,16 +67,6 @@ class RecoveryOptions:
     per_image: int = 100
     permutations: int = 200
     seed: int = 0
-
-
-def add_recovery_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `RecoveryOptions` that are not those of every analysis."""
-    default = RecoveryOptions()
-    parser.add_argument('--labels', nargs='+', metavar='NAME', help='granularity of each level, coarsest first')
-    parser.add_argument('--code-images', type=int, default=default.code_images, help='training images for k-means')
-    parser.add_argument('--per-image', type=int, default=default.per_image, help='codes of each for k-means')
-    parser.add_argument('--permutations', type=int, default=default.permutations, help='random trees behind the chance')
-    parser.add_argument('--seed', type=int, default=default.seed, help='of k-means, its codes and the random trees')
 
 
 def recover(

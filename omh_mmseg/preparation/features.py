@@ -10,8 +10,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader
 
+from omh_mmseg.choices import SPLITS
 from omh_mmseg.feature_cache.build import FeatureCache
-from omh_mmseg.feature_cache.of_model import SPLITS, frozen_part, hook_options, needs, why_live
+from omh_mmseg.feature_cache.of_model import frozen_part, hook_options, needs, why_live
 from omh_mmseg.models.utils.loaded_weights import fill_model, start
 from omh_mmseg.registry import DATASETS, MODELS
 from omh_mmseg.utils.config import check_checkpoint
