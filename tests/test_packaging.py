@@ -90,6 +90,20 @@ def test_pins_are_what_the_stack_calls_tested(family: str) -> None:
 
 
 @pytest.mark.parametrize('family', sorted(stack.FAMILIES))
+def test_table_of_supported_versions(family: str) -> None:
+    """The README says which versions CI runs: the pinned ones."""
+    readme = (REPOSITORY / 'README.md').read_text()
+    (row,) = re.findall(rf'^\| mm packages, `{family}` \|.*$', readme, re.M)
+    (torch_row,) = re.findall(r'^\| torch \|.*$', readme, re.M)
+    pinned = pins(family)
+    assert f'{pinned["torch"]}, on the CPU' in torch_row and '| 2.6 and later |' in torch_row
+    run = row.split('|')[3]
+    assert all(f'{name} {version}' in row for name, version in pinned.items() if name.startswith(('mm', 'onedl')))
+    assert 'these versions' in run or all(f'{name} {version}' in run for name, version in pinned.items()
+                                          if name.startswith(('mm', 'onedl')))
+
+
+@pytest.mark.parametrize('family', sorted(stack.FAMILIES))
 def test_lanes_satisfy_the_base_install(project: dict, family: str) -> None:
     pinned = pins(family)
     for line in project['dependencies']:
@@ -103,6 +117,7 @@ def test_installed_layout_reaches_configs_and_tools() -> None:
     mim = REPOSITORY / 'omh_mmseg' / '.mim'
     assert (mim / 'configs').resolve() == REPOSITORY / 'configs'
     assert (mim / 'tools').resolve() == REPOSITORY / 'tools'
+    assert (mim / 'model-index.yml').resolve() == REPOSITORY / 'model-index.yml'
 
 
 def test_python_range(project: dict) -> None:
@@ -133,7 +148,8 @@ class TestMakefile:
         )
 
     def test_targets(self) -> None:
-        done = self.make('--dry-run', 'demo', 'test', 'test-slow', 'lint', 'bench', 'clean', path=os.environ['PATH'])
+        targets = ('demo', 'test', 'test-slow', 'lint', 'bench', 'release', 'clean')
+        done = self.make('--dry-run', *targets, path=os.environ['PATH'])
         assert done.returncode == 0, done.stderr
         assert 'OMP_NUM_THREADS=1' in done.stdout and "-m 'not slow'" in done.stdout
 
