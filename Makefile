@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint bench clean
+.PHONY: help demo test test-slow lint bench release clean
 
 ACTIVE := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
 ENV := $(or $(ACTIVE),.venv)
@@ -31,6 +31,7 @@ help:
 	@echo 'make test-slow  the slow tests'
 	@echo 'make lint       ruff, mypy and the one-way imports'
 	@echo 'make bench      the benchmarks, about 40 minutes; ARGS=--quick takes ten'
+	@echo 'make release    build wheel and sdist into dist and check them as installed; ARGS=--reuse downloads less'
 	@echo 'make clean      remove .venv and caches; work_dirs stays'
 
 # Threads that wait asleep lose little on an idle machine and stay usable on a busy one, where spinning ones take the
@@ -51,6 +52,9 @@ lint: $(LINT_READY)
 
 bench: $(READY)
 	$(PY) benchmarks/run_all.py $(ARGS)
+
+release: $(READY)
+	$(PY) .dev_scripts/release.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache

@@ -1,4 +1,4 @@
-"""What a launcher tells each process of a run, in the variables that torch.distributed reads; needs torch alone."""
+"""What a launcher tells each process of a run, in the variables that torch.distributed reads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 
-import torch
+from omh_mmseg.shipped import command_line, name_commands
 
 VARIABLES: dict[str, tuple[str, str, str]] = {
     'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
@@ -15,11 +15,6 @@ VARIABLES: dict[str, tuple[str, str, str]] = {
 }
 """Per launcher where a process finds its rank, the number of processes, and its number on its machine."""
 LAUNCHERS = ('none', *VARIABLES)
-STARTS = {
-    'pytorch': 'torchrun sets them: start with tools/dist_train.sh or tools/dist_test.sh',
-    'slurm': 'srun sets them: start with tools/slurm_train.sh or tools/slurm_test.sh',
-    'mpi': "Open MPI's mpirun sets them: start with mpirun -np PROCESSES python tools/train.py CONFIG --launcher mpi",
-}
 DEFAULT_PORT = '29500'
 
 
@@ -42,9 +37,11 @@ def set_rank_variables(launcher: str) -> None:
     if missing:
         raise ValueError(
             f'--launcher {launcher} needs the environment variables {", ".join(needed)}, of which {", ".join(missing)} '
-            f'{"is" if len(missing) == 1 else "are"} not set. {STARTS[launcher]}; or leave --launcher out for a run '
-            'in one process'
+            f'{"is" if len(missing) == 1 else "are"} not set. {how_to_start(launcher)}; or leave --launcher out for a '
+            'run in one process'
         )
+    import torch
+
     rank, processes = (int(os.environ[name]) for name in names[:2])
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
     local = int(os.environ.get(names[2]) or rank % (visible or processes))
@@ -57,6 +54,16 @@ def set_rank_variables(launcher: str) -> None:
     if not os.environ.get('MASTER_ADDR'):
         os.environ['MASTER_ADDR'] = _first_machine(launcher, processes)
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_RANK=str(local))
+
+
+def how_to_start(launcher: str) -> str:
+    """What sets the variables of a launcher, and a command that starts a run under it."""
+    if launcher == 'mpi':
+        command = name_commands('mpirun -np PROCESSES python tools/train.py CONFIG --launcher mpi')
+        return f"Open MPI's mpirun sets them: start with {command}"
+    program, prefix = dict(pytorch=('torchrun', 'dist'), slurm=('srun', 'slurm'))[launcher]
+    scripts = ' or '.join(command_line(f'{prefix}_{name}.sh') for name in ('train', 'test'))
+    return f'{program} sets them: start with {scripts}'
 
 
 def launched_rank(launcher: str) -> int:
@@ -82,7 +89,7 @@ def _first_machine(launcher: str, processes: int) -> str:
     if launcher == 'pytorch':
         raise ValueError(
             '--launcher pytorch needs the environment variable MASTER_ADDR, the machine of rank 0, which is not set. '
-            f'{STARTS["pytorch"]}'
+            f'{how_to_start("pytorch")}'
         )
     if launcher == 'mpi' and int(os.environ.get('OMPI_COMM_WORLD_LOCAL_SIZE') or processes) != processes:
         raise ValueError(

@@ -21,7 +21,7 @@ class PublishedRegistry(Registry):
     """
 
     def __init__(self, parent: Registry) -> None:
-        super().__init__(parent.name, parent=parent, scope='omh_mmseg')
+        super().__init__(parent.name, parent=parent, scope='omh_mmseg', locations=['omh_mmseg'])
 
     def _register_module(
         self, module: type, module_name: str | list[str] | None = None, force: bool = False

@@ -7,12 +7,17 @@ The mm packages come in two families with the same import names: ``openmmlab``, 
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module, metadata
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Any, NamedTuple
 
-INSTALL_ONEDL = 'pip install -r requirements/onedl.txt'
-INSTALL_OPENMMLAB = 'pip install -r requirements/openmmlab.txt'
+from omh_mmseg.shipped import in_checkout
 
 
 class Release(NamedTuple):
@@ -40,7 +45,17 @@ FAMILIES: dict[str, tuple[Release, ...]] = {
     ),
 }
 STACK = ('mmengine', 'mmcv', 'mmseg', 'mmpretrain')
-FREE_ROOMS = ('compat', 'stack', 'structures', 'switches', 'transport', 'utils', 'version')
+FREE = (
+    'checkpoint_files', 'choices', 'commands', 'launchers', 'shipped', 'stack', 'structures.protocols', 'switches',
+    'transport', 'utils.commands', 'utils.files', 'utils.precision', 'utils.settings', 'utils.text', 'utils.work_dirs',
+    'version',
+)  # fmt: skip
+"""Modules and packages of omh_mmseg that import no mm package before one of their functions is called."""
+
+
+def install_command(family: str) -> str:
+    """What installs the tested packages of a family: from the repository, or for an installed package its extra."""
+    return f'pip install -r requirements/{family}.txt' if in_checkout() else f"pip install 'omh-mmseg[{family}]'"
 
 
 class StackError(ImportError):
@@ -49,8 +64,8 @@ class StackError(ImportError):
     def __init__(self, found: str) -> None:
         super().__init__(
             f'omh_mmseg needs MMEngine, MMCV, MMSegmentation and MMPreTrain, but {found}.\n'
-            f'Install the tested stack from the repository: {INSTALL_ONEDL}\n'
-            f'(or, for the original distributions, in a fresh environment: {INSTALL_OPENMMLAB}).'
+            f'Install the tested stack: {install_command("onedl")}\n'
+            f'(or, for the original distributions, in a fresh environment: {install_command("openmmlab")}).'
         )
 
 
@@ -59,11 +74,6 @@ def is_present(module: str) -> bool:
     if module in sys.modules:
         return sys.modules[module] is not None
     return find_spec(module) is not None
-
-
-def stack_is_absent() -> bool:
-    """Whether no mm package is installed at all, as where only :mod:`omh_mmseg.transport` is wanted."""
-    return not any(is_present(module) for module in STACK)
 
 
 def installed_versions() -> dict[str, dict[str, str]]:
@@ -139,21 +149,98 @@ def check_opencv() -> None:
         ) from error
 
 
-class AbsentStackFinder:
-    """Import hook that turns the import of a room that needs the mm packages into the one clear error.
+class WatchedLoader(Loader):
+    """Loads a module once the whole library is loaded, or refuses it.
 
-    Installed only where no mm package exists, so that ``import omh_mmseg.transport`` works with torch and pot alone
-    while ``import omh_mmseg.models`` does not fail on whichever mm package its first file happens to name.
+    Args:
+        loader: That of the module.
+        load: Called before; what it has imported of the module is then the module.
     """
 
-    @staticmethod
-    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
-        """Raise :class:`StackError` for rooms that are not in ``FREE_ROOMS``; leave every other import to others."""
-        if name.startswith('omh_mmseg.') and name.split('.')[1] not in FREE_ROOMS and stack_is_absent():
-            raise StackError('none of them is installed')
+    def __init__(self, loader: Any, load: Callable[[], None]) -> None:
+        self.loader = loader
+        self.load = load
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """Load the library."""
+        self.load()
+        self.loaded = sys.modules.get(spec.name)
+        self.spec = getattr(self.loaded, '__spec__', None)
+        return self.loaded or self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the module, or leave it as it is where loading the library has run it."""
+        if self.loaded is not None:
+            module.__spec__ = self.spec
+            return
+        if module.__spec__ is not None:
+            module.__spec__.loader = module.__loader__ = self.loader
+        self.loader.exec_module(module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
 
 
-def guard_rooms() -> None:
-    """Install :class:`AbsentStackFinder` once."""
-    if AbsentStackFinder not in sys.meta_path:
-        sys.meta_path.insert(0, AbsentStackFinder)
+class StackFinder:
+    """Import hook that loads the whole library with the first import that needs it.
+
+    These are the mm packages, so that mmseg finds what configs name as soon as ``omh_mmseg`` and an mm package are in
+    one process, and the rooms of this package that need them. Until then ``import omh_mmseg`` costs nothing, and
+    :mod:`omh_mmseg.transport` works with torch and pot alone, whichever mm packages are there.
+
+    Args:
+        load: Applies `omh_mmseg.compat` and imports every room; raises `StackError`.
+    """
+
+    def __init__(self, load: Callable[[], None]) -> None:
+        self._load = load
+        self._resting = False
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """Have what needs the library loaded by a `WatchedLoader`; leave every other import to others."""
+        if self._resting or not (name in STACK or needs_stack(name)):
+            return None
+        specs = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is not None and spec.loader is not None:
+            spec.loader = WatchedLoader(spec.loader, partial(self.load, name))
+        return spec
+
+    def load(self, name: str) -> None:
+        """Load the library for the import of ``name``; further calls do nothing.
+
+        Raises:
+            StackError: It cannot be, and ``name`` is part of it. Others are for their users to import.
+        """
+        if self._resting:
+            return
+        self._resting = True
+        try:
+            self._load()
+            sys.meta_path.remove(self)
+        except StackError as error:
+            self._resting = False
+            if name not in STACK:
+                raise
+            # In a process that uses mmseg, this would else end in a registry that does not know a name.
+            if name == 'mmseg':
+                warnings.warn(f'Configs of omh_mmseg do not work in this process: {error}', stacklevel=2)
+        except BaseException:
+            self._resting = False
+            raise
+
+
+def needs_stack(name: str) -> bool:
+    """Whether a module of this package needs the mm packages: all but ``FREE`` and what lies in these or above."""
+    package, _, inner = name.partition('.')
+    free = any(f'{name}.'.startswith(f'{inner}.') or inner.startswith(f'{name}.') for name in FREE)
+    return package == 'omh_mmseg' and not free
+
+
+def load_when_needed(load: Callable[[], None]) -> None:
+    """Load the library with the first import that needs it, or now where an mm package is imported already."""
+    finder = StackFinder(load)
+    sys.meta_path.insert(0, finder)
+    imported = [module for module in STACK if sys.modules.get(module) is not None]
+    if imported:
+        finder.load('mmseg' if 'mmseg' in imported else imported[0])

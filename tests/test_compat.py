@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import pickle
 import subprocess
@@ -88,13 +89,52 @@ class TestStack:
     def test_rooms_without_any_mm_package(self, statement: str) -> None:
         done = run_python(statement, stack.STACK)
         assert 'StackError' in done.stderr.splitlines()[-3]
-        assert 'none of them is installed' in done.stderr
-        assert stack.INSTALL_ONEDL in done.stderr and stack.INSTALL_OPENMMLAB in done.stderr
+        assert 'mmengine, mmcv, mmseg, mmpretrain cannot be imported\n' in done.stderr.replace('.\n', '\n')
+        assert all(stack.install_command(family) in done.stderr for family in stack.FAMILIES)
 
-    def test_import_with_mmengine_alone(self) -> None:
-        done = run_python('import omh_mmseg', ('mmseg', 'mmpretrain'))
-        assert 'mmseg, mmpretrain cannot be imported (mmengine, mmcv present)' in done.stderr
-        assert stack.INSTALL_ONEDL in done.stderr
+    def test_one_mm_package_missing(self) -> None:
+        """The transport does not mind, in either order; what needs them says which; users of mmseg are told."""
+        done = run_python(
+            'import warnings\n'
+            'warnings.simplefilter("error")\n'
+            'import mmengine, omh_mmseg.transport\n'
+            'try:\n'
+            '    import omh_mmseg.models\n'
+            'except ImportError as error:\n'
+            '    print(error)\n'
+            'try:\n'
+            '    import mmseg\n'
+            'except UserWarning as warning:\n'
+            '    print(warning)\n',
+            ('mmpretrain',),
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count('but mmpretrain cannot be imported (mmengine, mmcv, mmseg present)') == 2
+        assert 'Configs of omh_mmseg do not work in this process' in done.stdout
+
+    @pytest.mark.parametrize('tool', ['demo.py', 'train.py', 'analysis_tools/sweep.py'])
+    def test_commands_without_any_mm_package(self, tool: str) -> None:
+        words = {'train.py': ['c.py'], 'analysis_tools/sweep.py': ['--work-dir', 'x', '--runs', 'x']}.get(tool, [])
+        path = str(REPOSITORY / 'tools' / tool)
+        done = run_python(
+            f'import runpy; sys.argv = [{path!r}, *{words!r}]\nrunpy.run_path({path!r}, run_name="__main__")',
+            stack.STACK,
+        )
+        first, second, third = done.stderr.splitlines()
+        assert first.startswith(f'{Path(tool).name}: omh_mmseg needs MMEngine') and 'pip install' in second + third
+
+    def test_everything_is_registered_once(self) -> None:
+        """Also where the first import is of a module in the middle; this process began with an mm package."""
+        done = run_python(
+            'import omh_mmseg.models.segmentors.stego as stego\n'
+            'from mmseg.registry import HOOKS, MODELS\n'
+            'import mmengine\n'
+            'assert MODELS.get("STEGO") is stego.STEGO is omh_mmseg.models.segmentors.STEGO\n'
+            'assert HOOKS.get("ProtocolHook") and mmengine.__spec__.loader.name == "mmengine"\n'
+            'assert stego.__spec__.loader.name == stego.__name__\n'
+            'assert not any(type(finder).__name__ == "StackFinder" for finder in sys.meta_path)'
+        )
+        assert done.returncode == 0, done.stderr
 
     def test_both_families(self, monkeypatch: pytest.MonkeyPatch) -> None:
         fake_distributions(monkeypatch, {**supported('onedl'), 'mmengine': '0.10.7'})
@@ -126,6 +166,57 @@ class TestStack:
         monkeypatch.setattr(stack, 'import_module', import_module)
         with pytest.raises(stack.StackError, match=r'libGL.so.1.*(?s:.*)libgl1'):
             stack.check_opencv()
+
+
+class TestStackFinder:
+    """The import hook, with packages of the test's own in place of the mm packages and the library."""
+
+    @pytest.fixture
+    def toys(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+        """``toy_mm`` and ``toy_mm.inner`` note that they run, and are imported nowhere afterwards."""
+        for name in ('toy_mm', 'toy_mm/inner'):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / '__init__.py').write_text(f'import builtins\nbuiltins.toys.append({name!r})\n')
+        ran: list[str] = []
+        monkeypatch.setattr('builtins.toys', ran, raising=False)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.setattr(stack, 'STACK', ('toy_mm', 'mmseg'))
+        monkeypatch.setattr(sys, 'meta_path', list(sys.meta_path))
+        for name in ('toy_mm', 'toy_mm.inner'):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        yield ran
+        for name in ('toy_mm', 'toy_mm.inner'):
+            sys.modules.pop(name, None)
+
+    def test_loads_before_the_import_and_runs_nothing_twice(self, toys: list[str]) -> None:
+        def load() -> None:
+            toys.append('load')
+            importlib.import_module('toy_mm.inner')
+
+        stack.load_when_needed(load)
+        assert importlib.util.find_spec('toy_mm') is not None and not toys
+        module = importlib.import_module('toy_mm')
+        assert toys == ['load', 'toy_mm', 'toy_mm/inner'] and module is sys.modules['toy_mm']
+        assert module.__spec__.loader.name == 'toy_mm'
+        importlib.import_module('toy_mm.inner')
+        assert len(toys) == 3
+
+    def test_loads_at_once_beside_an_mm_package(self, toys: list[str]) -> None:
+        importlib.import_module('toy_mm')
+        stack.load_when_needed(lambda: toys.append('load'))
+        assert toys == ['toy_mm', 'load']
+
+    def test_an_incomplete_stack_leaves_mm_packages_to_others(self, toys: list[str]) -> None:
+        def load() -> None:
+            toys.append('load')
+            raise stack.StackError('mmseg is missing')
+
+        sys.modules.pop('omh_mmseg.study.source_state', None)
+        stack.load_when_needed(load)
+        module = importlib.import_module('toy_mm')
+        assert toys == ['load', 'toy_mm'] and module.__spec__.loader.name == 'toy_mm'
+        with pytest.raises(stack.StackError, match='mmseg is missing'):
+            importlib.import_module('omh_mmseg.study.source_state')
 
 
 class TestTorchvision:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from setuptools.config.pyprojecttoml import read_configuration
 
 import omh_mmseg
@@ -50,12 +51,23 @@ def test_base_install_pulls_no_mm_package(project: dict) -> None:
 
 
 def test_extras(project: dict) -> None:
-    extras = {'crf', 'faiss', 'safetensors', 'study', 'tiff', 'timm', 'test', 'lint'}
+    extras = {'onedl', 'openmmlab', 'crf', 'faiss', 'safetensors', 'study', 'tiff', 'timm', 'test', 'lint'}
     assert set(project['optional-dependencies']) == extras
     for lane in ('lint',):
         pinned = {Requirement(line).name: str(Requirement(line).specifier) for line in
                   project['optional-dependencies'][lane]}
         assert pinned == {name: f'=={version}' for name, version in pins(lane).items()}
+
+
+@pytest.mark.parametrize('family', sorted(stack.FAMILIES))
+def test_extras_of_the_families(project: dict, family: str) -> None:
+    """They take what the stack takes, and bring all that the lane has beside the base install."""
+    extra = {item.name: item for item in map(Requirement, project['optional-dependencies'][family])}
+    for release in stack.FAMILIES[family]:
+        if release.distribution in extra:
+            assert extra[release.distribution].specifier == SpecifierSet(f'>={release.tested},<{release.below}')
+    base = {Requirement(line).name for line in project['dependencies']}
+    assert set(extra) == set(pins(family)) - base
 
 
 @pytest.mark.parametrize('extra', ['study', 'test'])
@@ -78,6 +90,20 @@ def test_pins_are_what_the_stack_calls_tested(family: str) -> None:
 
 
 @pytest.mark.parametrize('family', sorted(stack.FAMILIES))
+def test_table_of_supported_versions(family: str) -> None:
+    """The README says which versions CI runs: the pinned ones."""
+    readme = (REPOSITORY / 'README.md').read_text()
+    (row,) = re.findall(rf'^\| mm packages, `{family}` \|.*$', readme, re.M)
+    (torch_row,) = re.findall(r'^\| torch \|.*$', readme, re.M)
+    pinned = pins(family)
+    assert f'{pinned["torch"]}, on the CPU' in torch_row and '| 2.6 and later |' in torch_row
+    run = row.split('|')[3]
+    assert all(f'{name} {version}' in row for name, version in pinned.items() if name.startswith(('mm', 'onedl')))
+    assert 'these versions' in run or all(f'{name} {version}' in run for name, version in pinned.items()
+                                          if name.startswith(('mm', 'onedl')))
+
+
+@pytest.mark.parametrize('family', sorted(stack.FAMILIES))
 def test_lanes_satisfy_the_base_install(project: dict, family: str) -> None:
     pinned = pins(family)
     for line in project['dependencies']:
@@ -91,6 +117,7 @@ def test_installed_layout_reaches_configs_and_tools() -> None:
     mim = REPOSITORY / 'omh_mmseg' / '.mim'
     assert (mim / 'configs').resolve() == REPOSITORY / 'configs'
     assert (mim / 'tools').resolve() == REPOSITORY / 'tools'
+    assert (mim / 'model-index.yml').resolve() == REPOSITORY / 'model-index.yml'
 
 
 def test_python_range(project: dict) -> None:
@@ -121,7 +148,8 @@ class TestMakefile:
         )
 
     def test_targets(self) -> None:
-        done = self.make('--dry-run', 'demo', 'test', 'test-slow', 'lint', 'bench', 'clean', path=os.environ['PATH'])
+        targets = ('demo', 'test', 'test-slow', 'lint', 'bench', 'release', 'clean')
+        done = self.make('--dry-run', *targets, path=os.environ['PATH'])
         assert done.returncode == 0, done.stderr
         assert 'OMP_NUM_THREADS=1' in done.stdout and "-m 'not slow'" in done.stdout
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import os
 from collections.abc import Mapping, Sequence
@@ -32,7 +31,7 @@ from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.granularity import Granularity
 from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.transport import Hierarchy
-from omh_mmseg.utils.config import SPLITS, add_config_options, read_config, split_dataset
+from omh_mmseg.utils.config import read_config, split_dataset
 
 PROBE = 'probe'
 
@@ -75,25 +74,6 @@ class CountedLevels:
 
     models: list[LevelCounts]
     joint: dict[tuple[int, int], list[np.ndarray]] = field(default_factory=dict)
-
-
-def add_analysis_options(parser: argparse.ArgumentParser, out: str) -> None:
-    """Add what the commands share that predict every level: split, images, device, output and config options."""
-    parser.add_argument('--split', choices=SPLITS, default='val', help='images to predict')
-    parser.add_argument('--images', type=int, help='only the first so many of them')
-    parser.add_argument('--out', default=out, help='folder of the tables and pictures (default: %(default)s)')
-    parser.add_argument('--device', help='e.g. cpu or cuda:1; default: the first GPU, else the CPU')
-    add_config_options(parser)
-
-
-def add_label_options(parser: argparse.ArgumentParser) -> None:
-    """Add the file of coarser labels."""
-    parser.add_argument(
-        '--groups',
-        metavar='JSON',
-        help='coarser classes of your own, coarsest granularity first: '
-        '{"category": {"flat": ["road", "pavement"], "sky": ["sky"]}}',
-    )
 
 
 def run_names(checkpoints: Sequence[str]) -> list[str]:

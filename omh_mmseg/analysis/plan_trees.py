@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from omh_mmseg.choices import MARGINALS, UNIFORM, USAGE
 from omh_mmseg.models.omh import OMHHead
 from omh_mmseg.models.omh.plan_solver import MARGINAL_FLOOR
 from omh_mmseg.transport import Hierarchy, hierarchy_plans
 
-UNIFORM, USAGE = 'uniform', 'usage'
-MARGINALS = (USAGE, UNIFORM)
-DEFAULT_MARGINALS = USAGE
+DEFAULT_MARGINALS = MARGINALS[0]
 MAX_ITERATIONS = 20000
-
-
-def add_marginals_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--marginals``."""
-    parser.add_argument(
-        '--marginals',
-        choices=MARGINALS,
-        default=DEFAULT_MARGINALS,
-        help='mass of the clusters in the plans of the tree: the share of the pixels that each takes, or the same of '
-        'all, which gives every parent the same number of children (default: %(default)s)',
-    )
 
 
 def usage_shares(overlaps: Sequence[np.ndarray]) -> list[Tensor]:

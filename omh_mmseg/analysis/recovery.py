@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +20,7 @@ from omh_mmseg.analysis.level_counts import (
     run_names,
     with_centres,
 )
-from omh_mmseg.analysis.plan_trees import DEFAULT_MARGINALS, add_marginals_option
+from omh_mmseg.analysis.plan_trees import DEFAULT_MARGINALS
 from omh_mmseg.analysis.plans import DEFAULT_ENTROPY_WEIGHT, checkpoint_centres
 from omh_mmseg.analysis.trees import (
     LINKAGES,
@@ -77,17 +76,6 @@ class RecoveryOptions:
 def plan_method(marginals: str) -> str:
     """Name of the tree by plans of these marginals among the values of ``parents``."""
     return f'plan, {marginals} marginals'
-
-
-def add_recovery_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `RecoveryOptions` that are not those of every analysis."""
-    default = RecoveryOptions()
-    parser.add_argument('--labels', nargs='+', metavar='NAME', help='granularity of each level, coarsest first')
-    parser.add_argument('--code-images', type=int, default=default.code_images, help='training images for k-means')
-    parser.add_argument('--per-image', type=int, default=default.per_image, help='codes of each for k-means')
-    parser.add_argument('--permutations', type=int, default=default.permutations, help='random trees behind the chance')
-    parser.add_argument('--seed', type=int, default=default.seed, help='of k-means, its codes and the random trees')
-    add_marginals_option(parser)
 
 
 def recover(

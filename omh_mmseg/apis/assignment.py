@@ -11,10 +11,11 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
+from omh_mmseg.choices import SPLITS
 from omh_mmseg.engine import launch
 from omh_mmseg.engine.hooks.assignment_hook import find_assignment, store_assignment, unsupervised_metrics
 from omh_mmseg.structures.assignment import write_assignment
-from omh_mmseg.utils.config import SPLITS, split_dataset
+from omh_mmseg.utils.config import split_dataset
 
 REPORTING_HOOK = 'ScoreReportHook'
 

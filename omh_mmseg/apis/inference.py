@@ -103,7 +103,7 @@ class SegmentationInferencer:
         checkpoint: File or address of the weights; None where ``config`` is a work directory.
         device: By default the first GPU, else the CPU.
         levels: OMH levels to predict beside the probe; all by default.
-        protocol: Resize, crop, flip and CRF of a protocol, see `omh_mmseg.evaluation.protocols.resolve`; by default
+        protocol: Resize, crop, flip and CRF of a protocol, see `omh_mmseg.structures.protocols.resolve`; by default
             what the config's test pipeline and ``test_cfg`` say.
         flip: Switches flip averaging on or off.
         crf: Switches the dense CRF on or off; a dict has keywords of `DenseCRF`.

@@ -13,9 +13,10 @@ from mmengine.evaluator import Evaluator
 from torch.utils.data import DataLoader
 
 from omh_mmseg.apis.scoring import score_model
-from omh_mmseg.evaluation.protocols import Protocol, apply_protocol, resolve
+from omh_mmseg.evaluation.protocols import apply_protocol
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.registry import DATASETS
+from omh_mmseg.structures.protocols import Protocol, resolve
 from omh_mmseg.utils.config import replace_settings
 
 COLUMNS = ('/mIoU', '/aAcc')
@@ -29,7 +30,7 @@ def compare_protocols(
     Args:
         model: On its device; its prediction options are put back at the end.
         config: Of the model; not changed.
-        names: See `omh_mmseg.evaluation.protocols.resolve`.
+        names: See `omh_mmseg.structures.protocols.resolve`.
         options: Settings that replace those of every protocol's config.
 
     Returns:

@@ -13,6 +13,7 @@ from omh_mmseg.compat.checkpoints import (
     read_checkpoints_as_data,
     write_checkpoints_completely,
 )
+from omh_mmseg.compat.configs import find_configs_in_no_folder, find_models_by
 from omh_mmseg.compat.imports import (
     alias_channel_conversion,
     compiled_operators_stub,
@@ -39,6 +40,8 @@ __all__ = [
     'end_workers_with_runs',
     'download_checkpoints_by',
     'draw_pictures_by',
+    'find_configs_in_no_folder',
+    'find_models_by',
     'history_statistic',
     'keep_drop_probability_plain',
     'quiet_import',
@@ -66,6 +69,7 @@ def apply() -> None:
         for module in ('mmseg.models', 'mmseg.datasets', 'mmpretrain.models'):
             import_module(module)
     alias_channel_conversion()
+    find_configs_in_no_folder()
     allow_checkpoint_classes()
     read_checkpoints_as_data()
     write_checkpoints_completely()

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from omh_mmseg.choices import MAX_PIXELS
 from omh_mmseg.datasets.base import LabelFileError
 from omh_mmseg.datasets.images.orientation import load_stored
-from omh_mmseg.datasets.images.reader import MAX_PIXELS, guard_for, without_guard
+from omh_mmseg.datasets.images.reader import guard_for, without_guard
 from omh_mmseg.datasets.label_colours import (
     UNKNOWN,
     Colour,
@@ -23,8 +24,8 @@ from omh_mmseg.datasets.label_colours import (
     known_colours,
     unknown_colours,
 )
+from omh_mmseg.shipped import command_line
 from omh_mmseg.structures.labels import IGNORED_LABEL
-from omh_mmseg.utils.commands import tool_path
 
 ALWAYS, PALETTES, CHANNELS = 'always', 'palettes', 'channels'
 """Which pictures are read by colour: all, also those with a palette, or those alone that have no class numbers."""
@@ -64,7 +65,7 @@ def open_label(path: str | os.PathLike[str], lossy: bool = False, max_pixels: in
             if kind and not lossy:
                 raise ValueError(
                     f'{path}: {kind} changes values, so that the labels in it are not exact. Take the originals, or '
-                    f'convert the folder with python {tool_path("prepare.py")} labels ... --tolerance N, which takes '
+                    f'convert the folder with {command_line("prepare.py")} labels ... --tolerance N, which takes '
                     'the nearest colour'
                 )
             return load_stored(image)
@@ -104,7 +105,7 @@ def class_numbers(image: Image.Image, path: str | os.PathLike[str]) -> np.ndarra
             f'{path}: a label must have one channel of class numbers, this one has the shape '
             f'{np.array(image).shape} and {len(colours)} colour{"s" * (len(colours) > 1)} ({shown}). Say which colour '
             'is which class with label_colours=[[r, g, b], ...] of the data set or "palette" in classes.json, or '
-            f'convert the folder: python {tool_path("prepare.py")} labels'
+            f'convert the folder: {command_line("prepare.py")} labels'
         )
     _check_opaque(image, path)
     pixels = np.array(image)
@@ -180,8 +181,8 @@ def palette_conflict(number: int, colour: Colour, other: Colour) -> str:
     return (
         f'its palette gives the number {number} the colour {described(colour)}, other labels give it '
         f'{described(other)}: the numbers do not mean the same in all files. Say which colour is which class with '
-        'label_colours=[[r, g, b], ...] or "palette" in classes.json, convert the folder with python '
-        f'{tool_path("prepare.py")} labels, or, if the numbers are right all the same, set label_colours=False'
+        'label_colours=[[r, g, b], ...] or "palette" in classes.json, convert the folder with '
+        f'{command_line("prepare.py")} labels, or, if the numbers are right all the same, set label_colours=False'
     )
 
 
@@ -192,5 +193,5 @@ def _check_opaque(image: Image.Image, path: str | os.PathLike[str]) -> None:
     if clear:
         raise ValueError(
             f'{path}: {clear} pixels are transparent, which says nothing of their class. Fill them with the colour of '
-            f"one, or convert the folder: python {tool_path('prepare.py')} labels ... --background '#rrggbb'"
+            f"one, or convert the folder: {command_line('prepare.py')} labels ... --background '#rrggbb'"
         )

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 from omh_mmseg.datasets.base import FileSegDataset, data_item, numbered_palette
 from omh_mmseg.datasets.lists import read_list
+from omh_mmseg.shipped import command_line
 from omh_mmseg.structures.granularity import Granularity
 from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.checks import ranges
-from omh_mmseg.utils.commands import tool_path
 from omh_mmseg.utils.text import first_few
 
 
@@ -212,7 +212,7 @@ class LayoutSegDataset(FileSegDataset):
         hint = (
             f"layout='{self.layout}' looks below data_root={self.data_root!r} for {expected} and labels "
             f'<id>{layout.label_suffix}; set data_root or layout (one of {sorted(self.LAYOUTS)}), or '
-            f'bring your downloads into place with python {tool_path("prepare.py")} dataset'
+            f'bring your downloads into place with {command_line("prepare.py")} dataset'
         )
         for name, other in self.LAYOUTS.items():
             if name != self.layout and os.path.isdir(os.path.join(self.data_root, other.folders(self.split)['images'])):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,21 +17,15 @@ from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
 from omh_mmseg.engine.hooks.checkpoint_check_hook import CheckpointCheckHook
-from omh_mmseg.evaluation.protocols import Protocol, apply_protocol, resolve
-from omh_mmseg.launchers import LAUNCHERS, present_launcher
+from omh_mmseg.evaluation.protocols import apply_protocol
+from omh_mmseg.launchers import present_launcher
 from omh_mmseg.models.prediction.options import PredictionOptions
-from omh_mmseg.utils.config import add_config_options, building, read_config, read_settings, replace_settings
+from omh_mmseg.structures.protocols import Protocol, resolve
+from omh_mmseg.utils.config import building, read_config, read_settings, replace_settings
 from omh_mmseg.utils.work_dirs import LATEST, config_file
 
 PROTOCOL_KEYS = ('model.test_cfg.', 'test_pipeline', 'test_dataloader.dataset.pipeline', 'test_evaluator')
 """Starts of the settings that a protocol makes."""
-
-
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that every command running a config shares with mmseg's: settings and launcher."""
-    add_config_options(parser)
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='job launcher')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
 
 
 def load_config(
@@ -123,7 +116,7 @@ def use_protocol(
 
     Args:
         config: Changed in place; before `use_test_time_augmentation`.
-        name: See `omh_mmseg.evaluation.protocols.resolve`.
+        name: See `omh_mmseg.structures.protocols.resolve`.
         crf: False leaves the CRF out.
         flip: False leaves the flip averaging out.
         options: The overrides of the command line.

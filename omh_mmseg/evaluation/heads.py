@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from omh_mmseg.evaluation.scores import MATCHINGS
+from omh_mmseg.choices import MATCHINGS
 
 PROBE_FIELD, PROBE = 'pred_sem_seg', 'probe'
 DEFAULT_HEADS = {

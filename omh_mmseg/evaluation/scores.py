@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import entropy
 
+from omh_mmseg.choices import MATCHINGS
 from omh_mmseg.structures.assignment import UNMATCHED
 from omh_mmseg.structures.labels import IGNORED_LABEL
 
-MATCHINGS = ('hungarian', 'majority', 'identity')
 """Ways from clusters to classes: one to one, many to one, and number k is class k."""
 ABSENT_RULES = ('zero_if_predicted', 'leave_out')
 """What a class without ground truth counts as; see `scores_from_confusion`."""
@@ -260,6 +259,8 @@ def normalised_mutual_information(counts: np.ndarray) -> float:
 
     Source: Strehl and Ghosh, Cluster ensembles, JMLR 3, 2002; normalisation by the arithmetic mean.
     """
+    from scipy.stats import entropy  # takes as long to import as everything else here
+
     joint = np.asarray(counts, dtype=np.float64)
     if joint.sum() == 0:
         return float('nan')

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from omh_mmseg.choices import FEATURE_DTYPES
 from omh_mmseg.datasets.wrapper import DatasetWrapper, positive_index
 from omh_mmseg.feature_cache.frozen_part import VIEW
 from omh_mmseg.feature_cache.items import unpacked
@@ -18,7 +19,7 @@ from omh_mmseg.structures.frozen_inputs import FrozenItem
 from omh_mmseg.utils.checks import ranges
 
 SAMPLE = 'sample'
-DTYPES = dict(float32=torch.float32, float16=torch.float16, bfloat16=torch.bfloat16)
+DTYPES = {name: getattr(torch, name) for name in FEATURE_DTYPES}
 
 
 @DATASETS.register_module()

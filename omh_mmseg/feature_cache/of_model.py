@@ -11,7 +11,6 @@ from omh_mmseg.feature_cache.frozen_part import FEATURES, MIRRORED, FrozenPart, 
 from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
 
 HOOK = 'FeatureCacheHook'
-SPLITS = ('train', 'val', 'test')
 
 
 def hook_options(cfg: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from omh_mmseg.choices import SPLITS
 from omh_mmseg.feature_cache.automatic import (
     AUTOMATIC,
     LIMIT_GIB,
@@ -23,7 +24,7 @@ from omh_mmseg.feature_cache.automatic import (
 from omh_mmseg.feature_cache.build import FeatureCache
 from omh_mmseg.feature_cache.cached_features import CachedFeatures
 from omh_mmseg.feature_cache.frozen_part import FEATURES, FrozenPart, features_alone
-from omh_mmseg.feature_cache.of_model import SPLITS, frozen_part, hook_options, needs, why_live
+from omh_mmseg.feature_cache.of_model import frozen_part, hook_options, needs, why_live
 from omh_mmseg.models.data_preprocessor import preprocessing
 from omh_mmseg.models.utils.loaded_weights import fill_model, start
 from omh_mmseg.registry import DATASETS, MODELS

@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from omh_mmseg.choices import MAX_PIXELS, UNKNOWN_RULES
 from omh_mmseg.datasets.class_names import DEFAULT_FILE, read_class_file
 from omh_mmseg.datasets.images.listing import images_by_stem
-from omh_mmseg.datasets.images.reader import MAX_PIXELS
 from omh_mmseg.datasets.label_colours import (
     UNKNOWN,
     Colour,
@@ -35,7 +35,6 @@ from omh_mmseg.utils.progress import progress_bar
 MAX_CLASSES = 255
 NOTE = 'converted with'
 """Key of the settings in a converted PNG, by which a second call knows its own files."""
-UNKNOWN_RULES = ('error', 'ignore')
 # Border colours that data sets use for pixels without a class; the first that no class has is taken.
 _IGNORED_COLOURS: tuple[Colour, ...] = ((224, 224, 192), (255, 255, 255), (0, 0, 0))
 

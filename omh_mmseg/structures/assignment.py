@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from omh_mmseg.shipped import command_line
 from omh_mmseg.utils.checks import MAX_SIZE
-from omh_mmseg.utils.commands import tool_path
 from omh_mmseg.utils.files import replaced_when_complete
 
 AssignmentSource = str | os.PathLike[str] | Mapping[str, Sequence[int]]
@@ -61,7 +61,7 @@ def read_assignment(source: AssignmentSource) -> dict[str, np.ndarray]:
         named = f'the assignment file {os.fspath(source)}'
         if not Path(source).is_file():
             raise FileNotFoundError(
-                f'there is no assignment file {os.fspath(source)}; {tool_path(TOOL)} writes one'
+                f'there is no assignment file {os.fspath(source)}; {command_line(TOOL)} writes one'
             )
         try:
             content = json.loads(Path(source).read_text())
@@ -78,7 +78,7 @@ def missing_assignment(field: str) -> str:
     """What to say where the classes of a field are asked for and not known."""
     return (
         f'the classes of the clusters of {field} are not known: this checkpoint was not validated with labels. Match '
-        f'them with {tool_path(TOOL)}, or set model.test_cfg.assignment to its file or by hand, '
+        f'them with {command_line(TOOL)}, or set model.test_cfg.assignment to its file or by hand, '
         f'e.g. dict({field}=[2, 0, 1])'
     )
 

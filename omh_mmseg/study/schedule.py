@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from omh_mmseg.evaluation.protocols import resolve
+from omh_mmseg.structures.protocols import resolve
 
 EACH_RUNS_REFERENCE = '*'
 REFIT = 'refit:'

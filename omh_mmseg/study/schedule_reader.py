@@ -13,11 +13,13 @@ from typing import Any
 
 from mmengine.config import Config
 
+from omh_mmseg.shipped import BACKBONES
 from omh_mmseg.study.schedule import Schedule, SweepRun, check_keys
 from omh_mmseg.utils.config import check_config
 from omh_mmseg.utils.settings import Text
+from omh_mmseg.utils.work_dirs import config_file
 
-BLOCKS = 'configs/_base_/models/backbones'
+BLOCKS = f'configs/{BACKBONES}'
 RANDOM = 'random'
 LIST_KEYS = ('seeds', 'references', 'protocols', 'columns', 'figures')
 FILE_KEYS = (
@@ -89,7 +91,7 @@ def parse_run(text: str) -> SweepRun:
         if '=' not in word:
             raise ValueError(f'{text!r}: after the config file come settings KEY=VALUE; {word!r} is none')
     title = name or ' '.join([Path(config).stem, *words])
-    return SweepRun(title, config, _settings(words), title)
+    return SweepRun(title, config_file(config), _settings(words), title)
 
 
 def parse_backbone(text: str, config: str, folder: str | Path) -> SweepRun:
@@ -152,7 +154,7 @@ def _shown(entry: Mapping[str, Any]) -> SweepRun:
 
 
 def _run_of(entry: Mapping[str, Any], config: str, path: str) -> SweepRun:
-    name, config = str(entry['name']), _beside(config, path)
+    name, config = str(entry['name']), config_file(_beside(config, path))
     run = SweepRun(name, config)
     if entry.get('backbone'):
         run = parse_backbone(str(entry['backbone']), config, _beside(BLOCKS, path))

@@ -1,4 +1,4 @@
-"""The commands that messages name: where they lie on this machine, with the config of the run at hand."""
+"""The commands that messages name: as this user runs them, with the config of the run at hand."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
 
-PACKAGE = Path(__file__).resolve().parents[1]
+from omh_mmseg.shipped import command_line
+
 UNKNOWN_CONFIG = 'CONFIG'
 
 _started_with: ContextVar[tuple[str, list[str]] | None] = ContextVar('started_with', default=None)
@@ -31,21 +31,6 @@ def started_with(config: str | None, options: Mapping[str, Any] | None = None) -
         _started_with.reset(token)
 
 
-def tool_path(tool: str) -> str:
-    """Path of a command of ``tools/``: that of the checkout, else that inside the installed package.
-
-    Args:
-        tool: The file below ``tools/``, such as ``'prepare.py'``.
-
-    Returns:
-        The path from the current directory where the file lies below it, else the absolute path.
-    """
-    tools = PACKAGE.parent / 'tools'
-    # A folder tools/ beside an installed package is somebody else's.
-    path = tools / tool if (tools / tool).is_file() else PACKAGE / '.mim' / 'tools' / tool
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
 def suggested_command(tool: str, *words: str, config: str | None = None) -> str:
     """A command that makes what a run lacks.
 
@@ -60,7 +45,7 @@ def suggested_command(tool: str, *words: str, config: str | None = None) -> str:
     file, *command = tool.split()
     started, settings = _started_with.get() or (config or UNKNOWN_CONFIG, None)
     options = ['--cfg-options', *settings] if settings else []
-    line = shlex.join(['python', tool_path(file), *command, started, *words, *options])
+    line = f'{command_line(file)} {shlex.join([*command, started, *words, *options])}'
     if settings is not None:
         return line
     what = 'with the --cfg-options of this run, if it has any'

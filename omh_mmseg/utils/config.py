@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import difflib
 import inspect
@@ -17,11 +16,12 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
-from omh_mmseg.switches import TRUST, Switch
+from omh_mmseg.choices import SPLITS
+from omh_mmseg.shipped import list_configs
 from omh_mmseg.utils.checks import KNOWN
 from omh_mmseg.utils.config_keys import ALIKE, annotation_at, check_new, check_plain, suggestion, value_at
 from omh_mmseg.utils.dataset_configs import find_dataset, innermost_datasets
-from omh_mmseg.utils.settings import Settings, Text, read_text
+from omh_mmseg.utils.settings import Text, read_text
 from omh_mmseg.utils.shared_options import (
     NOTE,
     SHARED_OPTIONS,
@@ -36,7 +36,6 @@ from omh_mmseg.utils.work_dirs import config_file
 
 _TOLD: set[str] = set()
 """Warnings of configs that this process has given: several parts of a run look at its config."""
-SPLITS = ('train', 'val', 'test')
 OPTIONAL_KEYS = (
     'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters',
     'model_wrapper_cfg', 'runner_type', 'sync_bn', 'test_pipeline', 'tta_model', 'tta_pipeline',
@@ -44,22 +43,6 @@ OPTIONAL_KEYS = (
 """Top-level keys that mmengine and mmseg read beside the arguments of `Runner`."""
 USUAL_VARIABLES = ('pipeline', '_dataloader')
 """Ends of names that many configs give to variables of their own."""
-
-
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cfg-options`` and ``--trust``."""
-    parser.add_argument(
-        '--trust', action=Switch, const=TRUST,
-        help='read checkpoints as they are, and run the code that they may hold; for files whose makers you trust',
-    )  # fmt: skip
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=Settings,
-        metavar='KEY=VALUE',
-        help='settings that replace those of the config, e.g. model.decode_head.channels=90; lists as key="[a,b]"; '
-        'texts as they are, or in quotes of their own where a number stands',
-    )
 
 
 def read_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
@@ -193,13 +176,16 @@ def check_settings(config: Config) -> None:
 
 
 def check_config(path: str) -> None:
-    """Raise FileNotFoundError, with similar names, if ``path`` is not a config file."""
+    """Raise FileNotFoundError, with similar names beside it or of shipped ones, if ``path`` is not a config file."""
     if Path(path).is_file():
         return
     folder = Path(path).parent
     names = sorted(file.name for file in folder.glob('*.py')) if folder.is_dir() else []
     close = difflib.get_close_matches(Path(path).name, names, n=3)
     hint = f'; did you mean {" or ".join(str(folder / name) for name in close)}?' if close else ''
+    if not close:
+        shipped = difflib.get_close_matches(Path(path).stem, list_configs(), n=3)
+        hint = f'; shipped configs are named without a folder: {" or ".join(shipped)}' if shipped else ''
     raise FileNotFoundError(f'there is no config file {path} (looked from {Path.cwd()}){hint}')
 
 

@@ -2,60 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from omh_mmseg.switches import ACCEPT, Switch
+from omh_mmseg.shipped import shipped_config
 
 LATEST = 'last_checkpoint'
 """Name of the file in which mmengine's ``CheckpointHook`` notes the newest checkpoint's path."""
 WEIGHTS = ('.pth', '.pt', '.ckpt')
 
 
-class RunParser(argparse.ArgumentParser):
-    """Takes options between its positional arguments, also where some of these are optional."""
-
-    _inside = False
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """See argparse."""
-        if self._inside:
-            return super().parse_known_args(args, namespace)
-        self._inside = True
-        try:
-            return self.parse_known_intermixed_args(args, namespace)
-        finally:
-            self._inside = False
-
-
-def add_accept_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--accept-differences``."""
-    parser.add_argument(
-        '--accept-differences', action=Switch, const=ACCEPT,
-        help='use the checkpoint with other settings (normalisation, size, backbone, classes) than those of its run',
-    )  # fmt: skip
-
-
-def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
-    """Add ``--accept-differences``, ``config`` and ``checkpoint`` (or ``checkpoints``).
-
-    In place of the latter two a work directory may stand: `resolve_run` or `resolve_runs` makes files of them.
-    """
-    add_accept_option(parser)
-    parser.add_argument('config', metavar='CONFIG', help='config file, or the work directory of a run, for both')
-    if several:
-        parser.add_argument('checkpoints', metavar='CHECKPOINT', nargs='*',
-                            help='checkpoints, or work directories of runs')  # fmt: skip
-    else:
-        parser.add_argument('checkpoint', metavar='CHECKPOINT', nargs='?',
-                            help='checkpoint file or address, or the work directory of a run')  # fmt: skip
-
-
 def config_file(path: str | os.PathLike[str]) -> str:
-    """The config file itself, or the one that a run wrote into its work directory.
+    """The config file itself, that of a shipped config by name, or the one that a run wrote into its work directory.
 
     Raises:
         FileNotFoundError: A directory without a config.
@@ -63,7 +22,7 @@ def config_file(path: str | os.PathLike[str]) -> str:
     """
     path = os.fspath(path)
     if not os.path.isdir(path):
-        return path
+        return shipped_config(path) or path
     configs = sorted(Path(path).glob('*.py'))
     if not configs:
         raise FileNotFoundError(
@@ -138,7 +97,7 @@ def resolve_runs(config: str, checkpoints: Sequence[str]) -> tuple[str, list[str
 
 
 def _check_directory(path: str | os.PathLike[str]) -> None:
-    if os.path.isfile(path):
+    if os.path.isfile(path) or shipped_config(path):
         raise ValueError(f'{path} is a config file: give a checkpoint after it, or the work directory of a run alone')
     if not os.path.isdir(path):
         raise FileNotFoundError(f'there is no config file or work directory {path} (looked from {Path.cwd()})')

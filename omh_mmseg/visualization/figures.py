@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from omh_mmseg.utils.files import replaced_when_complete
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DPI = 130
 TITLE_SIZE = 11
@@ -19,6 +20,9 @@ NOTE_COLOUR = '#555555'
 
 def new_figure(width: float, height: float) -> Figure:
     """Make an empty white figure of that many inches that belongs to no window and no pyplot registry."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), facecolor='white')
     FigureCanvasAgg(figure)
     return figure

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from omh_mmseg.visualization.colours import distinct_colours, hex_colour
 from omh_mmseg.visualization.figures import TEXT_SIZE, add_note, new_figure, save_figure
 from omh_mmseg.visualization.panels import add_panel, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _PANEL, _GAP, _LEFT, _TOP, _BOTTOM = (3.3, 2.5), 0.75, 0.7, 0.75, 0.85  # inches
 _TRAINING = (

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from omh_mmseg.visualization.colours import checked_palette, cluster_palettes
 from omh_mmseg.visualization.figures import TEXT_COLOUR, TEXT_SIZE, TITLE_SIZE, add_note, new_figure, save_figure
@@ -16,6 +15,8 @@ from omh_mmseg.visualization.layout import cluster_order, parent_shares
 from omh_mmseg.visualization.panels import add_colour_bar, add_panel, thin_frame
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from omh_mmseg.transport import Hierarchy
 
 _LEFT, _RIGHT, _TOP, _BOTTOM, _STRIP = 0.95, 0.35, 0.75, 1.15, 0.12  # inches

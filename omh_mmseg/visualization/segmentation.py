@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.visualization.colours import IGNORED_COLOUR, checked_palette, hex_colour
 from omh_mmseg.visualization.figures import NOTE_COLOUR, TEXT_COLOUR, TEXT_SIZE, TITLE_SIZE, new_figure, save_figure
 from omh_mmseg.visualization.panels import add_panel, thin_frame
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _CELL, _GAP, _MARGIN, _HEADER, _LINE = 2.3, 0.08, 0.15, 0.5, 0.2  # inches
 _LEGEND_PATCH, _LEGEND_LETTER = 0.5, 0.08
@@ -106,6 +108,8 @@ def draw_segmentation_grid(
 
 
 def _draw_footer(figure: Figure, entries: list[tuple[str, str]], per_line: int, note: str, top: float) -> None:
+    from matplotlib.patches import Patch
+
     left = _MARGIN / figure.get_figwidth()
     if note:
         line = _LINE / figure.get_figheight()

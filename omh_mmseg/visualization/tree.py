@@ -8,10 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.patches import PathPatch
-from matplotlib.path import Path as Curve
 
 from omh_mmseg.visualization.colours import UNUSED_COLOUR, hex_colour
 from omh_mmseg.visualization.figures import NOTE_COLOUR, TEXT_COLOUR, TITLE_SIZE, new_figure, save_figure
@@ -19,6 +15,9 @@ from omh_mmseg.visualization.layout import cluster_order, parent_shares
 from omh_mmseg.visualization.plans import checked_palettes
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+
     from omh_mmseg.transport import Hierarchy
 
 _WIDEST_EDGE, _THINNEST_EDGE = 5.0, 0.4  # points
@@ -137,6 +136,9 @@ def _draw_edges(
     axes: Axes, hierarchy: Hierarchy, heights: list[np.ndarray], columns: list[float], usage: list[np.ndarray],
     palettes: list[np.ndarray], used: bool,
 ) -> None:  # fmt: skip
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path as Curve
+
     for level, shares in enumerate(parent_shares(hierarchy)):
         parents = np.asarray(hierarchy.parents[level])
         for child, row in enumerate(shares):
@@ -177,6 +179,8 @@ def _draw_names(
 
 
 def _draw_key(axes: Axes, used: bool, edges: bool) -> None:
+    from matplotlib.lines import Line2D
+
     entries: list[Line2D] = []
     if edges:
         entries += [

@@ -13,8 +13,9 @@ from PIL import Image
 
 import omh_mmseg  # noqa: F401
 from omh_mmseg.engine import launch
-from omh_mmseg.evaluation.protocols import PRESETS, apply_protocol, resolve
+from omh_mmseg.evaluation.protocols import apply_protocol
 from omh_mmseg.registry import MODELS
+from omh_mmseg.structures.protocols import PRESETS, resolve
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 EXPERIMENTS = ['stego_vit-s8_coco.py', 'stego_vit-s8_cityscapes.py', 'stego_vit-s8_potsdam.py',

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from omh_mmseg.commands import prepare
 from omh_mmseg.datasets.neighbours.index import NeighbourIndex
 from omh_mmseg.preparation.neighbours import prepare_neighbours
 
-TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'prepare.py'
-
 
 @pytest.fixture
-def command(monkeypatch) -> Callable[[list[str]], None]:
+def command() -> Callable[[list[str]], None]:
     """The command, from its options on."""
-    monkeypatch.setattr(sys, 'path', list(sys.path))
-    spec = importlib.util.spec_from_file_location('omh_tool_prepare', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return lambda arguments: module.main(['features', *arguments])
+    return lambda arguments: prepare.main(['features', *arguments])
 
 
 @pytest.fixture

@@ -14,15 +14,15 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 from PIL import Image
 
-import omh_mmseg  # noqa: F401
+from omh_mmseg.commands.analysis_tools import kmeans_baseline
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = REPOSITORY / '.dev_scripts'
 FOLDER_CONFIG = SCRIPTS / 'pretrain_vit-t8_folder.py'
 
 
-def tool(name: str, folder: Path = REPOSITORY / 'tools') -> ModuleType:
-    path = folder / name
+def script(name: str) -> ModuleType:
+    path = SCRIPTS / name
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -74,7 +74,7 @@ def test_pretrained_weights_fit_the_block(monkeypatch, photos, tmp_path):
         'train_dataloader.sampler.type=DefaultSampler', 'train_dataloader.sampler.shuffle=True',
         'train_cfg.max_epochs=1', 'default_hooks.checkpoint.interval=-1',
     ]  # fmt: skip
-    module = tool('pretrain_demo_backbone.py', SCRIPTS)
+    module = script('pretrain_demo_backbone.py')
     from_file = Config.fromfile
 
     def without_repeats(path: str) -> Config:
@@ -97,14 +97,14 @@ def test_pretraining_without_a_folder(monkeypatch, tmp_path):
     words = ['--data-root', str(tmp_path / 'absent'), '--out', str(tmp_path / 'x.pth')]
     monkeypatch.setattr(sys, 'argv', ['pretrain_demo_backbone.py', str(FOLDER_CONFIG), *words])
     with pytest.raises(SystemExit, match='there is no folder .*absent; set --data-root'):
-        tool('pretrain_demo_backbone.py', SCRIPTS).main()
+        script('pretrain_demo_backbone.py').main()
 
 
 def test_kmeans_on_another_backbone(monkeypatch, photos, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     options = [f'data_root={photos / "one"}', 'num_classes=11', 'val_dataloader.num_workers=0',
                'val_dataloader.persistent_workers=False']  # fmt: skip
-    tool('analysis_tools/kmeans_baseline.py').main([
+    kmeans_baseline.main([
         str(REPOSITORY / 'configs' / 'stego_mobilenet-v2_folder.py'), '--backbone', 'vit-t8_demo random',
         '--seeds', '0', '--per-image', '50', '--cfg-options', *options,
     ])  # fmt: skip

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -15,6 +13,8 @@ import mmseg
 import pytest
 from loopback import Loopback
 
+from omh_mmseg.commands import test, train
+from omh_mmseg.engine import launch
 from omh_mmseg.models.backbones.checkpoint import read_state_dict
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
@@ -32,18 +32,7 @@ def options_of_mmseg(name: str) -> set[str]:
     return {option for call in calls for option in re.findall(r'\'([^\']+)\'', call)}
 
 
-@pytest.fixture
-def load_tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Import a command as a module, without its entry in ``sys.path`` staying."""
-
-    def load(name: str) -> ModuleType:
-        monkeypatch.setattr(sys, 'path', list(sys.path))
-        spec = importlib.util.spec_from_file_location(f'omh_tool_{name[:-3]}', TOOLS / name)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
+COMMANDS = {'train.py': train, 'test.py': test}
 
 
 def options_of_ours(tool: ModuleType) -> set[str]:
@@ -53,10 +42,10 @@ def options_of_ours(tool: ModuleType) -> set[str]:
 
 @pytest.mark.skipif(not MMSEG_TOOLS.is_dir(), reason='mmseg was installed without its tools')
 @pytest.mark.parametrize('name', ['train.py', 'test.py'])
-def test_options_are_those_of_mmseg(load_tool: Callable[[str], ModuleType], name: str) -> None:
+def test_options_are_those_of_mmseg(name: str) -> None:
     theirs = options_of_mmseg(name)
     assert '--cfg-options' in theirs and 'config' in theirs
-    assert options_of_ours(load_tool(name)) == theirs | ADDED.get(name, set())
+    assert options_of_ours(COMMANDS[name]) == theirs | ADDED.get(name, set())
 
 
 @pytest.mark.parametrize(
@@ -70,7 +59,7 @@ def test_options_are_those_of_mmseg(load_tool: Callable[[str], ModuleType], name
     ],
 )
 def test_wrong_input_ends_with_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load_tool: Callable[[str], ModuleType], arguments: list[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str],
     message: str,
 ) -> None:
     config = tmp_path / 'a.py'
@@ -79,17 +68,16 @@ def test_wrong_input_ends_with_one_line(
     monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.setattr(sys, 'argv', [word.format(config=config) for word in arguments])
     with pytest.raises(SystemExit) as caught:
-        load_tool(arguments[0]).main()
+        COMMANDS[arguments[0]].main()
     assert message in str(caught.value.code) and '\n' not in caught.value.code
     assert [file.name for file in tmp_path.iterdir()] == ['a.py']
 
 
 @pytest.mark.parametrize('digest', ['', '#sha256=00000000'])
 def test_weights_that_cannot_be_had_end_a_training_with_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load_tool: Callable[[str], ModuleType], serve: Loopback,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Loopback,
     digest: str,
 ) -> None:
-    tool = load_tool('train.py')
     local = tmp_path / 'weights.pth'
     local.write_bytes(b'weights')
     source = f'{local}{digest}' if digest else serve.fail('weights.pth', 500)
@@ -99,9 +87,9 @@ def test_weights_that_cannot_be_had_end_a_training_with_one_line(
     monkeypatch.setattr(sys, 'argv', ['train.py', str(config), '--work-dir', str(tmp_path / 'run')])
     # Weights are read once the training starts.
     runner = SimpleNamespace(train=lambda: read_state_dict(source))
-    monkeypatch.setattr(tool.launch, 'build_runner', lambda *_: runner)
+    monkeypatch.setattr(launch, 'build_runner', lambda *_: runner)
     with pytest.raises(SystemExit, match='train.py: .*weights.pth') as caught:
-        tool.main()
+        train.main()
     assert '\n' not in caught.value.code
 
 

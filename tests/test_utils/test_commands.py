@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from omh_mmseg.utils import commands
-from omh_mmseg.utils.commands import started_with, suggested_command, tool_path
+from omh_mmseg.utils.commands import started_with, suggested_command
 from omh_mmseg.utils.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -47,17 +46,6 @@ def test_unknown_settings_are_mentioned() -> None:
     assert remark == '(CONFIG is the config of this run; with the --cfg-options of this run, if it has any)'
     line, remark = suggested_command('prepare.py neighbours', config='c.py').splitlines()
     assert line.endswith('prepare.py neighbours c.py') and remark.startswith('(with the --cfg-options of this run')
-
-
-def test_paths_of_checkout_and_installed_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(REPOSITORY)
-    assert tool_path('analysis_tools/hierarchy.py') == 'tools/analysis_tools/hierarchy.py'
-    monkeypatch.chdir(tmp_path)
-    assert tool_path('prepare.py') == str(REPOSITORY / 'tools' / 'prepare.py')
-    monkeypatch.setattr(commands, 'PACKAGE', tmp_path / 'site-packages' / 'omh_mmseg')
-    (tmp_path / 'site-packages' / 'tools').mkdir(parents=True)
-    monkeypatch.chdir(REPOSITORY)
-    assert tool_path('prepare.py') == str(tmp_path / 'site-packages/omh_mmseg/.mim/tools/prepare.py')
 
 
 def test_named_commands_exist() -> None:

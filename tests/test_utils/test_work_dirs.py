@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from omh_mmseg.commands.options import RunParser, add_run_arguments
 from omh_mmseg.utils.work_dirs import (
-    RunParser,
-    add_run_arguments,
     checkpoint_file,
     config_file,
     resolve_run,

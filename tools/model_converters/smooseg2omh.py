@@ -1,54 +1,11 @@
-"""Convert a Lightning checkpoint of SmooSeg to one that tools/test.py loads.
+"""Convert a Lightning checkpoint of SmooSeg to one that tools/test.py loads."""
 
-Example:
-    python tools/model_converters/smooseg2omh.py cityscapes.ckpt smooseg_vit-s8_cityscapes.pth --trust
-
-The parts are found by their shapes. Where the names of student and teacher prototypes do not tell them apart, the
-message lists the candidates; choose with --student and --teacher.
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from omh_mmseg.models.converters.smooseg import convert_smooseg  # noqa: E402
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command's options."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('source', metavar='SRC', help='Lightning checkpoint of the reference implementation')
-    parser.add_argument('target', metavar='DST', help='file to write')
-    parser.add_argument(
-        '--trust', action='store_true', help='read the pickled settings too, with inert objects in place of all classes'
-    )
-    parser.add_argument('--student', metavar='NAME', help='entry of the file that holds the student prototypes')
-    parser.add_argument('--teacher', metavar='NAME', help='entry of the file that holds the teacher prototypes')
-    return parser
-
-
-def main() -> None:
-    """Convert, and print what was taken for what."""
-    args = build_parser().parse_args()
-    try:
-        converted = convert_smooseg(args.source, args.target, args.trust, args.student, args.teacher)
-    except (OSError, ValueError) as error:
-        sys.exit(f'smooseg2omh.py: {error}')
-    print(f'wrote {args.target}: {converted.num_classes} classes, code of {converted.channels} channels')
-    for ours, theirs in converted.taken.items():
-        print(f'  {ours:24} {theirs}')
-    if converted.left_out:
-        print('left out: ' + ', '.join(converted.left_out))
-    name = converted.backbone.short_name or 'BACKBONE'
-    print(
-        f'test with:\n  python tools/test.py configs/smooseg_{name}_DATA.py {args.target} '
-        f'--cfg-options model.decode_head.channels={converted.channels}'
-    )
-
+from omh_mmseg.commands.model_converters.smooseg2omh import main  # noqa: E402
 
 if __name__ == '__main__':
     main()

@@ -1,103 +1,11 @@
-"""Convert a published Lightning checkpoint of STEGO to one that tools/test.py loads.
+"""Convert a published Lightning checkpoint of STEGO to one that tools/test.py loads."""
 
-Example:
-    python tools/model_converters/stego2omh.py cocostuff27_vit_base_5.ckpt stego_vit-b8_coco.pth --trust
-"""
-
-from __future__ import annotations
-
-import argparse
-import os
 import sys
 from pathlib import Path
-from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from omh_mmseg.models.converters.stego import ConvertedSTEGO, config_text, convert_stego  # noqa: E402
-from omh_mmseg.utils.files import replaced_when_complete  # noqa: E402
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command's options."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('source', metavar='SRC', help='Lightning checkpoint of the reference implementation')
-    parser.add_argument('target', metavar='DST', help='file to write')
-    parser.add_argument(
-        '--trust', action='store_true', help='read the pickled settings too, with inert objects in place of all classes'
-    )
-    parser.add_argument(
-        '--config-out', metavar='PY', help="write a config with the file's settings, which extends the one named below"
-    )
-    parser.add_argument(
-        '--config', help='config to extend (default: the one of configs/ for the data set and backbone of the file)'
-    )
-    return parser
-
-
-def main() -> None:
-    """Convert, and print what the file says of its run and how to test it."""
-    args = build_parser().parse_args()
-    try:
-        if args.config is not None and not Path(args.config).is_file():
-            raise FileNotFoundError(f'there is no config {args.config}')
-        converted = convert_stego(args.source, args.target, args.trust)
-        config = base_config(args.config, converted)
-        if args.config_out is not None:
-            write_config(Path(args.config_out), config, converted)
-    except (OSError, ValueError) as error:
-        sys.exit(f'stego2omh.py: {error}')
-    extra = f' and {converted.extra_clusters} extra clusters' if converted.extra_clusters else ''
-    print(f'wrote {args.target}: {converted.num_classes} classes{extra}, code of {converted.channels} channels')
-    if converted.left_out:
-        print('left out, as nothing evaluates it: ' + ', '.join(converted.left_out))
-    print_table('settings stored in the file', converted.shown_settings)
-    print_table('of these, our STEGO trains otherwise', converted.deviations)
-    if args.config_out is not None:
-        print(f'\nwrote {args.config_out}\ntest with:\n  python tools/test.py {args.config_out} {args.target}')
-        return
-    print(
-        f'\ntest with:\n  python tools/test.py {config or "CONFIG"} {args.target} \\\n    --cfg-options '
-        f'{as_options(converted.model_options)}\ntrain as the file was with:\n  python tools/train.py '
-        f'{config or "CONFIG"} \\\n    --cfg-options '
-        f'{as_options({**converted.model_options, **converted.training_options})}'
-    )
-
-
-def base_config(given: str | None, converted: ConvertedSTEGO) -> Path | None:
-    """The config that the user names, else ours for the data set and backbone, else None."""
-    if given is not None:
-        return Path(given)
-    if converted.config_name is None:
-        return None
-    path = REPOSITORY / 'configs' / f'{converted.config_name}.py'
-    return Path(os.path.relpath(path)) if path.is_file() else None
-
-
-def write_config(path: Path, base: Path | None, converted: ConvertedSTEGO) -> None:
-    """Write the config of ``--config-out``."""
-    if base is None:
-        raise ValueError(
-            f'no config of configs/ is for the data set {converted.settings.get("dataset_name")!r} and the backbone '
-            f'{converted.backbone.short_name}; name the one to extend with --config'
-        )
-    relative = os.path.relpath(base.resolve(), path.resolve().parent)
-    with replaced_when_complete(path) as file:
-        file.write(config_text(converted, relative).encode())
-
-
-def print_table(title: str, values: dict[str, Any]) -> None:
-    """Print names and values under a title; nothing if there are none."""
-    if values:
-        width = max(map(len, values))
-        print(f'\n{title}:', *(f'  {name:{width}}  {value}' for name, value in values.items()), sep='\n')
-
-
-def as_options(values: dict[str, Any]) -> str:
-    """Words for ``--cfg-options``."""
-    return ' '.join(f'{name}={value}' for name, value in values.items())
-
+from omh_mmseg.commands.model_converters.stego2omh import main  # noqa: E402
 
 if __name__ == '__main__':
     main()

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from mmengine.fileio import BaseStorageBackend, register_backend
 
+from omh_mmseg.choices import MAX_PIXELS
 from omh_mmseg.datasets.images.depth import Range
-from omh_mmseg.datasets.images.reader import MAX_PIXELS, ImageReader
+from omh_mmseg.datasets.images.reader import ImageReader
 
 
 @register_backend('image_reader')

@@ -10,8 +10,9 @@ import mmcv.transforms
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from omh_mmseg.choices import MAX_PIXELS
 from omh_mmseg.datasets.images.depth import Range
-from omh_mmseg.datasets.images.reader import MAX_PIXELS, ImageReader
+from omh_mmseg.datasets.images.reader import ImageReader
 from omh_mmseg.registry import TRANSFORMS
 from omh_mmseg.utils.checks import COUNT, ranges
 

@@ -19,6 +19,7 @@ from mmengine.logging import MMLogger
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from omh_mmseg.choices import MAX_PIXELS
 from omh_mmseg.datasets.images.deep import (
     INSTALL,
     as_meant,
@@ -35,8 +36,6 @@ from omh_mmseg.datasets.mat_files import IMAGE_KEY, is_mat, read_mat, read_mat_i
 from omh_mmseg.utils.checks import COUNT, options_of
 
 Picture: TypeAlias = str | os.PathLike[str] | np.ndarray | Tensor | Image.Image
-MAX_PIXELS = 178_956_970
-"""Where Pillow's own guard against decompression bombs stops."""
 _OPTIONS = options_of(
     dict(value_range='Sequence[float] | None', bands='int | Sequence[int] | None', max_pixels='int'),
     dict(bands='[0, 65535]', max_pixels=COUNT),

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SEARCHES = ('matmul', 'faiss')
+from omh_mmseg.choices import SEARCHES
+
 TILE_COLUMNS = 8192
 FIRST_COLUMNS = 512
 GROUP = 64

@@ -18,7 +18,7 @@ from omh_mmseg.engine.models import find_model
 from omh_mmseg.evaluation import UnsupervisedIoUMetric
 from omh_mmseg.models.prediction import ClusterAssignment
 from omh_mmseg.registry import HOOKS
-from omh_mmseg.utils.commands import tool_path
+from omh_mmseg.shipped import command_line
 from omh_mmseg.utils.files import replaced_when_complete
 
 
@@ -99,7 +99,7 @@ def _put_into_checkpoint(runner: Runner, assignment: ClusterAssignment) -> None:
     if not Path(noted).is_file():
         runner.logger.warning(
             f'{noted} is no local file, so the classes of the clusters are not in it; put them there with '
-            f'{tool_path("analysis_tools/fit_assignment.py")}'
+            f'{command_line("analysis_tools/fit_assignment.py")}'
         )
         return
     checkpoint = _load_checkpoint(noted, map_location='cpu', logger='silent')

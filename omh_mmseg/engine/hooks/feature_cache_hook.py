@@ -12,6 +12,7 @@ from mmengine.registry import DATA_SAMPLERS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from omh_mmseg.choices import SPLITS
 from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
 from omh_mmseg.datasets.samplers import SeededInfiniteSampler, seed_items
 from omh_mmseg.engine.models import model_of
@@ -19,7 +20,7 @@ from omh_mmseg.feature_cache.automatic import AUTOMATIC, LIMIT_GIB, Probes, comp
 from omh_mmseg.feature_cache.build import FeatureCache
 from omh_mmseg.feature_cache.cached_features import SAMPLE, CachedFeatures
 from omh_mmseg.feature_cache.disk import gibibytes
-from omh_mmseg.feature_cache.of_model import SPLITS, frozen_part, needs, why_live
+from omh_mmseg.feature_cache.of_model import frozen_part, needs, why_live
 from omh_mmseg.registry import HOOKS
 from omh_mmseg.utils.checks import POSITIVE, STEPS, ranges
 from omh_mmseg.utils.generators import seeded

@@ -13,7 +13,7 @@ from mmengine.logging import MMLogger
 from torch import Tensor
 
 from omh_mmseg.checkpoint_files import FILE, CheckpointError
-from omh_mmseg.utils.commands import tool_path
+from omh_mmseg.shipped import command_line
 from omh_mmseg.utils.text import first_few
 
 TRAINING_PARTS = ('iteration', 'project_head', 'ema_head', 'agnostic_pool', 'specific_pool')
@@ -149,7 +149,7 @@ class Mismatch:
             return (
                 f'is of another program: none of its {len(given)} weights ({first_few(sorted(given))}) is one of the '
                 "config's model. Use the checkpoint of a run; those of other programs need a converter, such as "
-                f'{tool_path("model_converters/stego2omh.py")}, and weights of a backbone go to '
+                f'{command_line("model_converters/stego2omh.py")}, and weights of a backbone go to '
                 'model.backbone.checkpoint.'
             )
         said = []

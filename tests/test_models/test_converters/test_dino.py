@@ -1,19 +1,17 @@
 from __future__ import annotations
 
-import importlib.util
 import sys
 from argparse import Namespace
-from pathlib import Path
 
 import pytest
 import torch
 
+from omh_mmseg.commands.model_converters import dino2mmpretrain
 from omh_mmseg.models.backbones import FrozenBackbone
 from omh_mmseg.models.backbones.key_converters import dino_to_mmpretrain
 from omh_mmseg.models.converters.dino import convert_dino, transformer_shape
 from omh_mmseg.registry import MODELS
 
-TOOL = Path(__file__).resolve().parents[3] / 'tools' / 'model_converters' / 'dino2mmpretrain.py'
 # docs/methods/features.md 1.1: embedding, heads, patch, mmpretrain's name; depth 12 and 224 pixels throughout.
 PUBLISHED = {
     'vit-s8': (384, 6, 8, 'deit-small'),
@@ -157,13 +155,9 @@ def test_other_content(tmp_path):
 
 
 def test_command(dino_state, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, 'path', list(sys.path))
-    spec = importlib.util.spec_from_file_location('dino2mmpretrain', TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     torch.save(dino_state(128, 2, 8, 4), tmp_path / 'in.pth')
     monkeypatch.setattr(sys, 'argv', ['dino2mmpretrain.py', str(tmp_path / 'in.pth'), str(tmp_path / 'out.pth')])
-    tool.main()
+    dino2mmpretrain.main()
     printed = capsys.readouterr().out
     assert 'out.pth' in printed
     options = eval(printed.split('backbone: ')[1])
@@ -171,4 +165,4 @@ def test_command(dino_state, tmp_path, monkeypatch, capsys):
     backbone.init_weights()
     monkeypatch.setattr(sys, 'argv', ['dino2mmpretrain.py', str(tmp_path / 'absent.pth'), str(tmp_path / 'out.pth')])
     with pytest.raises(SystemExit, match='dino2mmpretrain.py: There is no checkpoint'):
-        tool.main()
+        dino2mmpretrain.main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -17,11 +16,11 @@ from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 from torch import Tensor
 
+from omh_mmseg.commands.model_converters import stego2omh
 from omh_mmseg.models.converters.stego import config_text, convert_stego, convert_stego_checkpoint
 from omh_mmseg.registry import MODELS
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-TOOL = REPOSITORY / 'tools' / 'model_converters' / 'stego2omh.py'
 PUBLISHED = dict(
     dataset_name='cityscapes', model_type='vit_base', dino_patch_size=8, dino_feat_type='feat', dim=10, arch='dino',
     projection_type='nonlinear', continuous=True, dropout=True, pointwise=False, zero_clamp=True, stabalize=False,
@@ -315,22 +314,17 @@ def test_failing_conversion_writes_nothing(state, save, tmp_path):
 
 @pytest.fixture
 def tool(monkeypatch):
-    """The command as a module; ``tool.run(*words)`` calls it."""
-    monkeypatch.setattr(sys, 'path', list(sys.path))
-    spec = importlib.util.spec_from_file_location('stego2omh', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """Call the command with these words."""
 
     def run(*words: object) -> None:
         monkeypatch.setattr(sys, 'argv', ['stego2omh.py', *map(str, words)])
-        module.main()
+        stego2omh.main()
 
-    module.run = run
-    return module
+    return run
 
 
 def test_command_prints_settings_and_options(tool, state, save, tmp_path, capsys):
-    tool.run(save(state, dict(rec_weight=0.1)), tmp_path / 'out.pth', '--trust')
+    tool(save(state, dict(rec_weight=0.1)), tmp_path / 'out.pth', '--trust')
     printed = capsys.readouterr().out
     assert 'out.pth: 4 classes, code of 10 channels' in printed
     assert 'left out, as nothing evaluates it: decoder.weight' in printed
@@ -347,8 +341,8 @@ def test_command_writes_a_config(tool, state, save, tmp_path, capsys):
     made = tmp_path / 'made' / 'new.py'
     arguments = [save(state), tmp_path / 'out.pth', '--trust', '--config-out', made]
     with pytest.raises(SystemExit, match="'cityscapes' and the backbone None; name the one to extend with --config"):
-        tool.run(*arguments)
-    tool.run(*arguments, '--config', tmp_path / 'configs' / 'base.py')
+        tool(*arguments)
+    tool(*arguments, '--config', tmp_path / 'configs' / 'base.py')
     config = Config.fromfile(str(made))
     assert config.a == 1 and config.model.decode_head.channels == 10
     assert f'python tools/test.py {made} ' in capsys.readouterr().out
@@ -365,7 +359,7 @@ def test_command_writes_a_config(tool, state, save, tmp_path, capsys):
 def test_command_ends_with_one_line(tool, state, save, tmp_path, words, message):
     places = dict(absent=tmp_path / 'absent', out=tmp_path / 'out.pth', ckpt=save(state))
     with pytest.raises(SystemExit, match=message):
-        tool.run(*(word.format(**places) for word in words))
+        tool(*(word.format(**places) for word in words))
 
 
 # ---- at full size and through tools/test.py
@@ -397,7 +391,8 @@ def test_published_files_fit_our_configs(dino_state, width, settings, name, clas
 def test_tools_test_evaluates_the_written_file(dino_state, save, tmp_path):
     state = lightning_state(dino_state(192, 4, 8, 16), 10, 6)
     demo = REPOSITORY / 'configs' / 'stego_vit-t8_demo.py'
-    words = [sys.executable, TOOL, save(state), 'out.pth', '--trust', '--config-out', 'made.py', '--config', demo]
+    tool = REPOSITORY / 'tools' / 'model_converters' / 'stego2omh.py'
+    words = [sys.executable, tool, save(state), 'out.pth', '--trust', '--config-out', 'made.py', '--config', demo]
     environment = os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(REPOSITORY))
     subprocess.run(words, cwd=tmp_path, env=environment, check=True)
     options = ['test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False',

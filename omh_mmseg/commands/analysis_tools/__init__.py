@@ -1,0 +1,1 @@
+"""What finished runs learned, and many runs."""

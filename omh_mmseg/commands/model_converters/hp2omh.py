@@ -1,0 +1,48 @@
+"""Convert a published checkpoint of HP (Hidden Positives) to one that tools/test.py loads.
+
+Example:
+    python tools/model_converters/hp2omh.py cocostuff.pth hp_vit-s8_coco.pth --trust
+
+The published files hold neither the project head nor the reference pools, which only training needs: tests need nothing
+more, and a training that starts from the file (--cfg-options load_from=...) makes new ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from omh_mmseg.commands.start import start
+from omh_mmseg.shipped import name_commands
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
+    parser.add_argument('source', metavar='SRC', help='checkpoint of the reference implementation')
+    parser.add_argument('target', metavar='DST', help='file to write')
+    parser.add_argument(
+        '--trust', action='store_true', help='read pickled objects too, with inert ones in place of all classes'
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Convert, and print how to test the result."""
+    from omh_mmseg.models.converters.hp import convert_hp
+
+    converted = convert_hp(args.source, args.target, args.trust)
+    print(f'wrote {args.target}: {converted.num_classes} classes, code of {converted.channels} channels')
+    name = converted.backbone.short_name or 'BACKBONE'
+    print(name_commands(
+        f'test with:\n  python tools/test.py configs/hp_{name}_DATA.py {args.target} '
+        f'--cfg-options model.decode_head.channels={converted.channels}'
+    ))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command."""
+    start('hp2omh.py', build_parser(), run, argv)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,100 @@
+"""What lies beside the package's modules: configs, and commands by the name that this user runs them by.
+
+In a checkout, an editable install included, they are ``configs/`` and ``tools/``; an installed package holds both in
+``omh_mmseg/.mim`` and has entry points for the commands that are used most.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shlex
+from fnmatch import fnmatch
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+ENTRY_POINTS = ('train', 'test', 'predict', 'prepare', 'demo')
+"""Commands that ``pip install`` brings as ``omh-<name>``."""
+BACKBONES = '_base_/models/backbones'
+"""Folder of the backbones' blocks below ``configs``."""
+_CONFIG = re.compile(r'\bconfigs/(?=[\w.-]+\.py)')
+_IN_TEXT = re.compile(r'(?:python )?\btools/([\w/]+)\.py')
+
+
+def in_checkout() -> bool:
+    """Whether the package lies in a checkout of the repository, and not among installed ones."""
+    # A folder tools/ beside an installed package is somebody else's.
+    return (PACKAGE.parent / 'tools' / 'train.py').is_file() and (PACKAGE.parent / 'pyproject.toml').is_file()
+
+
+def shipped_folder(name: str) -> Path:
+    """``configs`` or ``tools``, wherever it is."""
+    return PACKAGE.parent / name if in_checkout() else PACKAGE / '.mim' / name
+
+
+def list_configs(pattern: str = '*') -> list[str]:
+    """Names of the configs that the library ships, sorted.
+
+    Args:
+        pattern: What they match, with the wildcards of the shell: ``'omh_*_demo'``.
+
+    Returns:
+        Names that `config_path` takes, and the commands in place of a config file: ``'omh_stego_vit-t8_demo'``.
+    """
+    names = sorted(path.stem for path in shipped_folder('configs').glob('*.py'))
+    return [name for name in names if fnmatch(name, pattern)]
+
+
+def config_path(name: str) -> str:
+    """Path of a shipped config.
+
+    Args:
+        name: One of `list_configs`, with or without ``.py``.
+
+    Raises:
+        FileNotFoundError: There is none; names similar ones.
+    """
+    stem = name.removesuffix('.py')
+    if stem not in list_configs():
+        close = difflib.get_close_matches(stem, list_configs(), n=3)
+        hint = f'did you mean {" or ".join(close)}?' if close else 'omh_mmseg.list_configs() names all'
+        raise FileNotFoundError(f'omh_mmseg ships no config {name}; {hint}')
+    return from_here(shipped_folder('configs') / f'{stem}.py')
+
+
+def command_line(tool: str) -> str:
+    """How this user runs a command.
+
+    Args:
+        tool: The file below ``tools/``, such as ``'prepare.py'``.
+
+    Returns:
+        ``python tools/prepare.py`` in a checkout, from the current directory where that is above it; else
+        ``omh-prepare``, or ``python -m omh_mmseg.commands...`` for what has no entry point.
+    """
+    if in_checkout() or not tool.endswith('.py'):
+        path = shlex.quote(from_here(shipped_folder('tools') / tool))
+        return f'python {path}' if tool.endswith('.py') else path
+    name = tool.removesuffix('.py')
+    return f'omh-{name}' if name in ENTRY_POINTS else f'python -m omh_mmseg.commands.{name.replace("/", ".")}'
+
+
+def name_commands(text: str) -> str:
+    """A text whose ``python tools/<name>.py configs/<name>.py`` are, in an installed package, what its users have."""
+    if in_checkout():
+        return text
+    return _CONFIG.sub('', _IN_TEXT.sub(lambda found: command_line(f'{found[1]}.py'), text))
+
+
+def from_here(path: Path) -> str:
+    """A path from the current directory where it lies below that, else the absolute one."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def shipped_config(path: str | os.PathLike[str]) -> str | None:
+    """Path of the shipped config that a user names in place of a file: without a folder, and no such file is there."""
+    text = os.fspath(path)
+    if os.path.dirname(text) or os.path.exists(text) or text.removesuffix('.py') not in list_configs():
+        return None
+    return config_path(text)

@@ -1,0 +1,69 @@
+"""What is imported when: a command's options before anything heavy, the transport without the mm packages."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from omh_mmseg import stack
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TOOLS = sorted(str(path.relative_to(REPOSITORY / 'tools')) for path in (REPOSITORY / 'tools').rglob('*.py'))
+COMMANDS = REPOSITORY / 'omh_mmseg' / 'commands'
+SHARED = {'__init__', 'options', 'start'}
+
+# What the interpreter's own start brings, such as the hooks of editable installs, is there before.
+RUN = """
+import json, runpy, sys
+before = set(sys.modules)
+try:
+{statements}
+except SystemExit as end:
+    assert not end.code, end.code
+names = {{name.partition('.')[0] for name in set(sys.modules) - before}} - set(sys.stdlib_module_names)
+print()
+print(json.dumps(sorted(names - {{'omh_mmseg', '__mp_main__'}})))
+"""
+
+
+def imported_by(statements: str, **options: str) -> set[str]:
+    """Packages outside the standard library that statements import in a fresh interpreter."""
+    code = RUN.format(statements='\n'.join(f'    {line}' for line in statements.splitlines()))
+    done = subprocess.run(
+        [sys.executable, *options, '-c', code], cwd=REPOSITORY, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize('tool', TOOLS)
+def test_options_are_read_before_anything_is_imported(tool: str) -> None:
+    path = str(REPOSITORY / 'tools' / tool)
+    run = f'sys.argv = [{path!r}, "--help"]\nrunpy.run_path({path!r}, run_name="__main__")'
+    assert imported_by(run) == set()
+
+
+def test_every_command_has_its_tool() -> None:
+    modules = {str(path.relative_to(COMMANDS)) for path in COMMANDS.rglob('*.py') if path.stem not in SHARED}
+    assert modules == set(TOOLS)
+
+
+def test_package_alone() -> None:
+    assert imported_by('import omh_mmseg\nomh_mmseg.list_configs()') == set()
+
+
+def test_transport() -> None:
+    own = imported_by('import torch, ot')
+    assert {'torch', 'ot', 'numpy'} <= own
+    assert imported_by('import omh_mmseg.transport') <= own
+
+
+@pytest.mark.parametrize('name', stack.FREE)
+def test_free_modules(name: str) -> None:
+    """What the import hook lets through imports no mm package, or it would be imported while half of it exists."""
+    assert not stack.needs_stack(f'omh_mmseg.{name}')
+    assert not imported_by(f'import omh_mmseg.{name}') & set(stack.STACK)
