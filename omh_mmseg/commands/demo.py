@@ -26,9 +26,9 @@ def run(args: argparse.Namespace) -> None:
     from omh_mmseg.study import demo
 
     options = {'randomness.seed': args.seed, **args.cfg_options}
-    configs = [config_path(name) for name in ('stego_vit-t8_demo', 'omh_stego_vit-t8_demo')]
+    host, omh = (config_path(name) for name in ('stego_vit-t8_demo', 'omh_stego_vit-t8_demo'))
     with launch.interruptible(args.work_dir):
-        summary = demo.run_demo(*configs, args.work_dir, options)
+        summary = demo.run_demo(host, omh, args.work_dir, options)
     print(demo.report(summary))
     print(f'summary: {Path(args.work_dir) / "summary.json"}')
 

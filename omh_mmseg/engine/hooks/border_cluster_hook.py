@@ -12,8 +12,8 @@ from mmengine.runner import Runner
 from omh_mmseg.engine.models import find_model
 from omh_mmseg.evaluation.border import REMEDY, BorderCluster, BorderCounts, describe
 from omh_mmseg.registry import HOOKS
+from omh_mmseg.shipped import command_line
 from omh_mmseg.utils.checks import ranges
-from omh_mmseg.utils.commands import tool_path
 
 
 @HOOKS.register_module()
@@ -87,5 +87,5 @@ class BorderClusterHook(Hook):
         if found:
             runner.logger.warning(
                 f'clusters live on the border of the image: {describe(found)}. {REMEDY}. All figures: '
-                f'{tool_path("analysis_tools/border_clusters.py")} WORK_DIR'
+                f'{command_line("analysis_tools/border_clusters.py")} WORK_DIR'
             )

@@ -15,8 +15,8 @@ from omh_mmseg.engine.models import model_of
 from omh_mmseg.engine.refit import MAX_CODES, POSITIONS, collect_codes, named_fields, refit_model
 from omh_mmseg.models.prediction.cluster_bias import clusterings
 from omh_mmseg.registry import HOOKS
+from omh_mmseg.shipped import command_line
 from omh_mmseg.utils.checks import COUNT, WEIGHT, ranges
-from omh_mmseg.utils.commands import tool_path
 
 BEFORE = 'before_closing_refit'
 """Key of a checkpoint: the centres that the training left, by field, from which a longer run goes on."""
@@ -93,7 +93,7 @@ class ClosingRefitHook(Hook):
         if not self.before and named_fields(model_of(runner), self.clusterings):
             runner.logger.warning(
                 f'the run ended at step {runner.iter} of {runner.max_iters}, and its clusterings were not refitted; '
-                f'do so with {tool_path("analysis_tools/refit.py")}'
+                f'do so with {command_line("analysis_tools/refit.py")}'
             )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:

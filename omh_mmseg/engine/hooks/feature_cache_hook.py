@@ -141,7 +141,7 @@ class FeatureCacheHook(Hook):
                     saved = partial(_saved, runner, loop, split, seen)
                     made, reason = completed(root, *settings, self.limit_gib, saved, complete)
         if made is None:
-            self.declined[split] = reason
+            self.declined[split] = reason or ''
             runner.logger.info(f'no feature cache for {split}: {reason}')
             if split == 'train' and self.views:
                 raise ValueError(f'views={self.views} of the feature cache would reach nothing, without one: {reason}')
