@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,5 +120,8 @@ def _ask(address: str, content: dict[str, Any] | None) -> Any:
     request = urllib.request.Request(address, body, {'Content-Type': 'application/json'},
                                      method='DELETE' if content is None else 'POST')  # fmt: skip
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=300) as answer:
-        return json.loads(answer.read())['value']
+    try:
+        with opener.open(request, timeout=300) as answer:
+            return json.loads(answer.read())['value']
+    except urllib.error.HTTPError as error:
+        raise RuntimeError(error.read().decode()) from error

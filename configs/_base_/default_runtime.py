@@ -31,6 +31,8 @@ default_hooks = dict(
     assignment=dict(type='AssignmentHook'),
     score_report=dict(type='ScoreReportHook'),
     protocol=dict(type='ProtocolHook'),
+    # Figures of validations and tests without labels; when='always' measures beside the scores, too.
+    label_free=dict(type='LabelFreeHook', when='no_labels', images=100),
     # STEGO's nearest neighbours, made on first use; build=False stops a run that lacks them.
     neighbour_index=dict(type='NeighbourIndexHook', build=True),
     # A folder, e.g. data/feature_cache, switches on the cache of frozen features there.

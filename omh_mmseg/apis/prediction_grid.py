@@ -10,12 +10,14 @@ import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
 
 from omh_mmseg.apis.inference import SegmentationInferencer
 from omh_mmseg.apis.prediction_files import class_palette, head_palettes
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.assignment import UNMATCHED
 from omh_mmseg.structures.labels import IGNORED_LABEL
+from omh_mmseg.utils.dataset_configs import innermost_datasets
 from omh_mmseg.visualization import draw_segmentation_grid
 from omh_mmseg.visualization.local_visualizer import fit_image
 
@@ -126,6 +128,12 @@ class LabelFinder:
     def __init__(self, config: Config, images: Sequence[str]) -> None:
         wanted = {os.path.realpath(image): image for image in images}
         self._places: dict[str, int] = {}
+        roots = [dataset.get('data_root') for dataset in innermost_datasets(config.test_dataloader.dataset).values()]
+        if all(roots) and not any(map(os.path.isdir, roots)):
+            # No image can lie there, and the demo's scenes would be drawn first.
+            MMLogger.get_current_instance().info(f'no labels are drawn, as there is no {", ".join(roots)}')
+            return
+        init_default_scope(config.get('default_scope', 'mmseg'))
         try:
             self._dataset = DATASETS.build({**config.test_dataloader.dataset, 'pipeline': config.test_pipeline})
         except (OSError, ValueError) as error:

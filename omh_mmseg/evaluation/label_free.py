@@ -58,20 +58,20 @@ def cluster_boundaries(labels: Tensor) -> Tensor:
 
 
 def image_gradients(image: Tensor, tolerance: int = TOLERANCE) -> Tensor:
-    """Largest gradient of the image's mean channel within some pixels of each pixel.
+    """Largest gradient of the image within some pixels of each pixel.
 
     Args:
         image: (C, H, W), of any scale.
         tolerance: How far the largest is looked for, in pixels to each side.
 
     Returns:
-        (H, W), not negative: lengths of Sobel's gradients, borders repeated.
+        (H, W), not negative: lengths of Sobel's gradients of all channels together, borders repeated.
     """
-    grey = F.pad(image.float().mean(0)[None, None], (1, 1, 1, 1), mode='replicate')
-    kernel = grey.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
-    gradients = F.conv2d(grey, torch.stack([kernel, kernel.t()])[:, None])  # (1, 2, H, W)
-    length = gradients.square().sum(1, keepdim=True).sqrt()
-    return F.max_pool2d(length, 2 * tolerance + 1, stride=1, padding=tolerance)[0, 0]
+    channels = F.pad(image.float()[:, None], (1, 1, 1, 1), mode='replicate')
+    kernel = channels.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
+    gradients = F.conv2d(channels, torch.stack([kernel, kernel.t()])[:, None])  # (C, 2, H, W)
+    length = gradients.square().sum((0, 1)).sqrt()[None]
+    return F.max_pool2d(length, 2 * tolerance + 1, stride=1, padding=tolerance)[0]
 
 
 def boundary_agreement(labels: Tensor, gradients: Tensor) -> float:

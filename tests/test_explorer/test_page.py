@@ -115,13 +115,13 @@ def test_slider_changes_the_masks(page) -> None:
 def test_click_on_a_leaf_lights_its_pixels(page, report) -> None:
     leaf = leaf_of(report.folder)
     opened(page, report.folder, '#level=3')
-    before = settled(page)
+    before, box = settled(page), place(page, '.card .stack')
     click(page, f'.node[data-cluster="3-{leaf}"]')
     until(lambda: page.run('return Boolean(document.querySelector(".card .shade.on"))'))
     after = settled(page)
     chosen = 'return [...document.querySelectorAll("[aria-selected=true]")].map(node => node.dataset.cluster)'
     assert page.run(chosen) == [f'3-{leaf}']
-    box = place(page, '.card .stack')
+    assert place(page, '.card .stack') == box, 'the images jump'
     labels = Image.open(report.folder / 'masks/0000/level3.png')
     top, left, height, width = (round(box[key]) for key in ('y', 'x', 'height', 'width'))
     inside = np.array(labels.resize((width, height), Image.Resampling.NEAREST)) == leaf
@@ -193,6 +193,7 @@ def test_text_fits_and_themes_differ(window, report, width: int, height: int) ->
     grounds = {}
     for colours in ('light', 'dark'):
         opened(window, report.folder, f'#level=3&cluster=3-{leaf_of(report.folder)}', width, height, colours)
+        assert window.log('browser') == [] and window.run('return document.querySelectorAll("#table tr").length') == 25
         assert window.run('return document.documentElement.scrollWidth') <= width
         assert window.run(OUTSIDE) == [] and window.run(CUT) == []
         grounds[colours] = window.run('return getComputedStyle(document.body).backgroundColor')

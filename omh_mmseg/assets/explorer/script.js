@@ -79,7 +79,7 @@
   useTheme(stored());
 
   // ---- tree ----
-  const nodes = new Map(), links = new Map(), further = [];
+  const nodes = new Map(), links = new Map(), secondLinks = [];
   const buildTree = () => {
     const widest = Math.max(...levels.map(level => level.clusters.length));
     const row = widest <= 30 ? 27 : widest <= 60 ? 23 : 20, height = row - 4;
@@ -114,7 +114,7 @@
         const mass = plan.mass[at.cluster] * share, most = Math.max(...plan.mass);
         line.style.strokeWidth = `${Math.max(0.8, Math.min(8, height / 2.5) * mass / most)}px`;
         links.set(key(at.level, at.cluster), line);
-      } else further.push({ends: [key(at.level, at.cluster), key(parent.level, parent.cluster)], line});
+      } else secondLinks.push({ends: [key(at.level, at.cluster), key(parent.level, parent.cluster)], line});
       picture.append(line);
     };
     for (const at of order) {
@@ -271,7 +271,13 @@
     const at = state.chosen, title = $('detail-title'), body = $('detail-body');
     if (!at) {
       title.textContent = `${levels[state.level].title}, ${plural(levels[state.level].clusters.length, 'cluster')}`;
-      body.replaceChildren(make('p', {class: 'note'}, data.hint));
+      const chips = data.order[state.level].map(cluster => ({level: state.level, cluster}))
+        .filter(at => clusterOf(at).share > 0).map(at => {
+          const button = chip(at);
+          button.append(make('em', {}, percent(clusterOf(at).share)));
+          return button;
+        });
+      body.replaceChildren(make('p', {class: 'note'}, data.hint), make('div', {class: 'chips'}, ...chips));
       return;
     }
     const cluster = clusterOf(at), stats = make('dl', {class: 'stats'});
@@ -378,7 +384,7 @@
       node.classList.toggle('here', +id.split('-')[0] === state.level);
     }
     for (const [id, link] of links) link.classList.toggle('kin', family.has(id));
-    for (const {ends, line} of further) line.classList.toggle('kin', Boolean(at) && ends.includes(key(at.level, at.cluster)));
+    for (const {ends, line} of secondLinks) line.classList.toggle('kin', Boolean(at) && ends.includes(key(at.level, at.cluster)));
     for (const [id, row] of rowsOfPlans) row.classList.toggle('lit', Boolean(at) && id === key(at.level, at.cluster));
     for (const row of $('table').querySelectorAll('tbody tr')) {
       row.classList.toggle('lit', Boolean(at) && row.dataset.cluster === key(at.level + 1, at.cluster));

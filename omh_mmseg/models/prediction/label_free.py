@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
 from omh_mmseg.evaluation.label_free import (
@@ -147,6 +149,20 @@ class LabelFreeMeter:
     def _mean(self, head: str, figure: str, value: float, weight: float) -> None:
         if math.isfinite(value):
             self._sums[head][_MEANS.index(figure)] += (value * weight, weight)
+
+
+def measure_images(meter: LabelFreeMeter, dataset: Any, numbers: Sequence[int]) -> None:
+    """Take items of a single-view data set into account, one image at a time.
+
+    Args:
+        meter: Of a model, which is in evaluation mode.
+        dataset: Its items have ``inputs`` and ``data_samples``.
+        numbers: Of the items.
+    """
+    for number in numbers:
+        batch = pseudo_collate([dataset[number]])
+        size = batch['inputs'][0].shape[-2:]
+        meter.add(meter.model.data_preprocessor(batch, False)['inputs'], (int(size[0]), int(size[1])))
 
 
 def _pixels(scores: Tensor, size: tuple[int, ...]) -> Tensor:
