@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,14 +94,16 @@ def analyse_sweeps(
         FileNotFoundError: There is no sweep, or no finished run with that score.
         ValueError: ``images`` is below 1.
     """
-    known, file = _kept(Path(out) / 'label_free_runs.csv'), Path(out) / 'label_free_runs.csv'
+    file, settings = Path(out) / 'label_free_runs.csv', dict(split=split, images=str(images))
+    known = _kept(file, settings)
     runs = [run for folder in find_sweeps(sweeps) for run in _finished_runs(folder, score)]
     if not runs:
-        raise FileNotFoundError(f'no run of {", ".join(map(os.fspath, sweeps))} is finished and has {score}')
+        raise FileNotFoundError(f'no run of {", ".join(map(str, sweeps))} is finished and has {score}')
     rows: list[dict[str, Any]] = []
     failed: list[str] = []
     for run in track(runs, 'measuring'):
         measured = run['figures'] or known.get(run['key'])
+        origin = dict.fromkeys(settings, 'of the sweep') if run['figures'] else settings
         if measured is None:
             try:
                 folder = run['folder']
@@ -113,7 +114,7 @@ def analyse_sweeps(
                 continue
         for head, value in run['scores'].items():
             if head in measured:
-                rows.append(dict(zip(IDENTITY, (*run['key'], head))) | {score: value} | measured[head])
+                rows.append(dict(zip(IDENTITY, (*run['key'], head))) | origin | {score: value} | measured[head])
         if rows:
             write_csv(file, rows, 6)
     if not rows:
@@ -161,7 +162,7 @@ def find_sweeps(paths: Sequence[PathLike]) -> list[Path]:
     """
     found = [table.parent for path in paths for table in sorted(Path(path).rglob(RUNS))]
     if not found:
-        listed = ', '.join(map(os.fspath, paths))
+        listed = ', '.join(map(str, paths))
         raise FileNotFoundError(f'there is no {RUNS} in or below {listed}; {tool_path(SWEEP)} writes it')
     return list(dict.fromkeys(found))
 
@@ -191,12 +192,14 @@ def _finished_runs(sweep: Path, score: str) -> list[dict[str, Any]]:
     return runs
 
 
-def _kept(file: Path) -> dict[tuple[str, str, str], dict[str, dict[str, float]]]:
-    """What an earlier call measured, by run and head."""
+def _kept(file: Path, settings: dict[str, str]) -> dict[tuple[str, str, str], dict[str, dict[str, float]]]:
+    """What an earlier call measured with the same settings, by run and head."""
     kept: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
     if file.is_file():
         with file.open(newline='', encoding='utf-8') as lines:
             for row in csv.DictReader(lines):
+                if any(row.get(name) != value for name, value in settings.items()):
+                    continue
                 figures = {figure: float(row[figure] or 'nan') for figure in FIGURES}
                 kept.setdefault((row['sweep'], row['run'], row['seed']), {})[row['head']] = figures
     return kept

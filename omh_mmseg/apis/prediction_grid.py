@@ -128,8 +128,9 @@ class LabelFinder:
     def __init__(self, config: Config, images: Sequence[str]) -> None:
         wanted = {os.path.realpath(image): image for image in images}
         self._places: dict[str, int] = {}
-        roots = [dataset.get('data_root') for dataset in innermost_datasets(config.test_dataloader.dataset).values()]
-        if all(roots) and not any(map(os.path.isdir, roots)):
+        datasets = innermost_datasets(config.test_dataloader.dataset).values()
+        roots = [str(dataset.get('data_root') or os.curdir) for dataset in datasets]
+        if not any(map(os.path.isdir, roots)):
             # No image can lie there, and the demo's scenes would be drawn first.
             MMLogger.get_current_instance().info(f'no labels are drawn, as there is no {", ".join(roots)}')
             return

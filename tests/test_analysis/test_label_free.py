@@ -65,6 +65,8 @@ def test_absent_figures_are_measured_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert asked == [str(tmp_path / f'one/run/seed{seed}') for seed in range(3)]
     label_free.analyse_sweeps([tmp_path / 'one'], tmp_path / 'out')
     assert asked[3:] == asked[2:3]  # the failed one alone
+    label_free.analyse_sweeps([tmp_path / 'one'], tmp_path / 'out', images=7)
+    assert asked[4:] == asked[:3]  # of other images
 
 
 def test_ranks_within_sweeps_do_not_see_differences_between_them() -> None:
