@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
-ENTRY_POINTS = ('train', 'test', 'predict', 'prepare', 'demo')
+ENTRY_POINTS = ('train', 'test', 'predict', 'prepare', 'demo', 'explore')
 """Commands that ``pip install`` brings as ``omh-<name>``."""
 BACKBONES = '_base_/models/backbones'
 """Folder of the backbones' blocks below ``configs``."""

@@ -35,6 +35,8 @@ default_hooks = dict(
     # Warns of clusters that live on the border of the image.
     border_clusters=dict(type='BorderClusterHook'),
     protocol=dict(type='ProtocolHook'),
+    # Figures of validations and tests without labels; when='always' measures beside the scores, too.
+    label_free=dict(type='LabelFreeHook', when='no_labels', images=100),
     # STEGO's nearest neighbours, made on first use; build=False stops a run that lacks them.
     neighbour_index=dict(type='NeighbourIndexHook', build=True),
     # 'auto' caches frozen features beside the work directory where that is exact, fits and saves forward passes; None

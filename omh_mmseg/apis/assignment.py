@@ -17,7 +17,7 @@ from omh_mmseg.engine.hooks.assignment_hook import find_assignment, store_assign
 from omh_mmseg.structures.assignment import write_assignment
 from omh_mmseg.utils.config import split_dataset
 
-REPORTING_HOOK = 'ScoreReportHook'
+REPORTING_HOOKS = ('ScoreReportHook', 'LabelFreeHook')
 
 
 def fit_assignment(
@@ -90,9 +90,9 @@ def _evaluator(config: Config, matching: str | None) -> dict[str, Any]:
 
 
 def _leave_out_reports(config: Config) -> None:
-    """Their folder would name the split of the test, which this is not."""
+    """The tables would name the split of the test, which this is not; figures without labels match no clusters."""
     for name, hook in list(config.get('default_hooks', {}).items()):
-        if hook and hook['type'] == REPORTING_HOOK:
+        if hook and hook['type'] in REPORTING_HOOKS:
             del config.default_hooks[name]
     custom = config.get('custom_hooks') or []
-    config.custom_hooks = [hook for hook in custom if hook['type'] != REPORTING_HOOK]
+    config.custom_hooks = [hook for hook in custom if hook['type'] not in REPORTING_HOOKS]

@@ -56,6 +56,23 @@ class Segmentation:
     metainfo: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Examined:
+    """A segmentation and what it came from, of one image.
+
+    Attributes:
+        segmentation: The result.
+        inputs: Normalised and padded image (1, 3, H, W).
+        code: What the prediction started from, (1, D, h, w).
+        size: Height and width of the image in ``inputs``, without padding.
+    """
+
+    segmentation: Segmentation
+    inputs: Tensor
+    code: Tensor
+    size: tuple[int, int]
+
+
 def init_model(
     config: str | os.PathLike[str] | Config,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -211,6 +228,24 @@ class SegmentationInferencer:
             paths.append(os.fspath(image) if isinstance(image, (str, os.PathLike)) else None)
         if batch:
             yield from self._predict(batch, paths)
+
+    @torch.no_grad()
+    def examine(self, image: str) -> Examined:
+        """Segment one image file, and keep what the prediction came from.
+
+        Raises:
+            FileNotFoundError: No such file.
+            OSError: A file that is no image.
+            ValueError: See `__call__`.
+        """
+        item = self._load(image)
+        batch = {key: [item[key]] for key in ('inputs', 'data_samples')}
+        data = self.model.data_preprocessor(batch, False)
+        inputs, samples = data['inputs'], data['data_samples']
+        height, width = item['inputs'].shape[-2:]
+        code = self.model.prediction_code(inputs)
+        (sample,) = self.model.predict_from_code(code, inputs, samples)
+        return Examined(self._result(sample, image), inputs, code, (height, width))
 
     @property
     def heads(self) -> dict[str, int]:

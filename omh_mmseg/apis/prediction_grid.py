@@ -10,12 +10,14 @@ import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
 
 from omh_mmseg.apis.inference import SegmentationInferencer
 from omh_mmseg.apis.prediction_files import class_palette, head_palettes
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.assignment import UNMATCHED
 from omh_mmseg.structures.labels import IGNORED_LABEL
+from omh_mmseg.utils.dataset_configs import innermost_datasets
 from omh_mmseg.visualization import draw_segmentation_grid
 from omh_mmseg.visualization.local_visualizer import fit_image
 
@@ -62,7 +64,7 @@ def draw_prediction_grid(
     sizes = [result.clusters[heads[0]].shape for result in results]
     known = find_labels(inferencer.model.cfg, chosen)
     truth = [
-        _fitted(known[image], size) if image in known else np.full(size, IGNORED_LABEL, np.uint8)
+        fit_labels(known[image], size) if image in known else np.full(size, IGNORED_LABEL, np.uint8)
         for image, size in zip(chosen, sizes)
     ]
     palettes, assignment = head_palettes(inferencer), inferencer.assignment_of(heads[0])
@@ -113,29 +115,52 @@ def _key(
     return colours, entries
 
 
-def find_labels(config: Config, images: Sequence[str]) -> dict[str, np.ndarray]:
-    """Labels uint8 (H, W) of those images that belong to the config's test split, cut and sized as its pipeline says.
+class LabelFinder:
+    """Labels of those images that belong to the config's test split, cut and sized as its pipeline says.
 
     A data set that cannot be found is logged, and there are no labels then.
+
+    Args:
+        config: Of the run.
+        images: Paths that may be asked for.
     """
-    wanted = {os.path.realpath(image): image for image in images}
-    try:
-        dataset = DATASETS.build({**config.test_dataloader.dataset, 'pipeline': config.test_pipeline})
-    except (OSError, ValueError) as error:
-        MMLogger.get_current_instance().info(f'no labels are drawn, as the test split cannot be read: {error}')
-        return {}
-    if getattr(dataset, 'turn_images', True) is False:
-        # The predicted images are turned, so that their labels must be.
-        dataset.turn_images = True
-    labels = {}
-    for index in range(len(dataset)):
-        image = wanted.get(os.path.realpath(dataset.get_data_info(index)['img_path']))
-        if image is None:
-            continue
-        sample = dataset[index]['data_samples']
-        if 'gt_sem_seg' in sample:
-            labels[image] = sample.gt_sem_seg.data[0].numpy().astype(np.uint8)
-    return labels
+
+    def __init__(self, config: Config, images: Sequence[str]) -> None:
+        wanted = {os.path.realpath(image): image for image in images}
+        self._places: dict[str, int] = {}
+        datasets = innermost_datasets(config.test_dataloader.dataset).values()
+        roots = [str(dataset.get('data_root') or os.curdir) for dataset in datasets]
+        if not any(map(os.path.isdir, roots)):
+            # No image can lie there, and the demo's scenes would be drawn first.
+            MMLogger.get_current_instance().info(f'no labels are drawn, as there is no {", ".join(roots)}')
+            return
+        init_default_scope(config.get('default_scope', 'mmseg'))
+        try:
+            self._dataset = DATASETS.build({**config.test_dataloader.dataset, 'pipeline': config.test_pipeline})
+        except (OSError, ValueError) as error:
+            MMLogger.get_current_instance().info(f'no labels are drawn, as the test split cannot be read: {error}')
+            return
+        if getattr(self._dataset, 'turn_images', True) is False:
+            # The predicted images are turned, so that their labels must be.
+            self._dataset.turn_images = True
+        for index in range(len(self._dataset)):
+            image = wanted.get(os.path.realpath(self._dataset.get_data_info(index)['img_path']))
+            if image is not None:
+                self._places[image] = index
+
+    def __call__(self, image: str) -> np.ndarray | None:
+        """Labels uint8 (H, W) of an image, None where there are none."""
+        if image not in self._places:
+            return None
+        sample = self._dataset[self._places[image]]['data_samples']
+        return sample.gt_sem_seg.data[0].numpy().astype(np.uint8) if 'gt_sem_seg' in sample else None
+
+
+def find_labels(config: Config, images: Sequence[str]) -> dict[str, np.ndarray]:
+    """Labels uint8 (H, W) of those images that have some; see `LabelFinder`."""
+    finder = LabelFinder(config, images)
+    labels = {image: finder(image) for image in images}
+    return {image: label for image, label in labels.items() if label is not None}
 
 
 def _notes(levels: int, assignment: np.ndarray | None, labelled: bool) -> list[str]:
@@ -147,7 +172,8 @@ def _notes(levels: int, assignment: np.ndarray | None, labelled: bool) -> list[s
     return notes
 
 
-def _fitted(labels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+def fit_labels(labels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Labels (H, W) at another size, each pixel that of the nearest one."""
     height, width = size
     return labels if labels.shape == size else mmcv.imresize(labels, (width, height), interpolation='nearest')
 

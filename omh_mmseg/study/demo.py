@@ -17,11 +17,13 @@ from mmengine.runner import Runner
 
 from omh_mmseg.analysis.level_counts import count_levels, labelled_loader
 from omh_mmseg.analysis.trees import pair_agreements, pooled_agreement
+from omh_mmseg.apis.inference import SegmentationInferencer
 from omh_mmseg.apis.protocols import compare_protocols, protocol_table
 from omh_mmseg.datasets.demo_scenes import HIERARCHY
 from omh_mmseg.engine import launch
 from omh_mmseg.evaluation.cluster_names import cluster_names, naming_classes
 from omh_mmseg.evaluation.scores import confusion_matrix
+from omh_mmseg.explorer import ReportOptions, write_report
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.preparation.neighbours import prepare_neighbours
 from omh_mmseg.structures.granularity import Granularity
@@ -35,6 +37,7 @@ from omh_mmseg.visualization import (
     match_colours,
 )
 
+PAGE_IMAGES = 24
 PICTURES = ('segmentations.png', 'plans.png', 'hierarchy.png')
 SHOWN_IMAGES = 6
 PROTOCOL_OPTIONS = {'model.test_cfg.levels': [1]}
@@ -54,7 +57,8 @@ def run_demo(
 
     Returns:
         The content of ``summary.json``: ``host`` and ``omh`` scores in percent, ``protocols`` (the second model's by
-        each), ``hierarchy.parent_agreement`` and ``hierarchy.chance`` in [0, 1], ``pictures``, ``seed``, ``seconds``.
+        each), ``hierarchy.parent_agreement`` and ``hierarchy.chance`` in [0, 1], ``pictures``, ``page``, ``seed``,
+        ``seconds``.
     """
     start = time.monotonic()
     work_dir = Path(work_dir)
@@ -73,10 +77,19 @@ def run_demo(
     summary['hierarchy'] = compare_with_truth(counted.hierarchy, counted.counts, granularities)
     shown = segment_first(runner.model, loader.dataset, granularities[0])
     summary['pictures'] = [str(path) for path in _draw(work_dir, counted.hierarchy, counts, shown, granularities)]
+    summary['page'] = write_demo_page(work_dir, loader.dataset)
     summary['seed'] = config.randomness.seed
     summary['seconds'] = round(time.monotonic() - start, 1)
     write_text(work_dir / 'summary.json', f'{json.dumps(summary, indent=2)}\n')
     return summary
+
+
+def write_demo_page(work_dir: Path, dataset: Any) -> str:
+    """Write the page of the second model's hierarchy; its path."""
+    images = [dataset.get_data_info(index)['img_path'] for index in range(len(dataset))]
+    inferencer = SegmentationInferencer(work_dir / 'omh')
+    write_report(inferencer, images, work_dir / 'report', options=ReportOptions(PAGE_IMAGES))
+    return str(work_dir / 'report' / 'index.html')
 
 
 def demo_protocols(config: Config) -> list[str]:
@@ -147,6 +160,7 @@ def report(summary: dict[str, Any]) -> str:
     agreement, chance = (summary['hierarchy'][key] for key in ('parent_agreement', 'chance'))
     lines += ['', f'plan parents that agree with the true hierarchy: {agreement:.0%} (by chance {chance:.0%})']
     lines += [f'picture: {path}' for path in summary['pictures']]
+    lines.append(f'page to walk through the hierarchy: {summary["page"]}')
     lines += ['', 'host + OMH by each protocol (percent)', protocol_table(summary['protocols']), '']
     lines.append(f'seed {summary["seed"]}, {summary["seconds"]:.0f} seconds')
     return '\n'.join(lines)

@@ -44,6 +44,8 @@ def test_demo(tmp_path: Path, run, command, options) -> None:
         assert picture in text
         with Image.open(tmp_path / picture) as image:
             assert min(image.size) > 200
+    assert summary['page'] in text and (tmp_path / summary['page']).is_file()
+    assert len(list((tmp_path / 'work_dirs/demo/report/labels').iterdir())) == 4
 
 
 @pytest.mark.slow

@@ -66,6 +66,8 @@ def test_without_labels(photos, weights, command, run, tmp_path):
     assert [step['iter'] for step in steps if 'loss' in step] == [1, 2]
     assert all(step['loss_linear_probe'] == 0 for step in steps if 'loss' in step)
     assert 'label' in log.lower() and 'Traceback' not in log
+    (measured,) = (step for step in steps if 'label_free/probe/margin' in step)
+    assert {'label_free/level1/effective', 'label_free/level2/crop', 'label_free/probe/mirror'} <= set(measured)
     log = run(tmp_path, command('test.py', CONFIG, work_dir / 'iter_2.pth', '--out', 'maps', options=options))
     maps = [np.array(Image.open(path)) for path in (tmp_path / 'maps').glob('*.png')]
     assert maps and all(one.shape == (120, 160) and one.max() < 5 for one in maps)

@@ -49,11 +49,13 @@ def test_report_names_every_figure() -> None:
                 )  # fmt: skip
             ],
             pictures=['a.png', 'b.png'],
+            page='report/index.html',
             seed=3,
             seconds=99.5,
         )
     )
-    for part in ('12.3', '56.8', '21.0', '43.0', '62%', '25%', 'a.png', 'b.png', 'seed 3', '100 seconds'):
+    scores, files = ('12.3', '56.8', '21.0', '43.0', '62%', '25%'), ('a.png', 'b.png', 'report/index.html')
+    for part in (*scores, *files, 'seed 3', '100 seconds'):
         assert part in text
     assert 'stego-128  yes  no' in text and '33.21' in text
 

@@ -7,6 +7,7 @@ from omh_mmseg.engine.hooks.closing_refit_hook import ClosingRefitHook
 from omh_mmseg.engine.hooks.deferred_runtime_info_hook import DeferredRuntimeInfoHook
 from omh_mmseg.engine.hooks.feature_cache_hook import FeatureCacheHook
 from omh_mmseg.engine.hooks.hierarchy_hook import HierarchyHook
+from omh_mmseg.engine.hooks.label_free_hook import LabelFreeHook
 from omh_mmseg.engine.hooks.neighbour_index_hook import NeighbourIndexHook
 from omh_mmseg.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
 from omh_mmseg.engine.hooks.protocol_hook import ProtocolHook
@@ -21,7 +22,7 @@ from omh_mmseg.engine.hooks.work_dir_lock_hook import WorkDirLockHook
 
 __all__ = [
     'AssignmentHook', 'BorderClusterHook', 'CheckpointCheckHook', 'ClosingRefitHook', 'DeferredRuntimeInfoHook',
-    'FeatureCacheHook', 'HierarchyHook', 'NeighbourIndexHook', 'NonFiniteLossHook', 'ProtocolHook',
-    'ProvenanceHook', 'RandomStateHook', 'ReferencePoolHook', 'ResumedValidationHook', 'RunLengthHook',
-    'ScoreReportHook', 'SubmoduleGradientClipHook', 'WorkDirLockHook',
+    'FeatureCacheHook', 'HierarchyHook', 'LabelFreeHook', 'NeighbourIndexHook', 'NonFiniteLossHook',
+    'ProtocolHook', 'ProvenanceHook', 'RandomStateHook', 'ReferencePoolHook', 'ResumedValidationHook',
+    'RunLengthHook', 'ScoreReportHook', 'SubmoduleGradientClipHook', 'WorkDirLockHook',
 ]  # fmt: skip

@@ -1,0 +1,270 @@
+"""Writes the folder of the page: one image after the other, and what they add up to at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from omh_mmseg.apis.inference import Examined, SegmentationInferencer
+from omh_mmseg.apis.prediction_files import class_palette, head_palettes
+from omh_mmseg.apis.prediction_grid import LabelFinder
+from omh_mmseg.evaluation.cluster_names import cluster_names
+from omh_mmseg.evaluation.protocols import protocol_of_config
+from omh_mmseg.explorer import pictures
+from omh_mmseg.explorer.page import FIGURES, HINT, describe_tree, write_page
+from omh_mmseg.explorer.statistics import LevelStatistics, rounded
+from omh_mmseg.models.prediction.label_free import LabelFreeMeter
+from omh_mmseg.utils.checks import COUNT, options_of
+from omh_mmseg.utils.files import write_text
+from omh_mmseg.utils.progress import progress_bar
+from omh_mmseg.visualization.colours import hex_colour
+from omh_mmseg.visualization.local_visualizer import fit_image
+
+PAGE, SUMMARY = 'index.html', 'explorer.json'
+NO_TREE = (
+    'This model has no hierarchy: its config sets no model.omh_head. The page shows the one level that it has, the '
+    'clusters of the cluster probe.'
+)
+ONE_LEVEL = 'This model has one OMH level, so that there is no tree above or below it.'
+TREE = (
+    'Coarsest level on the left. Width of a line: plan mass that the parent takes; dashed: a further parent with 15 % '
+    'or more. Bar: share of the pixels.'
+)
+UNNAMED = ' The checkpoint knows no classes of the clusters: they have numbers alone.'
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report shows.
+
+    Attributes:
+        most_images: Images in the page, spread evenly over those given.
+        side: Longer side of a picture in pixels; smaller images keep their size.
+        measure: Whether the figures without labels are measured, at the cost of two more passes per image.
+        progress: Draw a progress bar on stderr.
+    """
+
+    most_images: int = 60
+    side: int = 480
+    measure: bool = True
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        accepted = options_of(self.__annotations__, dict(most_images=COUNT, side='[32, 4096]'))
+        for name, option in accepted.items():
+            option.check(name, getattr(self, name))
+
+
+def write_report(
+    inferencer: SegmentationInferencer,
+    images: Sequence[str],
+    out: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    options: ReportOptions | None = None,
+) -> dict[str, Any]:
+    """Segment images at every level and write a page that shows them beside the tree.
+
+    ::
+
+        <out>/index.html                        the page; needs no network and no server
+        <out>/explorer.json                     its figures, per level and cluster
+        <out>/images/0000.jpg                   the images, as large as they are shown
+        <out>/masks/0000/level1.png             clusters of a level in their colours; probe.png without OMH
+        <out>/masks/0000/level1_7.png           the shade that leaves one cluster lit
+        <out>/labels/0000.png                   labels, of images of the config's test split
+
+    The folder takes the place of an earlier report once it is complete; until then that one stays. An image that cannot
+    be read is left out.
+
+    Args:
+        inferencer: Model and options.
+        images: Paths.
+        out: The folder; made, or an earlier report.
+        root: Folder that the images' names are relative to; by default each image's own.
+        options: See `ReportOptions`.
+
+    Returns:
+        The content of ``explorer.json`` with ``failed`` (image and error) and ``bytes``, the size of the folder.
+
+    Raises:
+        OSError: No image can be read, or the folder cannot be written to.
+        ValueError: ``out`` holds something else than a report.
+    """
+    options = options or ReportOptions()
+    out = Path(out)
+    _check_folder(out)
+    chosen = [images[place] for place in _spread(len(images), options.most_images)]
+    report = _Report(inferencer, chosen, options)
+    with _replaced_folder(out) as folder:
+        with progress_bar(options.progress) as bar:
+            task = bar.add_task('segmenting', total=len(chosen))
+            for path in chosen:
+                name = os.path.basename(path) if root is None else os.path.relpath(path, root)
+                report.add(folder, path, name)
+                bar.advance(task)
+        if not report.shown:
+            raise OSError(f'none of {len(chosen)} images could be read; the first: {report.failed[0]["error"]}')
+        data = report.data(len(images))
+        write_text(folder / PAGE, write_page(data))
+        summary = {key: data[key] for key in ('title', 'facts', 'note', 'protocol', 'plans')}
+        summary['levels'] = data['levels']
+        summary['images'] = [dict(image=image['path'], name=image['name']) for image in report.shown]
+        summary['failed'] = report.failed
+        write_text(folder / SUMMARY, f'{json.dumps(summary, indent=1)}\n')
+        size = sum(file.stat().st_size for file in folder.rglob('*') if file.is_file())
+    return summary | dict(bytes=size)
+
+
+class _Report:
+    """What is known so far."""
+
+    def __init__(self, inferencer: SegmentationInferencer, images: Sequence[str], options: ReportOptions) -> None:
+        self.inferencer, self.options = inferencer, options
+        heads = [head for head in inferencer.heads if head.startswith('level')] or ['probe']
+        self.sizes = {head: inferencer.heads[head] for head in heads}
+        palettes = head_palettes(inferencer)
+        self.palettes = {head: palettes[head] for head in heads}
+        self.find_labels = LabelFinder(inferencer.model.cfg, images)
+        self.meter = LabelFreeMeter(inferencer.model)
+        self.class_colours = class_palette(inferencer)
+        self.statistics = {head: LevelStatistics(size, len(self.class_colours)) for head, size in self.sizes.items()}
+        self.shown: list[dict[str, Any]] = []
+        self.failed: list[dict[str, str]] = []
+
+    def add(self, folder: Path, path: str, name: str) -> None:
+        """Segment an image and write its pictures."""
+        try:
+            examined = self.inferencer.examine(path)
+            rgb = self.inferencer.reader.read(path).rgb
+        except (OSError, ValueError) as error:
+            self.failed.append(dict(image=path, error=str(error)))
+            return
+        result, index = examined.segmentation, len(self.shown)
+        size = result.clusters[next(iter(self.sizes))].shape
+        height, width = pictures.shown_size(size, self.options.side)
+        pictures.write_photo(
+            folder / 'images' / f'{index:04d}.jpg', fit_image(rgb, size, result.metainfo), (height, width)
+        )
+        labels = self.find_labels(path)
+        if labels is not None:
+            labels = pictures.resized_labels(labels, size)
+            pictures.write_labels(folder / 'labels' / f'{index:04d}.png',
+                                  pictures.resized_labels(labels, (height, width)), self.class_colours)  # fmt: skip
+        cells = pictures.shown_size((height, width), pictures.GRID_SIDE)
+        levels = []
+        for head, (grid, margins) in self._on_grid(examined).items():
+            clusters = result.clusters[head]
+            shares = self.statistics[head].add(index, clusters, grid, margins, labels)
+            shown = pictures.resized_labels(clusters, (height, width))
+            masks = folder / 'masks' / f'{index:04d}'
+            pictures.write_level(masks / f'{head}.png', shown, self.palettes[head])
+            for cluster in shares:
+                pictures.write_shade(masks / f'{head}_{cluster}.png', shown == cluster)
+            levels.append(dict(clusters=shares, runs=pictures.runs(pictures.resized_labels(shown, cells))))
+        self.shown.append(
+            dict(path=path, name=name, width=width, height=height, grid=[cells[1], cells[0]], levels=levels,
+                 labels=labels is not None)
+        )  # fmt: skip
+
+    def data(self, found: int) -> dict[str, Any]:
+        """What the page reads.
+
+        Args:
+            found: Number of images that these were chosen from.
+        """
+        model, hierarchy = self.inferencer.model, self.inferencer.hierarchy
+        labelled = any(image['labels'] for image in self.shown)
+        classes = list(self.inferencer.classes)
+        tree: dict[str, Any] = dict(order=[list(range(next(iter(self.sizes.values()))))], plans=[], parents=[None],
+                                    parent_shares=[None])  # fmt: skip
+        if hierarchy is not None:
+            tree = describe_tree(hierarchy, model.omh_head.plan.entropy_weight)
+        figures = self.meter.figures() if self.options.measure else {}
+        levels, named = [], False
+        for place, (head, size) in enumerate(self.sizes.items()):
+            names = cluster_names(self.inferencer.assignment_of(head), classes, size)
+            named |= any(names)
+            clusters = self.statistics[head].describe(classes)
+            for number, cluster in enumerate(clusters):
+                cluster.update(name=names[number], colour=hex_colour(self.palettes[head][number]))
+                if place:
+                    cluster.update(parent=tree['parents'][place][number],
+                                   parent_share=tree['parent_shares'][place][number])  # fmt: skip
+            levels.append(
+                dict(head=head, title=f'Level {head[5:]}' if hierarchy is not None else 'Cluster probe',
+                     clusters=clusters, figures=rounded(figures[head]) if figures else None)
+            )  # fmt: skip
+        # The labels of the key are those of the classes; more may be in the files.
+        labels = [dict(name=name, colour=hex_colour(colour)) for name, colour in zip(classes, self.class_colours)]
+        note = NO_TREE if hierarchy is None else ONE_LEVEL if len(self.sizes) == 1 else TREE
+        return dict(
+            title=f'{"Hierarchy" if len(self.sizes) > 1 else "Clusters"} of {_run_name(model.cfg)}',
+            facts=self._facts(found), note=note + ('' if named else UNNAMED), hint=HINT, footer=self._footer(found),
+            levels=levels, order=tree['order'], plans=tree['plans'], labels=labels if labelled else [],
+            images=[{key: value for key, value in image.items() if key != 'path'} for image in self.shown],
+            figures=list(FIGURES), protocol=protocol_of_config(model.cfg),
+        )  # fmt: skip
+
+    def _on_grid(self, examined: Examined) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        code = None if self.inferencer.model.predictor.options.flip else examined.code
+        grid = self.meter.add(examined.inputs, examined.size, code, passes=self.options.measure)
+        return {head: grid[head] for head in self.sizes}
+
+    def _facts(self, found: int) -> str:
+        model, sizes = self.inferencer.model, list(self.sizes.values())
+        count = f'{len(self.shown)} images' if len(self.shown) > 1 else '1 image'
+        facts = [type(model).__name__, f'{" → ".join(map(str, sizes))} clusters', count]
+        if self.inferencer.hierarchy is not None and len(sizes) > 1:
+            facts.insert(2, f'λ = {model.omh_head.plan.entropy_weight:g}')
+        if found > len(self.shown) + len(self.failed):
+            facts[-1] += f' of {found}, spread evenly'
+        return ' · '.join(facts)
+
+    def _footer(self, found: int) -> str:
+        left_out = f' {len(self.failed)} images could not be read and are left out.' if self.failed else ''
+        return f'Made by omh_mmseg. This page needs no network; its pictures are in the folder beside it.{left_out}'
+
+
+def _run_name(config: Any) -> str:
+    """Of the config's file."""
+    path = getattr(config, 'filename', None)
+    return Path(path).stem if path else 'model'
+
+
+def _spread(count: int, most: int) -> list[int]:
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse a folder whose content is not an earlier report's."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f'{out} is a file; --out names the folder of the report')
+    if out.is_dir() and any(out.iterdir()) and not ((out / PAGE).is_file() and (out / SUMMARY).is_file()):
+        raise ValueError(f'{out} holds something else than a report, which would be lost; give another folder to --out')
+
+
+@contextmanager
+def _replaced_folder(out: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of ``out`` at the end, and is removed if anything fails."""
+    out = out.absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', suffix='.part', dir=out.parent))
+    try:
+        yield made
+        made.chmod(0o755)
+        earlier = made.with_suffix('.old')
+        if out.is_dir():
+            out.rename(earlier)
+        made.rename(out)
+        shutil.rmtree(earlier, ignore_errors=True)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
