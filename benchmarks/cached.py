@@ -20,7 +20,7 @@ from omh_mmseg.datasets.fingerprint import dataset_fingerprint
 from omh_mmseg.datasets.neighbours.index import write_index
 from omh_mmseg.feature_cache.build import FeatureCache
 from omh_mmseg.feature_cache.cached_features import CachedFeatures
-from omh_mmseg.feature_cache.of_model import frozen_part
+from omh_mmseg.feature_cache.of_model import frozen_part, needs
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.utils.files import replaced_when_complete
 
@@ -96,17 +96,13 @@ def build_dataset(folder: Path) -> Any:
         )
 
 
-def build_cache(model: nn.Module, config: Config, folder: Path, root: Path, dtype: str) -> FeatureCache:
+def build_cache(
+    model: nn.Module, config: Config, folder: Path, root: Path, dtype: str, views: int = 0
+) -> FeatureCache:
     """The cache of a folder's items under a model; nothing is computed yet."""
-    return FeatureCache(
-        root,
-        build_dataset(folder),
-        frozen_part(model, config.model.backbone, 'train'),
-        training=True,
-        fields=list(model.frozen_fields),
-        images=model.trains_on_images,
-        dtype=dtype,
-    )
+    part = frozen_part(model, config.model.backbone, 'train', views)
+    fields, images = needs(model, 'train', part)
+    return FeatureCache(root, build_dataset(folder), part, True, fields, images, dtype)
 
 
 def paired(dataset: CachedFeatures, folder: Path) -> NeighbourPairs:
@@ -124,10 +120,10 @@ def paired(dataset: CachedFeatures, folder: Path) -> NeighbourPairs:
 
 
 def cached_batches(
-    model: nn.Module, config: Config, folder: Path, root: Path, dtype: str, batch: int, pairs: bool
+    model: nn.Module, config: Config, folder: Path, root: Path, dtype: str, batch: int, pairs: bool, views: int = 0
 ) -> Iterator[dict[str, Any]]:
     """Batches of a training from its cache, without end, loaded in this process when they are asked for."""
-    dataset: Any = build_cache(model, config, folder, root, dtype).complete(batch, progress=False)
+    dataset: Any = build_cache(model, config, folder, root, dtype, views).complete(batch, progress=False)
     if pairs:
         dataset = paired(dataset, folder)
     return iter(build_loader(dataset, batch, InfiniteSampler(dataset, shuffle=True)))

@@ -33,6 +33,8 @@ SMALLEST = [
         '--classes 9 --levels 2 --hosts hp',
         ['host', 'omh', 'source', 'batch', 'image_size', 'classes', 'levels', *TIMES, 'peak_mib'], 1,
         marks=pytest.mark.slow),
+    (f'cached_steps views {TINY} --image-size 32 --batch 2 --images 4 --views 1',
+     ['batch', 'step', 'views', 'linear_probe', *TIMES, 'wall_ratio', 'cpu_ratio'], 1),
     (f'step_share {TINY} --image-size 32 --batch-sizes 2 --part-repeats 1 --variants default "solver gradient" '
      '"all of these"',
      ['batch', 'what', *TIMES, 'wall_percent', 'cpu_percent'], 1),

@@ -37,7 +37,14 @@ default_hooks = dict(
     neighbour_index=dict(type='NeighbourIndexHook', build=True),
     # A folder, e.g. data/feature_cache, switches on the cache of frozen features there.
     feature_cache=dict(
-        type='FeatureCacheHook', folder=None, dtype='float32', splits=['train', 'val', 'test'], verify=True
+        type='FeatureCacheHook',
+        folder=None,
+        dtype='float32',
+        splits=['train', 'val', 'test'],
+        verify=True,
+        # Above 0: so many jittered views per image of HP, cached, in place of a fresh one in each step.
+        views=0,
+        view_seed=0,
     ),
     # After the cache, whose filling leaves no trace then.
     random_state=dict(type='RandomStateHook'),

@@ -6,7 +6,7 @@ import errno
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from omh_mmseg.feature_cache.cached_features import DTYPES, SAMPLE, CachedFeatures
 from omh_mmseg.feature_cache.claims import Claims
 from omh_mmseg.feature_cache.fingerprint import cache_fingerprint, fingerprint_key, random_transforms, transforms_of
-from omh_mmseg.feature_cache.frozen_part import FEATURES, MIRRORED, WEIGHTS, FrozenPart
+from omh_mmseg.feature_cache.frozen_part import FEATURES, MIRRORED, VIEW, WEIGHTS, FrozenPart
 from omh_mmseg.feature_cache.items import check_item, packed
 from omh_mmseg.feature_cache.store import ALIGNMENT, RECORD, FieldFile, ProcessLock
 from omh_mmseg.utils.files import replaced_when_complete
@@ -42,9 +42,9 @@ class FeatureCache:
         dataset: Completely initialised, with deterministic items.
         part: What is cached.
         training: Whether images are padded as in training.
-        fields: ``'features'``, and where wanted ``'weights'`` and ``'mirrored'``.
+        fields: ``'features'``, and where wanted ``'weights'``, ``'mirrored'`` and the names of the part's views.
         images: Whether the items need the images as well.
-        dtype: Of features and mirrored features: ``'float32'``, ``'float16'`` or ``'bfloat16'``.
+        dtype: Of features, whatever they are of: ``'float32'``, ``'float16'`` or ``'bfloat16'``.
 
     Attributes:
         folder: Its folder.
@@ -71,9 +71,9 @@ class FeatureCache:
         self.fingerprint = cache_fingerprint(dataset, part.backbone, part.backbone_cfg, part.preprocessor, training)
         self.dtype = dtype
         self.folder = Path(root) / fingerprint_key(self.fingerprint, dtype)
-        self.dtypes = {FEATURES: DTYPES[dtype], MIRRORED: DTYPES[dtype], WEIGHTS: torch.float32}
+        self.dtypes = {name: torch.float32 if name == WEIGHTS else DTYPES[dtype] for name in fields}
         names = [*fields, *([] if images else [SAMPLE])]
-        file_names = {name: '-'.join(filter(None, (name, part.settings.get(name)))) for name in names}
+        file_names = {name: '-'.join(filter(None, (name, part.setting(name)))) for name in names}
         self.files = {name: FieldFile(self.folder, file, len(dataset)) for name, file in file_names.items()}
 
     def __len__(self) -> int:
@@ -148,8 +148,18 @@ class FeatureCache:
                     f'cached: a transform among {names} draws at random. '
                     'Take it out, or set default_hooks.feature_cache.folder=None'
                 )
-            probes[item] = self._contents(item, [first])[0]
+            probes[item] = self._contents(item, [first], self.files)[0]
         return probes
+
+    def passes(self) -> int:
+        """Forward passes of one image that make what is missing."""
+        total, together = 0, np.zeros(len(self), bool)
+        for name, file in self.files.items():
+            if name == MIRRORED or name.startswith(VIEW):
+                total += int((~file.present()).sum())
+            elif name != SAMPLE:
+                together |= ~file.present()
+        return total + int(together.sum())
 
     def needed_bytes(self, probes: Mapping[int, Mapping[str, Any]]) -> int:
         """Disk space of what is missing, from the size of a few items."""
@@ -165,8 +175,8 @@ class FeatureCache:
         held = sum(file.data_path.stat().st_size for file in self.files.values() if file.data_path.is_file())
         return (
             f'feature cache {self.folder.resolve()}: {len(self) - missing} of {len(self)} items are there '
-            f'({gibibytes(held)}); {missing} forward passes of one image and {gibibytes(needed)} of disk space make '
-            f'the rest, {gibibytes(free_bytes(self.folder))} are free'
+            f'({gibibytes(held)}); {self.passes()} forward passes of one image and {gibibytes(needed)} of disk space '
+            f'make the rest, {gibibytes(free_bytes(self.folder))} are free'
         )
 
     def _refuse(self) -> None:
@@ -280,7 +290,9 @@ class FeatureCache:
     def _computed(self, loader: DataLoader, claims: Claims) -> Iterator[tuple[int, int, list[dict[str, Any]]]]:
         for items in loader:
             start, stop = claims.claimed.popleft()
-            yield start, stop, self._contents(start, items)
+            # What another run has made already, such as the features without the views, is not computed again.
+            lacking = [name for name, file in self.files.items() if not file.present(start, stop).all()]
+            yield start, stop, self._contents(start, items, lacking)
 
     def _put(self, file: FieldFile, item: int, content: Tensor | np.ndarray, lock: ProcessLock) -> None:
         try:
@@ -294,14 +306,16 @@ class FeatureCache:
                 'there and stay valid: make room and start again, or set another folder or a narrower dtype',
             ) from error
 
-    def _contents(self, start: int, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def _contents(
+        self, start: int, items: Sequence[Mapping[str, Any]], names: Collection[str]
+    ) -> list[dict[str, Any]]:
         """What is written for consecutive items, by field."""
         contents: list[dict[str, Any]] = []
         for number, item in enumerate(items, start):
             check_item(item)
-            contents.append({SAMPLE: self._packed(number, item)} if SAMPLE in self.files else {})
+            contents.append({SAMPLE: self._packed(number, item)} if SAMPLE in names else {})
         images = [item['inputs'] for item in items]
-        for numbers, batch in self.part.compute(images, self.files, self.training):
+        for numbers, batch in self.part.compute(images, names, self.training, start):
             for name, values in batch.items():
                 for number, value in zip(numbers, self._narrowed(name, values)):
                     contents[number][name] = value
@@ -335,16 +349,19 @@ class FeatureCache:
                         'the pipeline give now, though all settings agree: their code has changed. Delete the folder'
                     )
 
+    def _described(self, name: str) -> str:
+        if name == SAMPLE:
+            return 'label and metadata'
+        kind = str(self.dtypes[name]).removeprefix('torch.')
+        return f'{kind}, {self.part.views.settings}' if name.startswith(VIEW) and self.part.views else kind
+
     def _write_manifest(self) -> None:
         path = self.folder / 'manifest.json'
         try:
             known = json.loads(path.read_text())['fields']
         except (OSError, ValueError, KeyError, TypeError):
             known = {}
-        fields = dict(known) | {
-            file.name: 'label and metadata' if name == SAMPLE else str(self.dtypes[name]).removeprefix('torch.')
-            for name, file in self.files.items()
-        }
+        fields = dict(known) | {file.name: self._described(name) for name, file in self.files.items()}
         if fields == known:
             return
         content = dict(fingerprint=self.fingerprint, dtype=self.dtype, fields=fields)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from omh_mmseg.datasets.wrapper import DatasetWrapper, positive_index
+from omh_mmseg.feature_cache.frozen_part import VIEW
 from omh_mmseg.feature_cache.items import unpacked
 from omh_mmseg.feature_cache.store import DamagedItemError, FieldFile
 from omh_mmseg.registry import DATASETS
@@ -27,9 +28,13 @@ class CachedFeatures(DatasetWrapper):
     `FeatureCacheHook` puts it around the data set of a run. Nothing is decoded, unless the images are needed as well:
     then the wrapped pipeline makes image, label and metadata as ever, and the features come with them.
 
+    Where there are jittered views, each access draws one of them from torch's generator, which `SeededInfiniteSampler`
+    lets follow from the run's seed.
+
     Args:
         dataset: The wrapped data set, built.
-        fields: Files by the attribute of `FrozenItem` that they hold, and ``'sample'``. All items are complete.
+        fields: Files by the attribute of `FrozenItem` that they hold, ``'view1'``, ``'view2'``, ... for the views, and
+            ``'sample'``. All items are complete.
         dtypes: Types of the values, by attribute.
         images: Whether the images are needed as well; ``'sample'`` is then not.
 
@@ -42,6 +47,7 @@ class CachedFeatures(DatasetWrapper):
         self, dataset: Any, fields: Mapping[str, FieldFile], dtypes: Mapping[str, torch.dtype], images: bool = False
     ) -> None:
         self.fields, self.dtypes, self.images = dict(fields), dict(dtypes), images
+        self.views = [name for name in self.fields if name.startswith(VIEW)]
         super().__init__(dataset)
 
     def get_data_info(self, idx: int) -> dict:
@@ -56,7 +62,9 @@ class CachedFeatures(DatasetWrapper):
         else:
             sample, size = unpacked(self.fields[SAMPLE].get(idx)[0], self.dataset.get_data_info(idx))
             item = dict(inputs=None, data_samples=sample)
-        values = {name: self.value(name, idx) for name in self.fields if name != SAMPLE}
+        values = {name: self.value(name, idx) for name in self.fields if name != SAMPLE and name not in self.views}
+        if self.views:
+            values[VIEW] = self.value(self.views[int(torch.randint(len(self.views), ()))], idx)
         return dict(item, inputs=FrozenItem(size=size, image=item['inputs'], **values))
 
     def value(self, name: str, idx: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +11,40 @@ import torch
 from torch import Tensor, nn
 
 from omh_mmseg.structures.frozen_inputs import FrozenInputs
+from omh_mmseg.utils.generators import seeded
 
-FEATURES, WEIGHTS, MIRRORED = 'features', 'weights', 'mirrored'
+FEATURES, WEIGHTS, MIRRORED, VIEW = 'features', 'weights', 'mirrored', 'view'
+
+
+@dataclass(frozen=True)
+class JitteredViews:
+    """A few jittered views of each image, drawn once, which stand for a fresh one in each step.
+
+    Attributes:
+        draw: From normalised images (B, 3, H, W) to a view of them, by draws from torch's generator.
+        settings: What ``draw`` depends on.
+        count: Views of an image.
+        seed: Of the draws; view v of item i is drawn from seed, i and v alone.
+    """
+
+    draw: Callable[[Tensor], Tensor]
+    settings: str
+    count: int
+    seed: int = 0
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Fields, one for each view, and what tells them from those of other settings."""
+        digest = hashlib.sha256(self.settings.encode()).hexdigest()[:8]
+        return {f'{VIEW}{number}': f'seed{self.seed}-{digest}' for number in range(1, self.count + 1)}
+
+    def view(self, images: Tensor, items: Sequence[int], name: str) -> Tensor:
+        """View (B, 3, H, W) of the images (B, 3, H, W) of so many items that the field of this name is made of."""
+        views = []
+        for image, item in zip(images.split(1), items, strict=True):
+            with seeded(VIEW, self.seed, item, int(name.removeprefix(VIEW))):
+                views.append(self.draw(image))
+        return torch.cat(views)
 
 
 @dataclass
@@ -24,6 +57,7 @@ class FrozenPart:
         preprocessor: Of the model, on the device to compute on.
         freeze: From normalised images (B, 3, H, W) to what is frozen of them.
         settings: By the further fields that ``freeze`` gives, what these depend on beside the backbone.
+        views: Jittered views whose features are cached as well; None for none.
     """
 
     backbone: nn.Module
@@ -31,17 +65,25 @@ class FrozenPart:
     preprocessor: nn.Module
     freeze: Callable[[Tensor], FrozenInputs]
     settings: Mapping[str, str] = field(default_factory=dict)
+    views: JitteredViews | None = None
+
+    def setting(self, name: str) -> str:
+        """What a field depends on beside the backbone."""
+        names = {} if self.views is None else self.views.names
+        return names.get(name) or self.settings.get(name, '')
 
     @torch.no_grad()
     def compute(
-        self, images: Sequence[Tensor], names: Collection[str], training: bool
+        self, images: Sequence[Tensor], names: Collection[str], training: bool, first: int = 0
     ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         """Fields of images, those of one size in one forward pass.
 
         Args:
             images: As the data set delivers them, (3, H, W) each.
-            names: Which fields: ``'features'``, ``'weights'`` and ``'mirrored'``, the features of the mirror image.
+            names: Which fields: ``'features'``, ``'weights'``, ``'mirrored'``, the features of the mirror image, and
+                those of the views.
             training: Whether images are padded as in training.
+            first: Number of the first image in the data set.
 
         Yields:
             Per size the numbers of its B images, and their fields (B, ...) on the preprocessor's device.
@@ -51,10 +93,17 @@ class FrozenPart:
             by_size.setdefault(tuple(image.shape), []).append(number)
         for numbers in by_size.values():
             inputs = self.preprocessor(dict(inputs=[images[number] for number in numbers]), training)['inputs']
-            frozen = self.freeze(inputs)
-            fields = {name: getattr(frozen, name) for name in (FEATURES, WEIGHTS) if name in names}
+            fields = {}
+            if FEATURES in names or WEIGHTS in names:
+                frozen = self.freeze(inputs)
+                fields = {name: getattr(frozen, name) for name in (FEATURES, WEIGHTS) if name in names}
             if MIRRORED in names:
                 fields[MIRRORED] = self.backbone(inputs.flip(-1))
+            if self.views is not None:
+                items = [first + number for number in numbers]
+                for name in self.views.names:
+                    if name in names:
+                        fields[name] = self.backbone(self.views.view(inputs, items, name))
             yield numbers, fields
 
 

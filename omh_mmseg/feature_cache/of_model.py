@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from omh_mmseg.feature_cache.frozen_part import FEATURES, MIRRORED, FrozenPart, features_alone
+from omh_mmseg.feature_cache.frozen_part import FEATURES, MIRRORED, FrozenPart, JitteredViews, features_alone
 from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
 
 HOOK = 'FeatureCacheHook'
@@ -22,17 +22,34 @@ def hook_options(cfg: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def frozen_part(model: UnsupervisedSegmentor, backbone_cfg: Mapping[str, Any], split: str) -> FrozenPart:
-    """What is cached of a model's work in a loop."""
-    if split == 'train':
-        return FrozenPart(model.backbone, backbone_cfg, model.data_preprocessor, model.freeze, model.frozen_fields)
-    return FrozenPart(model.backbone, backbone_cfg, model.data_preprocessor, features_alone(model.backbone))
+def frozen_part(
+    model: UnsupervisedSegmentor, backbone_cfg: Mapping[str, Any], split: str, views: int = 0, view_seed: int = 0
+) -> FrozenPart:
+    """What is cached of a model's work in a loop.
+
+    Raises:
+        ValueError: There are to be jittered views, and the model trains on none.
+    """
+    if split != 'train':
+        return FrozenPart(model.backbone, backbone_cfg, model.data_preprocessor, features_alone(model.backbone))
+    jittered = None
+    if views:
+        if model.jitter_settings is None:
+            raise ValueError(
+                f'default_hooks.feature_cache.views={views} would reach nothing: {type(model).__name__} trains on no '
+                'jittered view, or its consistency_weight is 0; leave it at 0'
+            )
+        jittered = JitteredViews(model.jittered, model.jitter_settings, views, view_seed)
+    return FrozenPart(
+        model.backbone, backbone_cfg, model.data_preprocessor, model.freeze, model.frozen_fields, jittered
+    )
 
 
-def needs(model: UnsupervisedSegmentor, split: str) -> tuple[list[str], bool]:
+def needs(model: UnsupervisedSegmentor, split: str, part: FrozenPart) -> tuple[list[str], bool]:
     """Fields that a loop takes from the cache, and whether it takes the images as well."""
     if split == 'train':
-        return list(model.frozen_fields), model.trains_on_images
+        views = [] if part.views is None else list(part.views.names)
+        return [*model.frozen_fields, *views], model.trains_on_images and not views
     return [FEATURES, *([MIRRORED] if model.predictor.options.flip else [])], model.predictor.crf is not None
 
 

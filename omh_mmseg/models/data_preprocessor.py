@@ -146,7 +146,8 @@ class ViewsDataPreprocessor(SegDataPreProcessor):
         assert features is not None
         images = [item.image.to(self.device) for item in items if item.image is not None]
         whole = self._stack(self._normalised(images), None, training)[0] if images else None
-        return FrozenInputs(features, size, together('weights'), together('mirrored'), whole), samples
+        others = {name: together(name) for name in ('weights', 'mirrored', 'view')}
+        return FrozenInputs(features, size, images=whole, **others), samples
 
     def _normalised(self, images: Sequence[Tensor]) -> list[Tensor]:
         if len(images) == 0:

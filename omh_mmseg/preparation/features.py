@@ -60,7 +60,7 @@ def feature_caches(
         cfg: Of a host. Weights of ``load_from`` count.
         splits: Among ``'train'``, ``'val'`` and ``'test'``.
         folder: Of all caches; None for that of the config's `FeatureCacheHook`, else ``data/feature_cache``.
-        dtype: None for the hook's.
+        dtype: None for the hook's, as are the jittered views.
         device: Where to compute.
 
     Yields:
@@ -91,8 +91,9 @@ def feature_caches(
         loader = cfg[f'{split}_dataloader']
         dataset = DATASETS.build(_below_pairs(loader.dataset))
         dataset.full_init()
-        fields, images = needs(model, split)
-        part = frozen_part(model, cfg.model.backbone, split)
+        views = {name: options[name] for name in ('views', 'view_seed') if name in options}
+        part = frozen_part(model, cfg.model.backbone, split, **views)
+        fields, images = needs(model, split, part)
         kept = dtype or options.get('dtype') or 'float32'
         yield split, loader, FeatureCache(root, dataset, part, split == 'train', fields, images, kept)
 

@@ -19,6 +19,7 @@ class FrozenItem:
         size: Height and width of the image in pixels, without padding.
         weights: Neighbourhood weights (9, h, w), where the host has some, see `HiddenPositives`.
         mirrored: Features (C, h, w) of the mirrored image, where asked for.
+        view: Features (C, h, w) of one of the image's jittered views, where they are cached.
         image: The image itself, uint8 (3, H, W), where a step needs it as well.
     """
 
@@ -26,6 +27,7 @@ class FrozenItem:
     size: tuple[int, int]
     weights: Tensor | None = None
     mirrored: Tensor | None = None
+    view: Tensor | None = None
     image: Tensor | None = None
 
     def pin_memory(self) -> FrozenItem:
@@ -45,6 +47,7 @@ class FrozenInputs:
         size: H and W of the batch in pixels, padding included.
         weights: (B, 9, h, w), see `FrozenItem`.
         mirrored: (B, C, h, w), features of the mirrored and padded images, not turned back.
+        view: (B, C, h, w), features of a jittered view of each image, see `FrozenItem`.
         images: Normalised and padded images (B, 3, H, W), where a step needs them as well.
     """
 
@@ -52,6 +55,7 @@ class FrozenInputs:
     size: tuple[int, int]
     weights: Tensor | None = None
     mirrored: Tensor | None = None
+    view: Tensor | None = None
     images: Tensor | None = None
 
     def __len__(self) -> int:

@@ -12,12 +12,13 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
+from omh_mmseg.datasets.samplers import SeededInfiniteSampler, seed_items
 from omh_mmseg.engine.models import model_of
 from omh_mmseg.feature_cache.build import FeatureCache
 from omh_mmseg.feature_cache.cached_features import SAMPLE, CachedFeatures
 from omh_mmseg.feature_cache.of_model import SPLITS, frozen_part, needs, why_live
 from omh_mmseg.registry import HOOKS
-from omh_mmseg.utils.checks import ranges
+from omh_mmseg.utils.checks import STEPS, ranges
 from omh_mmseg.utils.generators import seeded
 
 LOADER_OPTIONS = (
@@ -35,8 +36,8 @@ class FeatureCacheHook(Hook):
     pipeline, and the list of files with sizes and times. A change of anything makes another cache; the old one stays
     until it is deleted.
 
-    What cannot come from a cache goes through the backbone as ever: the jittered view of `HiddenPositives`, sliding
-    windows and the views of ``--tta``.
+    What cannot come from a cache goes through the backbone as ever: sliding windows, the views of ``--tta``, and the
+    jittered view of `HiddenPositives`, which is another one in each step unless ``views`` is set.
 
     Args:
         folder: Of all caches. None switches the hook off.
@@ -44,21 +45,37 @@ class FeatureCacheHook(Hook):
         splits: The loops that read from a cache, among ``'train'``, ``'val'`` and ``'test'``.
         verify: Compare the check sums of a whole cache before it is used, and make damaged items anew; otherwise each
             item is checked when it is read first, and a damaged one stops the run.
+        views: Jittered views of each training image that are drawn once and cached; each step takes one of them at
+            random in place of a fresh one, which is not the same training. 0, the default, draws a fresh one each time.
+        view_seed: Of these views, which runs of all seeds share; view v of item i follows from it, i and v alone.
 
     Raises:
-        ValueError: If an option is unknown; before a loop, if its pipeline draws at random or its items cannot be kept.
+        ValueError: If an option is unknown, or would reach nothing; before a loop, if its pipeline draws at random, its
+            items cannot be kept, or there are to be views for a model that trains on none.
         OSError: Before a loop, if the disk has no room for the cache.
     """
 
     priority = 'VERY_HIGH'
 
-    @ranges()
+    @ranges(views='[0, 1024]', view_seed=STEPS)
     def __init__(
-        self, folder: str | None = None, dtype: str = 'float32', splits: Sequence[str] = SPLITS, verify: bool = True
+        self,
+        folder: str | None = None,
+        dtype: str = 'float32',
+        splits: Sequence[str] = SPLITS,
+        verify: bool = True,
+        views: int = 0,
+        view_seed: int = 0,
     ) -> None:
         if not set(splits) <= set(SPLITS):
             raise ValueError(f'splits of the feature cache must be among {SPLITS}; got {tuple(splits)}.')
+        if views and (folder is None or 'train' not in splits):
+            raise ValueError(
+                f'views={views} of the feature cache would reach nothing, since training does not read from it: set '
+                f"default_hooks.feature_cache.folder, and splits with 'train'; got {folder!r} and {tuple(splits)}."
+            )
         self.folder, self.dtype, self.splits, self.verify = folder, dtype, tuple(splits), verify
+        self.views, self.view_seed = views, view_seed
 
     def before_train(self, runner: Runner) -> None:
         """Fill and use the cache of the train set, once weights and checkpoint are loaded."""
@@ -85,12 +102,12 @@ class FeatureCacheHook(Hook):
             if isinstance(dataset, CachedFeatures):
                 self._place(runner, loop, split, pairs, dataset.dataset)
             return
-        fields, images = needs(model, split)
+        part = frozen_part(model, backbone_config(runner.cfg), split, self.views, self.view_seed)
+        fields, images = needs(model, split, part)
         if isinstance(dataset, CachedFeatures):
             if set(dataset.fields) - {SAMPLE} == set(fields) and dataset.images == images:
                 return
             dataset = dataset.dataset
-        part = frozen_part(model, backbone_config(runner.cfg), split)
         with seeded('feature cache'):
             cache = FeatureCache(self.folder, dataset, part, split == 'train', fields, images, self.dtype)
             _announce(runner, cache, loop, split, 1 if pairs is None else 2)
@@ -116,6 +133,8 @@ def reload_loop(runner: Runner, loop: Any, split: str, dataset: Any) -> None:
         sampler = DATA_SAMPLERS.build(
             runner.cfg[f'{split}_dataloader'].sampler, default_args=dict(dataset=dataset, seed=seed)
         )
+    if isinstance(sampler, SeededInfiniteSampler):
+        seed_items(dataset)
     loop.dataloader = reloaded(loop.dataloader, dataset, sampler)
     if iterator is not None:
         loop.dataloader_iterator = type(iterator)(loop.dataloader)
@@ -145,7 +164,7 @@ def reloaded(loader: DataLoader, dataset: Any, sampler: Any) -> DataLoader:
 
 
 def _announce(runner: Runner, cache: FeatureCache, loop: Any, split: str, views: int) -> None:
-    missing = cache.missing()
+    missing = cache.passes()
     if split == 'train':
         steps = loop.max_iters - loop.iter
         needed = steps * (loop.dataloader.batch_size or 1) * views * get_world_size()

@@ -8,8 +8,10 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from omh_mmseg.datasets.neighbours.pairs import pairs_of
+from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
 from omh_mmseg.datasets.samplers import SeededInfiniteSampler
+from omh_mmseg.datasets.wrapper import datasets_in
+from omh_mmseg.feature_cache.cached_features import CachedFeatures
 from omh_mmseg.feature_cache.fingerprint import random_transforms, transforms_of
 from omh_mmseg.registry import HOOKS
 from omh_mmseg.utils.generators import seed_generators
@@ -65,7 +67,7 @@ class RandomStateHook(Hook):
 
 def _warn_of_draws(runner: Runner) -> None:
     dataset = runner.train_dataloader.dataset
-    drawing = [type(one).__name__ for one in pairs_of(dataset)]
+    drawing = [type(one).__name__ for one in datasets_in(dataset) if isinstance(one, NeighbourPairs) or _views(one)]
     drawing += random_transforms(transforms_of(dataset))
     if drawing:
         runner.logger.warning(
@@ -73,3 +75,7 @@ def _warn_of_draws(runner: Runner) -> None:
             f'{type(runner.train_dataloader.sampler).__name__}: another number of workers, or a resume, gives another '
             "run. Set train_dataloader.sampler.type='SeededInfiniteSampler' for draws that follow from the seed."
         )
+
+
+def _views(dataset: Any) -> bool:
+    return isinstance(dataset, CachedFeatures) and bool(dataset.views)

@@ -153,6 +153,19 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         """Whether a training step needs the images beside what is frozen of them."""
         return False
 
+    @property
+    def jitter_settings(self) -> str | None:
+        """What `jittered` depends on beside the draws; None where training compares with no jittered view."""
+        return None
+
+    def jittered(self, images: Tensor) -> Tensor:
+        """A view (B, 3, H, W) of normalised images in another light, by draws from torch's generator.
+
+        Raises:
+            NotImplementedError: Training compares with no such view.
+        """
+        raise NotImplementedError(f'{type(self).__name__} trains on no jittered view')
+
     def freeze(self, images: Tensor) -> FrozenInputs:
         """The `frozen_fields` of normalised images (B, 3, H, W), which stand for them from then on."""
         return FrozenInputs(self.backbone(images), size=(images.shape[-2], images.shape[-1]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
@@ -54,6 +56,11 @@ class PhotometricView(nn.Module):
                 v2.RandomApply([v2.GaussianBlur((5, 5), (0.1, 2.0))], p=blur),
             ]
         )
+
+    @property
+    def settings(self) -> str:
+        """All that a view depends on beside the image and the draws, as text."""
+        return re.sub(r'\s+', ' ', f'{self.space} {self.transform!r}')
 
     @torch.no_grad()
     def forward(self, images: Tensor, mean: Tensor | None = None, std: Tensor | None = None) -> Tensor:
