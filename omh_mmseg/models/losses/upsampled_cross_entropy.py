@@ -1,0 +1,107 @@
+"""Cross-entropy of logits upsampled to the pixels of a label, a few rows of pixels at a time."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+SMALLEST = -60.0
+"""Logit relative to the largest from which on exponentials are taken with care: float32 has none below -87."""
+
+
+def upsampled_cross_entropy(
+    logits: Tensor, labels: Tensor, rows: Tensor | None = None, chunk_elements: int | None = None
+) -> Tensor:
+    r"""Mean cross-entropy of ``F.interpolate(logits, labels.shape[-2:], mode='bilinear')``.
+
+    Bilinear interpolation U is a product of one matrix per axis, so that logits of a few rows of pixels are one matrix
+    product, and the gradient on the coarse logits is :math:`U^T (\mathrm{softmax}(U z) - \mathrm{onehot}(y))`. Both are
+    made in one go over rows that fit into the processor's cache; the logits of all pixels never exist. Differentiable
+    once.
+
+    Args:
+        logits: z, (B, K, h, w), in float32 or float64.
+        labels: y, (B, H, W) integers; values outside 0..K-1 are ignored.
+        rows: Numbers (n,) of the rows of pixels that count; None for all.
+        chunk_elements: Logits of each chunk of rows; by default 2**19 on a CPU and 2**26 elsewhere.
+
+    Returns:
+        Scalar, 0 where no label counts.
+
+    Source: docs/methods/features.md 2.4, docs/methods/stego.md 3A.5.
+    """
+    if chunk_elements is None:
+        chunk_elements = 2**19 if logits.device.type == 'cpu' else 2**26
+    with torch.autocast(logits.device.type, enabled=False):
+        return _CrossEntropy.apply(logits, labels, rows, chunk_elements, torch.is_grad_enabled())
+
+
+@functools.lru_cache(maxsize=32)
+def interpolation(inputs: int, outputs: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Linear interpolation along one axis as a matrix (inputs, outputs), as ``F.interpolate`` does it."""
+    with torch.inference_mode(False), torch.no_grad():
+        nodes = torch.eye(inputs, dtype=dtype, device=device)
+        return F.interpolate(nodes[None], size=outputs, mode='linear', align_corners=False)[0]
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, rows: Tensor | None, chunk_elements: int, differentiate: bool
+    ) -> Tensor:
+        (_, classes, height, width), size = logits.shape, labels.shape[-2:]
+        vertical, horizontal = (
+            interpolation(one, other, logits.dtype, logits.device) for one, other in zip((height, width), size)
+        )
+        if rows is not None:
+            vertical, labels = vertical.index_select(1, rows), labels.index_select(1, rows)
+        valid = (labels >= 0) & (labels < classes)
+        count = valid.sum().clamp_min(1)
+        targets = torch.where(valid, labels.long(), 0)
+        counted = valid.to(logits)
+        # The softmax does not change, and no interpolated logit is above 0.
+        lowered = logits - logits.amax(1, keepdim=True)
+        # Where the answer would have to be waited for, care is cheaper.
+        careful = not logits.device.type == 'cpu' or bool(lowered.amin() < SMALLEST)
+        wanted = differentiate and ctx.needs_input_grad[0]
+        gradient = torch.zeros_like(logits) if wanted else None
+        total = logits.new_zeros((), dtype=torch.float64)
+        step = max(1, chunk_elements // (classes * size[1]))
+        for image, (target, weight) in enumerate(zip(targets, counted)):
+            if logits.device.type == 'cpu' and not valid[image].any():
+                continue
+            stretched = vertical.t() @ lowered[image]  # (K, H, w)
+            slopes = torch.empty_like(stretched)
+            for first in range(0, len(target), step):
+                part = slice(first, first + step)
+                pixels = (stretched[:, part] @ horizontal).flatten(1)  # (K, rows * W)
+                chosen, weights = target[part].reshape(1, -1), weight[part].flatten()
+                if careful:
+                    pixels -= pixels.amax(0)
+                own = pixels.gather(0, chosen)[0]
+                # On a CPU, exp takes many times as long where the result underflows.
+                exponentials = (pixels.clamp_min_(SMALLEST) if careful else pixels).exp_()
+                sums = exponentials.sum(0)
+                total += ((sums.log() - own) * weights).sum(dtype=torch.float64)
+                if gradient is None:
+                    continue
+                factor = weights / sums
+                slope = exponentials.mul_(factor)
+                slope.scatter_(0, chosen, (own.exp() * factor - weights)[None])
+                slopes[:, part] = slope.view(classes, -1, size[1]) @ horizontal.t()
+            if gradient is not None:
+                gradient[image] = vertical @ slopes
+        if gradient is not None:
+            ctx.save_for_backward(gradient / count)
+        return (total / count).to(logits.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return factor * gradient, None, None, None, None
