@@ -14,6 +14,10 @@ from omh_mmseg.utils.precision import wide_dtype
 DIRECTIONS = ('fine_to_coarse', 'coarse_to_fine', 'both')
 CONDITIONINGS = ('row', 'none')
 TARGETS = ('none', 'lower', 'higher')
+LIKELY = 6
+"""Lower clusters per higher one that are likely to win a position."""
+FEW = 4
+"""One in so many is few."""
 
 
 def condition_plan(plan: Tensor, conditioning: str = 'row') -> Tensor:
@@ -46,7 +50,8 @@ def transport_activations(activations: Tensor, plan: Tensor, chunk_elements: int
     """Max-pooled transport ``b_pj = max_i a_pi T_ij``.
 
     The lower clusters are folded in one after another and only the winner of each (p, j) is kept, so that no
-    P x K_lower x K_higher tensor ever exists, whole or in part. Differentiable once, in both arguments; where several
+    P x K_lower x K_higher tensor ever exists, whole or in part. On a CPU only those that can win are, see `_Likely`;
+    the result is the same, bit by bit. Differentiable once, in both arguments; where several
     lower clusters tie, the gradient goes to the first of them.
 
     Args:
@@ -78,28 +83,81 @@ def transport_activations(activations: Tensor, plan: Tensor, chunk_elements: int
     return _MaxTransport.apply(activations, plan, chunk)
 
 
+class _Likely:
+    """The best lower cluster of most positions, from few of them and with proof.
+
+    Where plans are sparse, it is among the clusters that a higher one has most of, or is the position's most active
+    one. Any other has at most the next largest entry of the plan and the next largest activation: what beats the
+    product of these two is the maximum.
+
+    Args:
+        plan: Shape (K_lower, K_higher).
+    """
+
+    def __init__(self, plan: Tensor) -> None:
+        values, numbers = plan.topk(LIKELY + 1, dim=0)
+        self.rest = values[LIKELY, :, None]
+        # In their order, so that the first of those that tie wins.
+        self.numbers = numbers[:LIKELY].sort(dim=0).values
+        self.weights = plan.gather(0, self.numbers)[:, :, None]  # (LIKELY, K_higher, 1)
+        self.plan = plan.t().contiguous()
+
+    def __call__(self, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Maximum and winner, (K_higher, P) each, of activations (K_lower, P), and where (P,) both are proven."""
+        most, active = columns.max(0)
+        next_most = columns.scatter(0, active[None], 0).amax(0).clamp_min_(0)
+        best = columns.index_select(0, self.numbers[0]).mul_(self.weights[0])
+        winner = self.numbers[0, :, None].to(best).expand_as(best).contiguous()
+        product, raised = torch.empty_like(best), torch.empty_like(best)
+        for numbers, weights in zip(self.numbers[1:], self.weights[1:]):
+            torch.mul(columns.index_select(0, numbers), weights, out=product)
+            torch.maximum(best, product, out=raised)
+            winner.lerp_(numbers[:, None].to(best), product.gt_(best))
+            best, raised = raised, best
+        product = self.plan.index_select(1, active).mul_(most)
+        wins = (product > best) | ((product == best) & (active < winner))
+        winner, best = torch.where(wins, active.to(best), winner), torch.maximum(best, product)
+        return best, winner, (best - self.rest * next_most).amin(0) > 0
+
+
+def _largest(columns: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Maximum and winner, (K_higher, P) each, of activations (K_lower, P) and a plan (K_lower, K_higher, 1)."""
+    best = weights[0] * columns[0]
+    product, raised, winner = torch.empty_like(best), torch.empty_like(best), torch.zeros_like(best)
+    for cluster in range(1, len(weights)):
+        torch.mul(weights[cluster], columns[cluster], out=product)
+        torch.maximum(best, product, out=raised)
+        # Masks and cluster numbers stay floats: these kernels are several times faster than those of boolean masks,
+        # integers, or a maximum that returns indices.
+        product.gt_(best).mul_(cluster)
+        torch.maximum(winner, product, out=winner)
+        best, raised = raised, best
+    return best, winner
+
+
 class _MaxTransport(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, activations: Tensor, plan: Tensor, chunk: int) -> Tensor:
         positions, (lower, higher) = activations.shape[0], plan.shape
         wide = wide_dtype(activations)
         weights = plan.to(wide)[:, :, None]  # (K_lower, K_higher, 1)
+        # Elsewhere the answer whether all is proven would have to be waited for.
+        likely = _Likely(plan.to(wide)) if plan.device.type == 'cpu' and lower >= FEW * LIKELY else None
         transported = activations.new_empty(positions, higher)
         index_dtype = torch.uint8 if lower <= 256 else torch.int16 if lower <= 32768 else torch.int64
         winners = torch.empty(positions, higher, dtype=index_dtype, device=activations.device)
         for start in range(0, positions, chunk):
             rows = slice(start, start + chunk)
             columns = activations[rows].t().to(wide).contiguous()  # (K_lower, chunk)
-            best = weights[0] * columns[0]  # (K_higher, chunk)
-            product, raised, winner = torch.empty_like(best), torch.empty_like(best), torch.zeros_like(best)
-            for cluster in range(1, lower):
-                torch.mul(weights[cluster], columns[cluster], out=product)
-                torch.maximum(best, product, out=raised)
-                # Masks and cluster numbers stay floats: these kernels are several times faster than those of boolean
-                # masks, integers, or a maximum that returns indices.
-                product.gt_(best).mul_(cluster)
-                torch.maximum(winner, product, out=winner)
-                best, raised = raised, best
+            if likely is None:
+                best, winner = _largest(columns, weights)
+            else:
+                best, winner, proven = likely(columns)
+                unproven = (~proven).nonzero().flatten()
+                if len(unproven):
+                    best[:, unproven], winner[:, unproven] = _largest(columns[:, unproven], weights)
+                # Of a plan that is not sparse, little can be proven.
+                likely = likely if FEW * len(unproven) < columns.shape[1] else None
             transported[rows] = best.t()
             winners[rows] = winner.t().to(index_dtype)
         ctx.chunk = chunk
