@@ -35,6 +35,12 @@ SMALLEST = [
         marks=pytest.mark.slow),
     (f'cached_steps views {TINY} --image-size 32 --batch 2 --images 4 --views 1',
      ['batch', 'step', 'views', 'linear_probe', *TIMES, 'wall_ratio', 'cpu_ratio'], 1),
+    (f'cached_steps omh {TINY} --image-size 32 --batch 2 --images 4 --hosts smooseg',
+     ['host', 'batch', 'step', *TIMES, 'added_percent'], 1),
+    (f'cached_steps contrast {TINY} --image-size 32 --batch-sizes 2 4',
+     ['batch', 'what', 'products', *TIMES, 'share'], 2),
+    ('cached_steps probe --batch 2 --height 64 --width 64',
+     ['batch', 'height', 'width', 'classes', 'what', 'row_share', *TIMES, 'share_percent'], 2),
     (f'step_share {TINY} --image-size 32 --batch-sizes 2 --part-repeats 1 --variants default "solver gradient" '
      '"all of these"',
      ['batch', 'what', *TIMES, 'wall_percent', 'cpu_percent'], 1),
@@ -64,6 +70,8 @@ SMALLEST = [
     ('evaluation crf --sizes 32x48 --clusters 4',
      ['backend', 'height', 'width', 'clusters', 'segmentations', 'wall_ms', 'images_per_second', 'changed_percent'],
      int(find_spec('pydensecrf') is not None)),
+    pytest.param(
+        'photos --images 6 --steps 2', ['images', 'steps', 'what', 'command', 'cpu_s'], 1, marks=pytest.mark.slow),
     pytest.param(
         'scale --images 30 --distinct 3 --steps 2 --workers 1 --worker-steps 12 --channels 8 --chunk-size 50',
         ['part', 'items', 'seconds', 'cpu_seconds', 'mib'], 3, marks=pytest.mark.slow),

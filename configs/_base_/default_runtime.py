@@ -35,16 +35,18 @@ default_hooks = dict(
     protocol=dict(type='ProtocolHook'),
     # STEGO's nearest neighbours, made on first use; build=False stops a run that lacks them.
     neighbour_index=dict(type='NeighbourIndexHook', build=True),
-    # A folder, e.g. data/feature_cache, switches on the cache of frozen features there.
+    # 'auto' caches frozen features beside the work directory where that is exact, fits and saves forward passes; None
+    # never; a folder, e.g. data/feature_cache, always and there.
     feature_cache=dict(
         type='FeatureCacheHook',
-        folder=None,
+        folder='auto',
         dtype='float32',
         splits=['train', 'val', 'test'],
         verify=True,
         # Above 0: so many jittered views per image of HP, cached, in place of a fresh one in each step.
         views=0,
         view_seed=0,
+        limit_gib=2.0,
     ),
     # After the cache, whose filling leaves no trace then.
     random_state=dict(type='RandomStateHook'),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from omh_mmseg.feature_cache.cached_features import DTYPES, SAMPLE, CachedFeatures
 from omh_mmseg.feature_cache.claims import Claims
+from omh_mmseg.feature_cache.disk import free_bytes, gibibytes
 from omh_mmseg.feature_cache.fingerprint import cache_fingerprint, fingerprint_key, random_transforms, transforms_of
 from omh_mmseg.feature_cache.frozen_part import FEATURES, MIRRORED, VIEW, WEIGHTS, FrozenPart
 from omh_mmseg.feature_cache.items import check_item, packed
@@ -93,6 +93,7 @@ class FeatureCache:
         progress: bool = True,
         verify: bool = True,
         together: bool = False,
+        probes: Mapping[int, Mapping[str, Any]] | None = None,
     ) -> CachedFeatures:
         """Make what is missing or damaged, and return the data set that delivers the cache.
 
@@ -105,13 +106,14 @@ class FeatureCache:
             verify: Compare all check sums first; otherwise each when its item is read first.
             together: All ranks of a distributed run call this, deal out the batches and write them in their order: the
                 files are those that one process makes.
+            probes: The result of `probe`, where it is known.
 
         Raises:
             OSError: The disk has no room for it, or cannot be written.
             ValueError: The items are not the same at each access, or hold what cannot be cached, or the cache holds
                 something else than what is computed now.
         """
-        probes = self.probe()
+        probes = self.probe() if probes is None else probes
         if verify:
             self._verify(progress)
         if self._all_missing(together):
@@ -169,14 +171,17 @@ class FeatureCache:
             total += int((~file.present()).sum() * (mean + ALIGNMENT / 2 + RECORD.itemsize))
         return total
 
+    def held_bytes(self) -> int:
+        """Disk space of what is there."""
+        return sum(file.data_path.stat().st_size for file in self.files.values() if file.data_path.is_file())
+
     def describe(self) -> str:
         """What `complete` would do, as text; nothing is written."""
         needed, missing = self.needed_bytes(self.probe()), self.missing()
-        held = sum(file.data_path.stat().st_size for file in self.files.values() if file.data_path.is_file())
         return (
             f'feature cache {self.folder.resolve()}: {len(self) - missing} of {len(self)} items are there '
-            f'({gibibytes(held)}); {self.passes()} forward passes of one image and {gibibytes(needed)} of disk space '
-            f'make the rest, {gibibytes(free_bytes(self.folder))} are free'
+            f'({gibibytes(self.held_bytes())}); {self.passes()} forward passes of one image and {gibibytes(needed)} of '
+            f'disk space make the rest, {gibibytes(free_bytes(self.folder))} are free'
         )
 
     def _refuse(self) -> None:
@@ -367,19 +372,6 @@ class FeatureCache:
         content = dict(fingerprint=self.fingerprint, dtype=self.dtype, fields=fields)
         with replaced_when_complete(path) as file:
             file.write(json.dumps(content, indent=1, sort_keys=True).encode())
-
-
-def free_bytes(folder: Path) -> int:
-    """Free space of the disk that a folder is on or would be made on."""
-    folder = folder.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
-def gibibytes(count: float) -> str:
-    """Bytes as text."""
-    return f'{count / 2**30:.2f} GiB'
 
 
 def _bytes(content: Tensor | np.ndarray) -> np.ndarray:

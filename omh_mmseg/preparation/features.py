@@ -7,11 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader
+from torch import nn
 
+from omh_mmseg.feature_cache.automatic import (
+    AUTOMATIC,
+    LIMIT_GIB,
+    Probes,
+    completed,
+    folder_of,
+    half_precision,
+)
 from omh_mmseg.feature_cache.build import FeatureCache
+from omh_mmseg.feature_cache.cached_features import CachedFeatures
+from omh_mmseg.feature_cache.frozen_part import FEATURES, FrozenPart, features_alone
 from omh_mmseg.feature_cache.of_model import SPLITS, frozen_part, hook_options, needs, why_live
+from omh_mmseg.models.data_preprocessor import preprocessing
 from omh_mmseg.models.utils.loaded_weights import fill_model, start
 from omh_mmseg.registry import DATASETS, MODELS
 from omh_mmseg.utils.config import check_checkpoint
@@ -83,7 +96,7 @@ def feature_caches(
         loaded = CheckpointLoader.load_checkpoint(cfg.load_from, map_location='cpu')
         fill_model(model, loaded.get('state_dict', loaded), start())
     model.to(device).eval()
-    root = folder or options.get('folder') or DEFAULT_FOLDER
+    root = folder or folder_of(options.get('folder'), cfg.get('work_dir')) or DEFAULT_FOLDER
     for split in splits:
         reason = why_live(model, split)
         if reason:
@@ -96,6 +109,49 @@ def feature_caches(
         fields, images = needs(model, split, part)
         kept = dtype or options.get('dtype') or 'float32'
         yield split, loader, FeatureCache(root, dataset, part, split == 'train', fields, images, kept)
+
+
+def cached_train_set(
+    cfg: Config, dataset: Any, backbone: nn.Module, preprocessor: nn.Module, progress: bool = True
+) -> CachedFeatures | None:
+    """The images of a training behind the cache that it reads from, which is completed; None where there is none.
+
+    Ranks of a run, which all call this, get the same.
+
+    Args:
+        cfg: Of the training.
+        dataset: Its images, completely initialised.
+        backbone: Its backbone, with its weights.
+        preprocessor: Its data preprocessor, on the device to compute on.
+        progress: Draw progress bars on stderr.
+
+    Raises:
+        ValueError: See `FeatureCache`.
+        OSError: The disk has no room for a cache that the config asks for.
+    """
+    options = hook_options(cfg) or {}
+    root = folder_of(options.get('folder'), cfg.get('work_dir'))
+    if root is None or 'train' not in options.get('splits', SPLITS):
+        return None
+    if preprocessing(preprocessor, True) != preprocessing(preprocessor, False):
+        MMLogger.get_current_instance().info('no feature cache for the index: training pads images otherwise')
+        return None
+    part = FrozenPart(backbone, cfg.model.backbone, preprocessor, features_alone(backbone))
+    settings = dataset, part, True, (FEATURES,), False, options.get('dtype', 'float32')
+    loader = cfg.train_dataloader
+
+    def complete(cache: FeatureCache, probes: Probes) -> CachedFeatures:
+        batch_size, workers = loader.get('batch_size', 16), loader.get('num_workers', 0)
+        return cache.complete(batch_size, workers, progress, options.get('verify', True), probes=probes)
+
+    if options['folder'] != AUTOMATIC:
+        cache = FeatureCache(root, *settings)
+        return complete(cache, cache.probe())
+    if half_precision(cfg):
+        return None
+    # The index alone takes as many forward passes as the cache, and the training reads what is kept of them.
+    cached, _ = completed(root, *settings, options.get('limit_gib', LIMIT_GIB), lambda images: images, complete)
+    return cached
 
 
 def _below_pairs(dataset: Any) -> Any:

@@ -44,10 +44,7 @@ from omh_mmseg.datasets.neighbours.store import (
     discard_partial,
     partial_progress,
 )
-from omh_mmseg.feature_cache.build import FeatureCache
-from omh_mmseg.feature_cache.frozen_part import FrozenPart, features_alone
-from omh_mmseg.feature_cache.of_model import hook_options
-from omh_mmseg.models.data_preprocessor import preprocessing
+from omh_mmseg.preparation.features import cached_train_set
 from omh_mmseg.registry import DATASETS, MODELS
 from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs
 from omh_mmseg.structures.provenance import ProvenanceError
@@ -284,7 +281,7 @@ def _complete_features(job: IndexJob, partial: PartialIndex, cfg: Config, progre
         if done and is_main_process():
             MMLogger.get_current_instance().info(f'continuing {partial.folder} after the features of {done} items')
         preprocessor = MODELS.build(job.preprocessor_cfg).to(job.device)
-        dataset = _cached(job, preprocessor, cfg, progress) or job.dataset
+        dataset = cached_train_set(cfg, job.dataset, job.backbone, preprocessor, progress) or job.dataset
         loader = cfg.train_dataloader
         starts = range(done, job.items, loader.get('batch_size', 16))
         blocks = _feature_blocks(job, dataset, preprocessor, starts, loader.get('num_workers', 0))
@@ -328,22 +325,6 @@ def _feature_blocks(
         inputs = preprocessor(dict(inputs=data['inputs']), False)['inputs']
         for features in pooled_features(encode, [inputs], batch[0], dropout['probability'], dropout['seed']):
             yield features.numpy()
-
-
-def _cached(job: IndexJob, preprocessor: nn.Module, cfg: Config, progress: bool) -> Any:
-    """The data set behind the feature cache of the config's training; None where there is none."""
-    options = hook_options(cfg) or {}
-    if options.get('folder') is None or 'train' not in options.get('splits', ['train']):
-        return None
-    if preprocessing(preprocessor, True) != preprocessing(preprocessor, False):
-        MMLogger.get_current_instance().info('no feature cache for the index: training pads images otherwise')
-        return None
-    part = FrozenPart(job.backbone, cfg.model.backbone, preprocessor, features_alone(job.backbone))
-    cache = FeatureCache(options['folder'], job.dataset, part, True, dtype=options.get('dtype', 'float32'))
-    loader = cfg.train_dataloader
-    return cache.complete(
-        loader.get('batch_size', 16), loader.get('num_workers', 0), progress, options.get('verify', True)
-    )
 
 
 def _complete_neighbours(job: IndexJob, partial: PartialIndex, features: RowFile, progress: bool) -> RowFile:

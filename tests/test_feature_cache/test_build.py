@@ -20,7 +20,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from PIL import Image
 
-from omh_mmseg.feature_cache import build, store
+from omh_mmseg.feature_cache import build, disk, store
 from omh_mmseg.feature_cache.build import FeatureCache
 from omh_mmseg.feature_cache.cached_features import CachedFeatures
 from omh_mmseg.feature_cache.frozen_part import FrozenPart, features_alone
@@ -220,7 +220,7 @@ def await_file(path: Path) -> None:
 
 def test_no_room(cache, monkeypatch) -> None:
     """The estimate is made before anything is written."""
-    monkeypatch.setattr(build.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr(disk.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=1000))
     one = cache()
     with pytest.raises(OSError, match=r'needs 0.00 GiB more in .* for 10 items of float32, and 0.00 GiB are free') as e:
         complete(one)

@@ -275,6 +275,23 @@ def test_under_autocast_masks_stay_exact(dtype):
         assert F.cosine_similarity(one.flatten(), other.flatten(), dim=0) > 0.999
 
 
+@pytest.mark.parametrize('name', ['bfloat16', 'float16'])
+def test_products_of_a_chosen_type_are_those_under_autocast(name):
+    dtype = getattr(torch, name)
+    arguments = [item.detach().float() for item in inputs(images=3, positions=20, pool=10)]
+    z = arguments[0].requires_grad_()
+    exact = hidden_positive_contrast(*arguments, 20, 0.5, 0.5).loss
+    chosen = hidden_positive_contrast(*arguments, 20, 0.5, 0.5, products=dtype).loss
+    with torch.autocast('cpu', dtype=dtype):
+        cast = hidden_positive_contrast(*arguments, 20, 0.5, 0.5).loss
+    assert torch.equal(chosen, cast) and not torch.equal(chosen, exact)
+    assert all(torch.equal(one, other) for one, other in zip(gradients(chosen, z), gradients(cast, z)))
+    options = dict(temperature=0.5, random_negatives=1.0, consistency_weight=0.0)
+    assert HiddenPositiveLoss(**options, products=name).products == dtype
+    with pytest.raises(ValueError, match=f"one of .*; got 'half{name}'"):
+        HiddenPositiveLoss(**options, products=f'half{name}')
+
+
 def test_small_slopes_survive_half_precision():
     """With many patches and random negatives most slopes are far below what half precision holds."""
     arguments = [item.detach().float() for item in inputs(images=2, positions=300, pool=60)]

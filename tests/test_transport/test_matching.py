@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from omh_mmseg.transport import matching_distance
+from omh_mmseg.transport import matching, matching_distance
 from omh_mmseg.transport.matching import condition_plan, transport_activations
 
 
@@ -140,3 +140,35 @@ def test_each_way_has_a_target_of_its_own() -> None:
         one = matching_distance(coarse, fine, plan, way, target='higher')
         (gradient,) = torch.autograd.grad(one, (coarse, fine)[side])
         torch.testing.assert_close(found[side], gradient / 2)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('case', ['sparse', 'diffuse', 'ties', 'zeros', 'negative'])
+def test_candidates_and_all_clusters_give_the_same(case, dtype, monkeypatch) -> None:
+    """Bit by bit, with the gradients: candidates alone are taken where they are proven, and ties have one winner."""
+    torch.manual_seed(0)
+    activations = torch.softmax(3 * torch.randn(300, 40, dtype=dtype), dim=1)
+    plan = torch.softmax((1 if case == 'diffuse' else 8) * torch.randn(40, 12, dtype=dtype), dim=1)
+    if case == 'ties':
+        activations, plan = activations[:, torch.arange(40) // 2], plan[torch.arange(40) // 4]
+    elif case == 'zeros':
+        activations = activations * (torch.rand_like(activations) < 0.1)
+    elif case == 'negative':
+        activations = activations - 0.02
+    results = []
+    for likely in (True, False):
+        monkeypatch.setattr(matching, 'FEW', 4 if likely else 10**6)
+        leaves = activations.clone().requires_grad_(), plan.clone().requires_grad_()
+        moved = transport_activations(*leaves, chunk_elements=12 * 100)
+        results.append([moved, *torch.autograd.grad((moved * torch.arange(1, 13)).sum(), leaves)])
+    for one, other in zip(*results):
+        assert torch.equal(one, other)
+    expected = (activations[:, :, None] * plan).amax(1)
+    assert torch.equal(results[0][0], expected)
+
+
+def test_candidates_prove_nearly_all_of_a_sparse_plan() -> None:
+    torch.manual_seed(0)
+    activations = torch.softmax(3 * torch.randn(300, 40), dim=1)
+    _, _, proven = matching._Likely(torch.softmax(8 * torch.randn(40, 12), dim=1))(activations.t().contiguous())
+    assert proven.float().mean() > 0.9

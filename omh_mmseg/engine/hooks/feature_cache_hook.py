@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from mmengine.dist import get_world_size, is_main_process
@@ -14,11 +15,13 @@ from torch.utils.data import DataLoader
 from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
 from omh_mmseg.datasets.samplers import SeededInfiniteSampler, seed_items
 from omh_mmseg.engine.models import model_of
+from omh_mmseg.feature_cache.automatic import AUTOMATIC, LIMIT_GIB, Probes, completed, folder_of, half_precision
 from omh_mmseg.feature_cache.build import FeatureCache
 from omh_mmseg.feature_cache.cached_features import SAMPLE, CachedFeatures
+from omh_mmseg.feature_cache.disk import gibibytes
 from omh_mmseg.feature_cache.of_model import SPLITS, frozen_part, needs, why_live
 from omh_mmseg.registry import HOOKS
-from omh_mmseg.utils.checks import STEPS, ranges
+from omh_mmseg.utils.checks import POSITIVE, STEPS, ranges
 from omh_mmseg.utils.generators import seeded
 
 LOADER_OPTIONS = (
@@ -40,7 +43,9 @@ class FeatureCacheHook(Hook):
     jittered view of `HiddenPositives`, which is another one in each step unless ``views`` is set.
 
     Args:
-        folder: Of all caches. None switches the hook off.
+        folder: Of all caches; None for no cache. ``'auto'`` means the folder ``feature_cache`` beside the run's work
+            directory, and a cache only where it is exact, not above ``limit_gib``, and takes no more forward passes
+            than it saves; otherwise the run says why there is none.
         dtype: ``'float32'`` is exact; ``'float16'`` and ``'bfloat16'`` take half the space.
         splits: The loops that read from a cache, among ``'train'``, ``'val'`` and ``'test'``.
         verify: Compare the check sums of a whole cache before it is used, and make damaged items anew; otherwise each
@@ -48,6 +53,10 @@ class FeatureCacheHook(Hook):
         views: Jittered views of each training image that are drawn once and cached; each step takes one of them at
             random in place of a fresh one, which is not the same training. 0, the default, draws a fresh one each time.
         view_seed: Of these views, which runs of all seeds share; view v of item i follows from it, i and v alone.
+        limit_gib: Largest size in GiB of a cache that ``'auto'`` makes.
+
+    Attributes:
+        declined: Loops for which ``'auto'`` found no cache, each with the reason.
 
     Raises:
         ValueError: If an option is unknown, or would reach nothing; before a loop, if its pipeline draws at random, its
@@ -57,7 +66,7 @@ class FeatureCacheHook(Hook):
 
     priority = 'VERY_HIGH'
 
-    @ranges(views='[0, 1024]', view_seed=STEPS)
+    @ranges(views='[0, 1024]', view_seed=STEPS, limit_gib=POSITIVE)
     def __init__(
         self,
         folder: str | None = None,
@@ -66,6 +75,7 @@ class FeatureCacheHook(Hook):
         verify: bool = True,
         views: int = 0,
         view_seed: int = 0,
+        limit_gib: float = LIMIT_GIB,
     ) -> None:
         if not set(splits) <= set(SPLITS):
             raise ValueError(f'splits of the feature cache must be among {SPLITS}; got {tuple(splits)}.')
@@ -75,7 +85,8 @@ class FeatureCacheHook(Hook):
                 f"default_hooks.feature_cache.folder, and splits with 'train'; got {folder!r} and {tuple(splits)}."
             )
         self.folder, self.dtype, self.splits, self.verify = folder, dtype, tuple(splits), verify
-        self.views, self.view_seed = views, view_seed
+        self.views, self.view_seed, self.limit_gib = views, view_seed, limit_gib
+        self.declined: dict[str, str] = {}
 
     def before_train(self, runner: Runner) -> None:
         """Fill and use the cache of the train set, once weights and checkpoint are loaded."""
@@ -90,7 +101,8 @@ class FeatureCacheHook(Hook):
         self._use(runner, runner.test_loop, 'test')
 
     def _use(self, runner: Runner, loop: Any, split: str) -> None:
-        if self.folder is None or split not in self.splits:
+        root = folder_of(self.folder, runner.work_dir)
+        if root is None or split not in self.splits or split in self.declined:
             return
         model = model_of(runner)
         dataset = loop.dataloader.dataset
@@ -104,16 +116,37 @@ class FeatureCacheHook(Hook):
             return
         part = frozen_part(model, backbone_config(runner.cfg), split, self.views, self.view_seed)
         fields, images = needs(model, split, part)
-        if isinstance(dataset, CachedFeatures):
-            if set(dataset.fields) - {SAMPLE} == set(fields) and dataset.images == images:
+        cached = dataset if isinstance(dataset, CachedFeatures) else None
+        if cached is not None:
+            if set(cached.fields) - {SAMPLE} == set(fields) and cached.images == images:
                 return
-            dataset = dataset.dataset
-        with seeded('feature cache'):
-            cache = FeatureCache(self.folder, dataset, part, split == 'train', fields, images, self.dtype)
-            _announce(runner, cache, loop, split, 1 if pairs is None else 2)
+            dataset = cached.dataset
+        seen = 1 if pairs is None else 2
+
+        def complete(cache: FeatureCache, probes: Probes) -> CachedFeatures:
+            _announce(runner, cache, probes, loop, split, seen)
             batch_size, workers = loop.dataloader.batch_size or 1, loop.dataloader.num_workers
-            cached = cache.complete(batch_size, workers, is_main_process(), self.verify)
-            self._place(runner, loop, split, pairs, cached)
+            return cache.complete(batch_size, workers, is_main_process(), self.verify, probes=probes)
+
+        settings = dataset, part, split == 'train', fields, images, self.dtype
+        made: CachedFeatures | None = None
+        with seeded('feature cache'):
+            if self.folder != AUTOMATIC:
+                cache = FeatureCache(root, *settings)
+                made = complete(cache, cache.probe())
+            else:
+                reason = half_precision(runner.cfg) or _mixed(loop)
+                if not reason:
+                    saved = partial(_saved, runner, loop, split, seen)
+                    made, reason = completed(root, *settings, self.limit_gib, saved, complete)
+        if made is None:
+            self.declined[split] = reason
+            runner.logger.info(f'no feature cache for {split}: {reason}')
+            if split == 'train' and self.views:
+                raise ValueError(f'views={self.views} of the feature cache would reach nothing, without one: {reason}')
+            if cached is None:
+                return
+        self._place(runner, loop, split, pairs, dataset if made is None else made)
 
     def _place(self, runner: Runner, loop: Any, split: str, pairs: NeighbourPairs | None, dataset: Any) -> None:
         """Let a loop load from another data set of the same items."""
@@ -163,13 +196,31 @@ def reloaded(loader: DataLoader, dataset: Any, sampler: Any) -> DataLoader:
     return DataLoader(dataset, loader.batch_size, sampler=sampler, drop_last=loader.drop_last, **options)
 
 
-def _announce(runner: Runner, cache: FeatureCache, loop: Any, split: str, views: int) -> None:
+def _saved(runner: Runner, loop: Any, split: str, views: int, images: int) -> int:
+    """Forward passes of an image that a run saves by a cache of so many images, beside those that made it."""
+    if split == 'train':
+        return (loop.max_iters - loop.iter) * (loop.dataloader.batch_size or 1) * views * get_world_size()
+    # The first of the evaluations computes what the others read.
+    train = runner.train_loop if split == 'val' and runner._train_loop is not None else None
+    interval = getattr(train, 'val_interval', None)
+    return 0 if train is None or not interval else images * (-(-(train.max_iters - train.iter) // interval))
+
+
+def _mixed(loop: Any) -> str:
+    mixed = getattr(loop, 'fp16', False)
+    return 'the evaluation is in mixed precision, and a cache is not built in it' if mixed else ''
+
+
+def _announce(runner: Runner, cache: FeatureCache, probes: Probes, loop: Any, split: str, views: int) -> None:
     missing = cache.passes()
     if split == 'train':
         steps = loop.max_iters - loop.iter
-        needed = steps * (loop.dataloader.batch_size or 1) * views * get_world_size()
-        run = f'its {steps} steps take {needed} of them without a cache'
+        run = f'its {steps} steps take {_saved(runner, loop, split, views, len(cache))} of them without a cache'
     else:
         run = f'each evaluation takes {len(cache)} of them without a cache'
     state = f'filled by {missing} forward passes of an image' if missing else 'complete'
-    runner.logger.info(f'feature cache of {split}, {cache.folder}: {state}; {run}')
+    size = gibibytes(cache.held_bytes() + cache.needed_bytes(probes))
+    runner.logger.info(
+        f'feature cache of {split}, {cache.folder.resolve()}, {size} when complete: {state}; {run}; '
+        'default_hooks.feature_cache.folder=None runs without'
+    )

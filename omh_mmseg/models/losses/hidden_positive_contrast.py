@@ -102,6 +102,7 @@ def hidden_positive_contrast(
     reweighting: bool = True,
     fp16_masks: bool = False,
     chunk_elements: int | None = None,
+    products: torch.dtype | None = None,
 ) -> ContrastResult:
     r"""Contrast of every patch with its hidden positives in the batch, of the code and of the mixed code alike.
 
@@ -136,6 +137,8 @@ def hidden_positive_contrast(
             about 5e-5, relatively. A sum that overflows is set to the largest half, 65504.
         chunk_elements: Elements of each working buffer (rows of an image) x N; by default 2**21 on a CPU and 2**26
             elsewhere, or those of 128 rows, if these are more: products of fewer rows are slow.
+        products: Type of the factors of logits and gradients; that of ``projected``, at least float32, or autocast's,
+            by default. Masks, softmax and sums never are in half precision by it.
 
     Returns:
         See `ContrastResult`; ``loss`` has the dtype of ``projected``, at least float32.
@@ -163,8 +166,8 @@ def hidden_positive_contrast(
     if chunk_elements is None:
         chunk_elements = max(2**21 if projected.device.type == 'cpu' else 2**26, 128 * total)
     wide = wide_dtype(projected)
-    product = wide
-    if torch.is_autocast_enabled(projected.device.type):
+    product = products or wide
+    if products is None and torch.is_autocast_enabled(projected.device.type):
         product = torch.get_autocast_dtype(projected.device.type)
     with torch.autocast(projected.device.type, enabled=False), torch.no_grad():
         compared = torch.float16 if fp16_masks and projected.is_cuda else wide

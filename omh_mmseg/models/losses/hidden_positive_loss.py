@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -9,6 +10,8 @@ from omh_mmseg.models.losses.hidden_positive_contrast import draw_random_negativ
 from omh_mmseg.registry import MODELS
 from omh_mmseg.utils.checks import COUNT, POSITIVE, SHARE, WEIGHT, ranges
 from omh_mmseg.utils.precision import wide_dtype, widened
+
+PRODUCTS = dict(float16=torch.float16, bfloat16=torch.bfloat16)
 
 
 def consistency_distance(projected: Tensor, augmented: Tensor) -> Tensor:
@@ -38,9 +41,11 @@ class HiddenPositiveLoss(nn.Module):
         reweighting: Weigh anchors by the weight of their positives.
         fp16_masks: See `hidden_positive_contrast`; off by default, on to compare with the reference bit by bit.
         chunk_elements: See `hidden_positive_contrast`.
+        products: None, ``'bfloat16'`` or ``'float16'``: the products of the contrast, whose number grows with the
+            square of the batch, in half precision; see `hidden_positive_contrast`.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If a number is out of its range, or the type of products unknown.
 
     Source: Seong et al., Leveraging Hidden Positives for Unsupervised Semantic Segmentation, CVPR 2023;
     docs/methods/hp.md 3B.5 to 3B.8.
@@ -55,8 +60,12 @@ class HiddenPositiveLoss(nn.Module):
         reweighting: bool = True,
         fp16_masks: bool = False,
         chunk_elements: int | None = None,
+        products: str | None = None,
     ) -> None:
         super().__init__()
+        if products is not None and products not in PRODUCTS:
+            raise ValueError(f'products must be None or one of {tuple(PRODUCTS)}; got {products!r}.')
+        self.products = PRODUCTS[products] if products else None
         self.random_negatives = random_negatives
         self.consistency_weight = consistency_weight
         self.temperature = temperature
@@ -119,6 +128,7 @@ class HiddenPositiveLoss(nn.Module):
             self.reweighting,
             self.fp16_masks,
             self.chunk_elements,
+            self.products,
         )
         losses = dict(loss_contrast=result.loss)
         if self.consistency_weight > 0:
