@@ -22,7 +22,9 @@ from typing import Any
 import torch
 from common import Rows, Verdict, add_common_options, start, write_csv
 
-SCRIPTS = ('steps', 'step_share', 'plan_time', 'lean_forms', 'neighbour_search', 'reading', 'evaluation', 'gpu_rate')
+SCRIPTS = (
+    'steps', 'step_share', 'plan_time', 'lean_forms', 'neighbour_search', 'reading', 'evaluation', 'start_up', 'gpu_rate',
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,6 +20,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from omh_mmseg.choices import FEATURE_DTYPES, MAX_PIXELS, SEARCHES, SPLITS, UNKNOWN_RULES
 from omh_mmseg.commands.options import add_config_options
@@ -159,7 +160,7 @@ def run_dataset(args: argparse.Namespace) -> int:
     from omh_mmseg.preparation.downloads.jobs import run_jobs
     from omh_mmseg.preparation.downloads.potsdam3 import plan_potsdam3
 
-    plans = {
+    plans: dict[str, Callable[..., Any]] = {
         'coco-stuff27': plan_coco_stuff27,
         'cityscapes27': plan_cityscapes27,
         'potsdam3': partial(plan_potsdam3, seed=args.seed),

@@ -24,7 +24,7 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omh_mmseg.commands.options import add_config_options
 from omh_mmseg.commands.start import start
@@ -92,7 +92,8 @@ def read_arguments(args: argparse.Namespace) -> Schedule:
     if args.timed_images is not None:
         schedule = replace(schedule, timed_images=args.timed_images)
     given = dict(seeds=args.seeds, references=args.reference, protocols=args.protocols)
-    return replace(schedule, **{name: tuple(value) for name, value in given.items() if value is not None})
+    changes: dict[str, Any] = {name: tuple(value) for name, value in given.items() if value is not None}
+    return replace(schedule, **changes)
 
 
 def run(args: argparse.Namespace) -> int:
