@@ -70,6 +70,7 @@ SMALLEST = [
     ('evaluation crf --sizes 32x48 --clusters 4',
      ['backend', 'height', 'width', 'clusters', 'segmentations', 'wall_ms', 'images_per_second', 'changed_percent'],
      int(find_spec('pydensecrf') is not None)),
+    ('start_up --imports nothing --commands 1', ['what', 'cpu_s', 'wall_s'], 0),
     pytest.param(
         'photos --images 6 --steps 2', ['images', 'steps', 'what', 'command', 'cpu_s'], 1, marks=pytest.mark.slow),
     pytest.param(
@@ -136,6 +137,8 @@ def check_rows(name: str, rows: list[dict[str, str]]) -> None:
         assert float(rows[0]['mib']) - float(rows[1]['mib']) == pytest.approx(4 * 24 * 64 * 2 / 2**20, abs=0.011)
     elif name == 'evaluation_scoring':
         assert list(rows[0].values())[:3] == ['32', '48', 'prediction'] and len(rows) == 6
+    elif name == 'start_up':
+        assert [row['what'] for row in rows] == ['nothing', 'analysis_tools/compare_protocols.py --help']
     elif name == 'scale':
         assert {'data set', 'search, extrapolated', 'training, first step'} < {row['part'] for row in rows}
         assert {row['items'] for row in rows} == {'30', '150'} and float(rows[-2]['mib']) > 100

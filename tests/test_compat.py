@@ -18,10 +18,15 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.config.config import ConfigParsingError
+from mmengine.hub import get_config
+from mmengine.infer import BaseInferencer
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
+from mmseg.registry import MODELS
 from torch import nn
 
 from omh_mmseg import compat, stack
@@ -128,7 +133,7 @@ class TestStack:
         done = run_python(
             'import omh_mmseg.models.segmentors.stego as stego\n'
             'from mmseg.registry import HOOKS, MODELS\n'
-            'import mmengine\n'
+            'import mmengine, omh_mmseg\n'
             'assert MODELS.get("STEGO") is stego.STEGO is omh_mmseg.models.segmentors.STEGO\n'
             'assert HOOKS.get("ProtocolHook") and mmengine.__spec__.loader.name == "mmengine"\n'
             'assert stego.__spec__.loader.name == stego.__name__\n'
@@ -180,7 +185,7 @@ class TestStackFinder:
         ran: list[str] = []
         monkeypatch.setattr('builtins.toys', ran, raising=False)
         monkeypatch.syspath_prepend(str(tmp_path))
-        monkeypatch.setattr(stack, 'STACK', ('toy_mm', 'mmseg'))
+        monkeypatch.setattr(stack, 'STACK', ('toy_mm',))
         monkeypatch.setattr(sys, 'meta_path', list(sys.meta_path))
         for name in ('toy_mm', 'toy_mm.inner'):
             monkeypatch.delitem(sys.modules, name, raising=False)
@@ -217,6 +222,41 @@ class TestStackFinder:
         assert toys == ['load', 'toy_mm'] and module.__spec__.loader.name == 'toy_mm'
         with pytest.raises(stack.StackError, match='mmseg is missing'):
             importlib.import_module('omh_mmseg.study.source_state')
+
+
+class TestConfigsByName:
+    """What others look configs up by finds ours."""
+
+    NAME = 'omh_smooseg_vit-t8_demo'
+
+    def test_hub(self) -> None:
+        config = get_config(f'omh_mmseg::{self.NAME}.py')
+        assert config.model.type == 'SmooSeg' and config.model.omh_head.type == 'OMHHead'
+        assert get_config('mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py').model.type == 'EncoderDecoder'
+
+    def test_base(self, tmp_path: Path) -> None:
+        (tmp_path / 'mine.py').write_text(f"_base_ = 'omh_mmseg::{self.NAME}.py'\nmodel = dict(num_classes=9)\n")
+        config = Config.fromfile(tmp_path / 'mine.py')
+        assert config.model.type == 'SmooSeg' and config.model.num_classes == 9
+        (tmp_path / 'mine.py').write_text("_base_ = 'omh_mmseg::absent.py'\n")
+        with pytest.raises((FileNotFoundError, ConfigParsingError)):
+            Config.fromfile(tmp_path / 'mine.py')
+
+    def test_inferencer(self) -> None:
+        """Also in its own scope; names of mmseg's models, and wrong ones, are mmseg's affair."""
+        load = BaseInferencer._load_model_from_metafile
+        for scope in ('mmseg', 'omh_mmseg'):
+            config, weights = load(SimpleNamespace(scope=scope), self.NAME)
+            assert config.model.type == 'SmooSeg' and weights is None
+        theirs, weights = load(SimpleNamespace(scope='mmseg'), 'fcn_r50-d8_4xb2-40k_cityscapes-512x1024')
+        assert theirs.model.type == 'EncoderDecoder' and weights.endswith('.pth')
+        with pytest.raises(ValueError, match='Cannot find model: absent in mmseg'):
+            load(SimpleNamespace(scope='mmseg'), 'absent')
+
+    def test_scope(self) -> None:
+        """Registries of a package that mmengine knows say where its modules are."""
+        assert MODELS.get('omh_mmseg.STEGO') is MODELS.get('STEGO')
+        assert MODELS.children['omh_mmseg']._locations == ['omh_mmseg']
 
 
 class TestTorchvision:

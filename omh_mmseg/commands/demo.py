@@ -9,6 +9,8 @@ from omh_mmseg.commands.start import start
 from omh_mmseg.shipped import config_path
 from omh_mmseg.utils.settings import Settings
 
+HOST = 'stego_vit-t8_demo'
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
@@ -26,9 +28,8 @@ def run(args: argparse.Namespace) -> None:
     from omh_mmseg.study import demo
 
     options = {'randomness.seed': args.seed, **args.cfg_options}
-    host, omh = (config_path(name) for name in ('stego_vit-t8_demo', 'omh_stego_vit-t8_demo'))
     with launch.interruptible(args.work_dir):
-        summary = demo.run_demo(host, omh, args.work_dir, options)
+        summary = demo.run_demo(config_path(HOST), config_path(f'omh_{HOST}'), args.work_dir, options)
     print(demo.report(summary))
     print(f'summary: {Path(args.work_dir) / "summary.json"}')
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from omh_mmseg.version import __version__
 
 PACKAGE = Path(__file__).resolve().parents[1]
-WITHOUT_EFFECT = ('analysis', 'apis', 'assets', 'visualization')
+WITHOUT_EFFECT = ('analysis', 'apis', 'assets', 'commands', 'visualization')
 """Rooms that change no training and no score."""
 WITH_EFFECT = dict(engine=('hooks', 'optim_wrapper_constructor'), study=('backbones', 'job'))
 """The modules that do change them, of rooms whose other modules are commands."""

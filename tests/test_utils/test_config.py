@@ -21,6 +21,13 @@ def warnings(monkeypatch) -> list[str]:
     return texts
 
 
+@pytest.mark.parametrize('path', ['stego_vit-t8_dem', 'configs/stego_vit-t8_demo.py', 'elsewhere/stego_vit-t8_demo.py'])
+def test_a_config_that_is_not_there_names_shipped_ones(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f'no config file {path} .*without a folder: stego_vit-t8_demo or '):
+        read_config(path)
+
+
 @pytest.mark.parametrize(
     ('key', 'hint'),
     [

@@ -12,6 +12,8 @@ from omh_mmseg.utils.work_dirs import (
     resolve_runs,
 )
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
@@ -42,6 +44,18 @@ def test_a_config_alone_and_nothing(work):
             resolve(str(work / 'mine.py'))
         with pytest.raises(FileNotFoundError, match=r'no config file or work directory work_dirs/nun \(looked from'):
             resolve('work_dirs/nun')
+
+
+def test_names_of_shipped_configs(work, monkeypatch):
+    """Unless there is a file or work directory of that name."""
+    name, shipped = 'stego_vit-t8_demo', str(REPOSITORY / 'configs' / 'stego_vit-t8_demo.py')
+    monkeypatch.chdir(work)
+    assert config_file(name) == config_file(f'{name}.py') == shipped
+    assert resolve_run(name, 'iter_2.pth') == (shipped, 'iter_2.pth')
+    with pytest.raises(ValueError, match=f'{name} is a config file: give a checkpoint after it'):
+        resolve_run(name, None)
+    (work / f'{name}.py').touch()
+    assert config_file(f'{name}.py') == f'{name}.py'
 
 
 def test_configs_of_a_directory(work):

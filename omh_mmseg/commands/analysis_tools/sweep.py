@@ -91,9 +91,9 @@ def read_arguments(args: argparse.Namespace) -> Schedule:
         schedule = Schedule(runs, figures=(PICTURE,), timed_images=TIMED_IMAGES)
     if args.timed_images is not None:
         schedule = replace(schedule, timed_images=args.timed_images)
-    asked = dict(seeds=args.seeds, references=args.reference, protocols=args.protocols)
-    given: dict[str, Any] = {name: tuple(value) for name, value in asked.items() if value is not None}
-    return replace(schedule, **given)
+    given = dict(seeds=args.seeds, references=args.reference, protocols=args.protocols)
+    changes: dict[str, Any] = {name: tuple(value) for name, value in given.items() if value is not None}
+    return replace(schedule, **changes)
 
 
 def run(args: argparse.Namespace) -> int:
