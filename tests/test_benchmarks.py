@@ -59,9 +59,9 @@ SMALLEST = [
      ['dtype', 'items', 'making_ms', 'forward_ms', 'mib', 'estimated_mib', 'warm_items_per_s', 'cold_items_per_s'], 1),
     (f'evaluation scoring {TINY} --sizes 32x48 --crf-repeats 1 --large 64x64',
      ['height', 'width', 'what', *TIMES, 'images_per_s', 'percent_of_prediction'], 2),
-    ('evaluation crf --sizes 32x48 --clusters 4',
-     ['backend', 'height', 'width', 'clusters', 'segmentations', 'wall_ms', 'images_per_second', 'changed_percent'],
-     int(find_spec('pydensecrf') is not None)),
+    ('evaluation crf --sizes 32x48 --clusters 4 --pictures 1',
+     ['backend', 'height', 'width', 'clusters', 'segmentations', *TIMES, 'cpu_ratio', 'changed_percent'],
+     2 * int(find_spec('pydensecrf') is not None)),
     pytest.param(
         'scale --images 30 --distinct 3 --steps 2 --workers 1 --worker-steps 12 --channels 8 --chunk-size 50',
         ['part', 'items', 'seconds', 'cpu_seconds', 'mib'], 3, marks=pytest.mark.slow),

@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from omh_mmseg.engine import launch  # noqa: E402
-from omh_mmseg.evaluation.protocols import known_protocols, resolve  # noqa: E402
+from omh_mmseg.evaluation.protocols import known_protocols, predict_scored_alone, resolve  # noqa: E402
 from omh_mmseg.utils.config import check_checkpoint, check_config  # noqa: E402
 from omh_mmseg.utils.text import message_of  # noqa: E402
 from omh_mmseg.utils.work_dirs import RunParser, add_run_arguments, resolve_run  # noqa: E402
@@ -55,6 +55,7 @@ def main() -> None:
         if args.protocol:
             launch.use_protocol(config, args.protocol, not args.no_crf, not args.no_flip, args.cfg_options)
         launch.check_crf(config)
+        predict_scored_alone(config)
         if args.tta:
             launch.use_test_time_augmentation(config)
     except (ImportError, OSError, ValueError) as error:
