@@ -67,9 +67,9 @@ SMALLEST = [
      ['dtype', 'items', 'making_ms', 'forward_ms', 'mib', 'estimated_mib', 'warm_items_per_s', 'cold_items_per_s'], 1),
     (f'evaluation scoring {TINY} --sizes 32x48 --crf-repeats 1 --large 64x64',
      ['height', 'width', 'what', *TIMES, 'images_per_s', 'percent_of_prediction'], 2),
-    ('evaluation crf --sizes 32x48 --clusters 4',
-     ['backend', 'height', 'width', 'clusters', 'segmentations', 'wall_ms', 'images_per_second', 'changed_percent'],
-     int(find_spec('pydensecrf') is not None)),
+    ('evaluation crf --sizes 32x48 --clusters 4 --pictures 1',
+     ['backend', 'height', 'width', 'clusters', 'segmentations', *TIMES, 'cpu_ratio', 'changed_percent'],
+     2 * int(find_spec('pydensecrf') is not None)),
     ('start_up --imports nothing --commands 1', ['what', 'cpu_s', 'wall_s'], 0),
     pytest.param(
         'photos --images 6 --steps 2', ['images', 'steps', 'what', 'command', 'cpu_s'], 1, marks=pytest.mark.slow),

@@ -33,7 +33,7 @@ def score_model(model: Any, loader: DataLoader, evaluator: Evaluator, title: str
     training = model.training
     model.eval()
     try:
-        with torch.no_grad(), _without_tables():
+        with torch.no_grad(), without_tables():
             for batch in track(loader, title):
                 evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
             scores = evaluator.evaluate(len(dataset))
@@ -43,7 +43,7 @@ def score_model(model: Any, loader: DataLoader, evaluator: Evaluator, title: str
 
 
 @contextmanager
-def _without_tables() -> Iterator[None]:
+def without_tables() -> Iterator[None]:
     """Keep the metric's tables out of the log; warnings stay."""
     logger = MMLogger.get_current_instance()
     level = logger.level

@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     """Test."""
     from omh_mmseg.engine import launch
+    from omh_mmseg.evaluation.protocols import predict_scored_alone
     from omh_mmseg.utils.config import check_checkpoint, check_config
 
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
     if args.protocol:
         launch.use_protocol(config, args.protocol, not args.no_crf, not args.no_flip, args.cfg_options)
     launch.check_crf(config)
+    predict_scored_alone(config)
     if args.tta:
         launch.use_test_time_augmentation(config)
     config.load_from, config.resume = checkpoint, False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from omh_mmseg.choices import MATCHINGS
 
@@ -12,6 +14,25 @@ DEFAULT_HEADS = {
     'pred_linear': ('linear', 'identity'),
     'pred_level1': 'level1',
 }
+
+MMSEG_METRICS = ('IoUMetric', 'CityscapesMetric')
+"""They read ``pred_sem_seg`` alone."""
+LEVEL = re.compile(r'pred_level(\d+)')
+"""Fields of OMH's levels."""
+
+
+def scored_fields(evaluators: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> set[str] | None:
+    """Fields of the predictions that the evaluators of a config read; None where one of them is not known."""
+    fields: set[str] = set()
+    for evaluator in [evaluators] if isinstance(evaluators, Mapping) else evaluators:
+        name = str(evaluator.get('type')).rpartition('.')[2]
+        if name == 'UnsupervisedIoUMetric':
+            fields |= set(evaluator.get('heads') or DEFAULT_HEADS)
+        elif name in MMSEG_METRICS:
+            fields.add('pred_sem_seg')
+        else:
+            return None
+    return fields
 
 
 def checked_heads(heads: Mapping[str, str | Sequence[str]] | None, matching: str) -> dict[str, tuple[str, str]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from omh_mmseg.evaluation.heads import LEVEL, scored_fields
 from omh_mmseg.structures.protocols import Protocol, resolve
 from omh_mmseg.utils.dataset_configs import innermost_datasets
 from omh_mmseg.utils.shared_options import NOTE, PIPELINE
@@ -65,6 +66,23 @@ def apply_protocol(config: Config, protocol: str | Protocol) -> Protocol:
     config.model.test_cfg = _test_cfg(config.model.get('test_cfg') or {}, protocol)
     config.protocol = protocol.settings()
     return protocol
+
+
+def predict_scored_alone(config: Config) -> None:
+    """Have a config with a CRF predict what its test evaluators score and nothing else, as each field has its price.
+
+    Levels that the config asks for stay, and so does everything where an evaluator is not known.
+
+    Args:
+        config: Changed in place; before `use_test_time_augmentation`.
+    """
+    test_cfg = config.model.get('test_cfg') or {}
+    fields = scored_fields(config.test_evaluator)
+    if test_cfg.get('crf') is None or fields is None:
+        return
+    if config.model.get('omh_head') is not None and test_cfg.get('levels') is None:
+        test_cfg['levels'] = sorted(int(found[1]) for found in map(LEVEL.fullmatch, fields) if found)
+    test_cfg.setdefault('linear', 'pred_linear' in fields)
 
 
 def protocol_of_config(config: Config, split: str = 'test') -> dict[str, Any]:

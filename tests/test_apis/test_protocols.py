@@ -34,11 +34,16 @@ def test_each_protocol_is_scored_once_and_the_model_stays_as_it_was(config, monk
     model.train()
     before, computed = config.to_dict(), []
     score = module._score
-    monkeypatch.setattr(module, '_score', lambda *args: computed.append(args[2].name) or score(*args))
+
+    def noted(model, scorings) -> None:
+        computed.append([scoring.protocol.name for scoring in scorings])
+        score(model, scorings)
+
+    monkeypatch.setattr(module, '_score', noted)
     names = ['mmseg', 'stego-64-no-flip', 'hp-64', 'stego-64-no-crf']
     rows = compare_protocols(model, config, names, {'model.test_cfg.levels': []})
     assert [row['protocol']['name'] for row in rows] == names
-    assert computed == ['mmseg', 'stego-64-no-flip', 'stego-64-no-crf']
+    assert computed == [['mmseg'], ['stego-64-no-flip', 'stego-64-no-crf']]
     assert rows[1]['scores'] == rows[2]['scores'] != rows[3]['scores']
     assert all(0 <= row['scores']['probe/mIoU'] <= 100 and 'level1/mIoU' not in row['scores'] for row in rows)
     assert config.to_dict() == before
@@ -49,14 +54,38 @@ def test_each_protocol_is_scored_once_and_the_model_stays_as_it_was(config, monk
 def test_options_are_put_back_after_an_error(config, monkeypatch):
     model = MODELS.build(config.model)
 
-    def failing(*_) -> None:
-        model.use_test_cfg(dict(flip=True))
+    def failing(_, scorings) -> None:
+        model.predictor = scorings[0].predictor
+        assert model.predictor.options.flip
         raise RuntimeError('scoring failed')
 
     monkeypatch.setattr(module, '_score', failing)
     with pytest.raises(RuntimeError, match='scoring failed'):
         compare_protocols(model, config, ['stego'])
     assert not model.predictor.options.flip
+
+
+def test_protocols_that_share_the_backbone_score_as_alone(config, monkeypatch):
+    torch.manual_seed(0)
+    model = MODELS.build(config.model).eval()
+    config.test_dataloader.batch_size = 3
+    forward, batches = model.backbone.forward, []
+    monkeypatch.setattr(model.backbone, 'forward', lambda images: batches.append(len(images)) or forward(images))
+    names = ['stego-64-no-crf-no-flip', 'stego-64-no-crf', 'stego-64-no-flip', 'stego-64']
+    together = compare_protocols(model, config, names)
+    assert batches == [3, 3]  # as they are, and mirrored
+    alone = [compare_protocols(model, config, [name])[0] for name in names]
+    assert [row['scores'] for row in together] == [row['scores'] for row in alone]
+    assert len({row['scores']['probe/mIoU'] for row in together}) == len(names)
+    assert all('level1/mIoU' in row['scores'] for row in together)
+
+
+def test_windows_are_cut_out_of_the_images_beside_other_protocols(config):
+    model = MODELS.build(config.model).eval()
+    config.test_pipeline = [step for step in config.test_pipeline if step['type'] != 'ResizeShortSide']
+    config.test_dataloader.dataset.pipeline = config.test_pipeline
+    rows = compare_protocols(model, config, ['mmseg', 'mmseg-slide'], {'model.test_cfg.alpha': 2.0})
+    assert rows[0]['scores'].keys() == rows[1]['scores'].keys()
 
 
 def test_unknown_protocols_are_found_before_anything_is_scored(config, monkeypatch):

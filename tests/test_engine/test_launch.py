@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 
 from omh_mmseg.engine import launch
+from omh_mmseg.models.prediction.crf import dense_crf
 from omh_mmseg.utils.config import check_checkpoint
 
 
@@ -127,7 +128,7 @@ class TestCheckCrf:
         launch.check_crf(Config(dict(model=dict(type='STEGO', test_cfg=test_cfg))))
 
     def test_missing_extra_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+        monkeypatch.setattr(dense_crf, '_import_problem', lambda: 'No module named pydensecrf')
         config = Config(dict(model=dict(test_cfg=dict(crf=dict(backend='pydensecrf')))))
         with pytest.raises(ImportError, match=r'pip install omh-mmseg\[crf\]'):
             launch.check_crf(config)

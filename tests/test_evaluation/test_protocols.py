@@ -13,7 +13,7 @@ from PIL import Image
 
 import omh_mmseg  # noqa: F401
 from omh_mmseg.engine import launch
-from omh_mmseg.evaluation.protocols import apply_protocol
+from omh_mmseg.evaluation.protocols import apply_protocol, predict_scored_alone
 from omh_mmseg.registry import MODELS
 from omh_mmseg.structures.protocols import PRESETS, resolve
 
@@ -91,6 +91,39 @@ def test_mmseg_scores_the_full_image_at_the_size_of_its_label(experiment, item):
     assert config.test_dataloader.batch_size == 1
     options = config.model.test_cfg
     assert (options.mode, options.flip, options.crf, options.output_size) == ('whole', False, None, 'original')
+
+
+LEVELS = dict(pred_level2='two', pred_level1='one')
+
+
+@pytest.mark.parametrize(
+    ('evaluators', 'given', 'expected'),
+    [
+        (dict(type='UnsupervisedIoUMetric'), {}, dict(levels=[1], linear=True)),
+        (dict(type='UnsupervisedIoUMetric', heads=dict(pred_sem_seg='probe')), {}, dict(levels=[], linear=False)),
+        ([dict(type='UnsupervisedIoUMetric', heads=LEVELS)], {}, dict(levels=[1, 2], linear=False)),
+        ([dict(type='IoUMetric'), dict(type='UnsupervisedIoUMetric')], {}, dict(levels=[1], linear=True)),
+        (dict(type='mmseg.IoUMetric'), {}, dict(levels=[], linear=False)),
+        (dict(type='IoUMetric'), dict(levels=[3], linear=True), dict(levels=[3], linear=True)),
+        ([dict(type='IoUMetric'), dict(type='MyMetric')], {}, {}),
+    ],
+)
+def test_a_crf_refines_what_is_scored(evaluators, given, expected):
+    config = read('omh_stego_vit-t8_demo.py')
+    config.test_evaluator = evaluators
+    config.model.test_cfg = dict(mode='whole', **given)
+    predict_scored_alone(config)
+    assert config.model.test_cfg == dict(mode='whole', **given)
+    config.model.test_cfg.crf = dict()
+    predict_scored_alone(config)
+    assert config.model.test_cfg == dict(mode='whole', crf=dict(), **expected)
+
+
+def test_a_model_without_levels_is_asked_for_none():
+    config = read('stego_vit-t8_demo.py')
+    config.model.test_cfg = dict(crf=dict())
+    predict_scored_alone(config)
+    assert config.model.test_cfg == dict(crf=dict(), linear=True)
 
 
 def test_slide_takes_the_image_as_it_is(item):

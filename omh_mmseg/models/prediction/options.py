@@ -25,6 +25,7 @@ class PredictionOptions:
         output_size: ``'original'`` scores and paints at the size of the label (of the image, without one), ``'input'``
             at the size of the network's input.
         levels: OMH levels to predict beside the probe; None for all, ``[]`` for none, at no cost then.
+        linear: Whether to predict by the linear probe, where it has learned.
         mode: ``'whole'`` encodes the image at once, ``'slide'`` in overlapping windows whose codes are averaged.
         crop_size: Height and width of a window in pixels.
         stride: Distances of windows in pixels, down and to the right.
@@ -39,6 +40,7 @@ class PredictionOptions:
 
     output_size: str = 'original'
     levels: tuple[int, ...] | None = None
+    linear: bool = True
     mode: str = 'whole'
     crop_size: tuple[int, int] = (0, 0)
     stride: tuple[int, int] = (0, 0)

@@ -81,8 +81,9 @@ class Predictor:
         return list(self.options.levels)
 
     def linear_probe(self, model: PredictingModel) -> Any:
-        """The linear probe of a model; None where it has none, or one that never saw a label and is random."""
-        return None if getattr(model.linear_probe, 'unlabelled', False) else model.linear_probe
+        """The linear probe of a model; None where it is not asked for, absent, or never saw a label and is random."""
+        probe = model.linear_probe if self.options.linear else None
+        return None if getattr(probe, 'unlabelled', False) else probe
 
     def code(self, model: PredictingModel, inputs: Inputs) -> Tensor:
         """Code (B, D, h, w) that predictions start from: with windows and flip averaging where they are asked for."""

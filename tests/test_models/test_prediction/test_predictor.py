@@ -137,6 +137,16 @@ def test_all_options_at_once(seeded):
     assert model.predictor.options.stride == (16, 16) and model.predictor.crf.settings['iterations'] == 2
 
 
+def test_what_is_not_asked_for_is_neither_refined_nor_predicted(seeded, monkeypatch):
+    model, refined = seeded(crf=dict(iterations=1), levels=[2], linear=False), []
+    refine = model.predictor.crf.refine
+    monkeypatch.setattr(
+        model.predictor.crf, 'refine', lambda jobs: refine(refined.append(list(job[1])) or job for job in jobs)
+    )
+    (sample,) = model.predict(images())
+    assert refined == [['pred_sem_seg', 'pred_level2']] and set(sample.keys()) == set(refined[0])
+
+
 def test_parts_are_those_of_the_model_at_the_time(seeded):
     """Replaced, copied or read back: nothing of the model that the predictor was made for is left in it."""
     model, other, batch = seeded(crf={}), seeded(crf={}), images()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -13,13 +15,13 @@ from mmengine.dist import get_world_size
 from mmengine.logging import MMLogger
 from torch import Tensor
 
+from omh_mmseg.models.prediction.crf.mean_field import mean_field
 from omh_mmseg.models.prediction.crf.permutohedral import PermutohedralLattice
 from omh_mmseg.models.prediction.crf.worker_pool import WorkerPool
 from omh_mmseg.utils.checks import FINITE, POSITIVE, ranges
 
-BACKENDS = ('torch', 'pydensecrf')
+BACKENDS = ('auto', 'torch', 'pydensecrf')
 REPORT_SECONDS = 60.0
-_SMALLEST_NORM = 1e-20
 
 Job = tuple[Tensor, Mapping[str, Tensor]]
 
@@ -45,11 +47,12 @@ class DenseCRF:
         bilateral_compat: Its weight.
         min_probability: Below it, a probability counts as this.
         backend: ``'torch'`` computes on the device of the probabilities and with all its threads. ``'pydensecrf'`` is
-            the library of the published numbers, in processes of its own on the CPU.
+            the library of the published numbers, in processes of its own on the CPU. ``'auto'`` takes the latter for
+            probabilities on the CPU where it is installed.
         workers: Processes of ``'pydensecrf'``; by default the processors of this machine, shared among the ranks.
 
     Raises:
-        ImportError: ``'pydensecrf'`` is asked for and not installed.
+        ImportError: ``'pydensecrf'`` is asked for and cannot be imported.
         ValueError: An unknown backend, or a number out of range.
 
     Source: Kraehenbuehl and Koltun, Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, NIPS
@@ -69,16 +72,17 @@ class DenseCRF:
         bilateral_srgb: float = 3.0,
         bilateral_compat: float = 4.0,
         min_probability: float = 1e-5,
-        backend: str = 'torch',
+        backend: str = 'auto',
         workers: int | None = None,
     ) -> None:
         if backend not in BACKENDS:
             raise ValueError(f'the CRF backend must be one of {BACKENDS}; got {backend!r}.')
-        if backend == 'pydensecrf' and importlib.util.find_spec('pydensecrf') is None:
+        problem = None if backend == 'torch' else _import_problem()
+        if backend == 'pydensecrf' and problem is not None:
             raise ImportError(
-                "the CRF backend 'pydensecrf' is not installed. Install the extra with: pip install omh-mmseg[crf] "
-                "(or pip install pydensecrf2==1.1); or set backend='torch', which gives the same segmentation and "
-                'needs nothing.'
+                f"the CRF backend 'pydensecrf' is not installed ({problem}). Install the extra with: pip install "
+                "omh-mmseg[crf] (or pip install pydensecrf2==1.1); or set backend='torch', which gives the same "
+                'segmentation and needs nothing.'
             )
         self.settings: dict[str, Any] = dict(
             iterations=iterations,
@@ -92,8 +96,8 @@ class DenseCRF:
         self.backend = backend
         if workers is None:
             workers = max(1, _processors() // get_world_size())
-        self._pool = WorkerPool(workers) if backend == 'pydensecrf' else None
-        self._position_lattice: tuple[tuple[int, int, torch.device], PermutohedralLattice] | None = None
+        self._pool = None if backend == 'torch' or problem is not None else WorkerPool(workers)
+        self._position_filter: tuple[tuple[int, int, torch.device], PermutohedralLattice] | None = None
         self._reported = time.monotonic()
         self._seconds, self._images = 0.0, 0
 
@@ -114,8 +118,15 @@ class DenseCRF:
             ValueError: The sizes differ.
             RuntimeError: A worker process died.
         """
-        results = self._by_torch(jobs) if self._pool is None else self._by_workers(jobs, self._pool)
         start = time.monotonic()
+        jobs = iter(jobs)
+        first = list(islice(jobs, 1))
+        on_cpu = all(maps.device.type == 'cpu' for _, by_name in first for maps in by_name.values())
+        jobs = chain(first, jobs)
+        if self._pool is not None and (on_cpu or self.backend == 'pydensecrf'):
+            results = self._by_workers(jobs, self._pool)
+        else:
+            results = self._by_torch(jobs)
         for result in results:
             self._seconds += time.monotonic() - start
             self._images += 1
@@ -125,14 +136,12 @@ class DenseCRF:
 
     def _by_torch(self, jobs: Iterable[Job]) -> Iterator[dict[str, Tensor]]:
         for image, maps in jobs:
-            filters: list[tuple[PermutohedralLattice, Tensor, float]] | None = None
-            result = {}
-            for name, log_probabilities in maps.items():
-                unary = self._unary(image, log_probabilities)
-                if filters is None:
-                    filters = self._filters(image.to(unary.device))
-                result[name] = _mean_field(unary, filters, self.settings['iterations'])
-            yield result
+            unaries = [self._unary(image, log_probabilities) for log_probabilities in maps.values()]
+            if not unaries:
+                yield {}
+                continue
+            filters = self._filters(image.to(unaries[0].device))
+            yield dict(zip(maps, mean_field(unaries, filters, self.settings['iterations'])))
 
     def _by_workers(self, jobs: Iterable[Job], pool: WorkerPool) -> Iterator[dict[str, Tensor]]:
         waiting: list[tuple[list[str], torch.device]] = []
@@ -164,23 +173,19 @@ class DenseCRF:
         probabilities = torch.softmax(log_probabilities.detach().float(), dim=0)
         return -probabilities.clamp(self.settings['min_probability'], 1).log()
 
-    def _filters(self, image: Tensor) -> list[tuple[PermutohedralLattice, Tensor, float]]:
-        """Lattice, normalisation (n, 1) and weight of both kernels."""
+    def _filters(self, image: Tensor) -> list[PermutohedralLattice]:
+        """Both kernels, normalised and with their weights."""
         height, width = image.shape[1:]
         places = [torch.arange(side, device=image.device, dtype=torch.float32) for side in (height, width)]
         rows, columns = torch.meshgrid(*places, indexing='ij')
         position = torch.stack([columns, rows]).flatten(1)
         key = (height, width, image.device)
-        if self._position_lattice is None or self._position_lattice[0] != key:
-            self._position_lattice = (key, PermutohedralLattice(position / self.settings['gaussian_sxy']))
+        if self._position_filter is None or self._position_filter[0] != key:
+            lattice = PermutohedralLattice(position / self.settings['gaussian_sxy'])
+            self._position_filter = (key, lattice.normalised(self.settings['gaussian_compat']))
         colours = image.flatten(1).float() / self.settings['bilateral_srgb']
         bilateral = PermutohedralLattice(torch.cat([position / self.settings['bilateral_sxy'], colours]))
-        pairs = [
-            (self._position_lattice[1], self.settings['gaussian_compat']),
-            (bilateral, self.settings['bilateral_compat']),
-        ]
-        ones = torch.ones(height * width, 1, device=image.device)
-        return [(lattice, (lattice(ones) + _SMALLEST_NORM).rsqrt(), weight) for lattice, weight in pairs]
+        return [self._position_filter[1], bilateral.normalised(self.settings['bilateral_compat'])]
 
     def _report(self) -> None:
         now = time.monotonic()
@@ -191,18 +196,18 @@ class DenseCRF:
             )
 
 
-def _mean_field(
-    unary: Tensor, filters: list[tuple[PermutohedralLattice, Tensor, float]], iterations: int
-) -> Tensor:
-    clusters, height, width = unary.shape
-    negative = -unary.flatten(1).t().contiguous()  # (n, K)
-    marginals = torch.softmax(negative, dim=1)
-    for _ in range(iterations):
-        energy = negative
-        for lattice, norm, weight in filters:
-            energy = torch.addcmul(energy, lattice(marginals * norm), norm, value=weight)
-        marginals = torch.softmax(energy, dim=1)
-    return marginals.t().reshape(clusters, height, width)
+@cache
+def _import_problem() -> str | None:
+    """Why pydensecrf cannot be used; None where it can."""
+    try:
+        importlib.import_module('pydensecrf.densecrf')
+    except ModuleNotFoundError as error:
+        return str(error)
+    # numpy refuses modules that were compiled for another one by either.
+    except (ImportError, ValueError) as error:
+        MMLogger.get_current_instance().warning(f'pydensecrf is installed and cannot be imported: {error}')
+        return str(error)
+    return None
 
 
 def _processors() -> int:

@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+_SMALLEST_NORM = 1e-20
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """A sparse matrix by rows, to be multiplied with dense ones.
+
+    Embedding bags do it faster on the CPU than the sparse products of torch and scipy, and on a GPU as well.
+
+    Attributes:
+        columns: Of the entries, row after row.
+        starts: Of each row among the entries.
+        entries: Values, float32.
+    """
+
+    columns: Tensor
+    starts: Tensor
+    entries: Tensor
+
+    def __matmul__(self, values: Tensor) -> Tensor:
+        return F.embedding_bag(self.columns, values, self.starts, mode='sum', per_sample_weights=self.entries)
 
 
 class PermutohedralLattice:
@@ -28,53 +53,81 @@ class PermutohedralLattice:
         if count == 0:
             raise ValueError('there are no positions to filter at; give features (d, n) with n of at least 1.')
         base, rank, weights = _enclosing_simplices(features)
-        # Keys of lattice points as one number: mixed radix with room for the neighbours beyond either end.
-        lowest = base[:d].amin(1) - 2 * (d + 1)
-        span = base[:d].amax(1) + 2 * (d + 1) - lowest + 1
-        radix = torch.ones_like(span)
-        for axis in range(d - 2, -1, -1):
-            radix[axis] = radix[axis + 1] * span[axis + 1]
-        origin = ((base[:d] - lowest[:, None]) * radix[:, None]).sum(0)
-        keys = torch.empty(count, d + 1, dtype=torch.long, device=features.device)
-        for corner in range(d + 1):
-            wrapped = ((rank[:d] > d - corner) * radix[:, None]).sum(0)
-            keys[:, corner] = origin + corner * radix.sum() - (d + 1) * wrapped
-        points, corners = torch.unique(keys, return_inverse=True)
+        keys, radix = _keys(base, rank)
+        # One sort gives the distinct points, the number of each corner's point, and the corners of each point.
+        ordered, order = keys.flatten().sort(stable=True)
+        first = torch.cat([ordered.new_ones(1, dtype=torch.bool), ordered[1:] != ordered[:-1]])
+        points = ordered[first]
+        self.num_points = len(points)
+        corners = torch.empty_like(order).scatter_(0, order, first.cumsum(0) - 1).reshape(d + 1, count)
 
         # Indices of 32 bits: half the memory to read, and they are most of it for a few channels.
-        self.num_points = len(points)
-        self._corners, self._weights = corners.int(), weights.t().contiguous()  # (n, d + 1)
-        order = corners.flatten().argsort(stable=True)
-        self._members, self._member_weights = (order // (d + 1)).int(), self._weights.flatten()[order]
-        counts = torch.bincount(corners.flatten(), minlength=self.num_points)
-        self._starts = (counts.cumsum(0) - counts).int()
-        self._neighbours = [self._pair(points, radix, direction) for direction in range(d + 1)]
-        self._halves = features.new_full((self.num_points, 2), 0.5)
-        self._scale = 1 / (1 + 2.0**-d)
+        self._splat = SparseRows((order % count).int(), first.nonzero()[:, 0].int(), weights.flatten()[order])
+        self._blurs = [_blur(points, radix, direction) for direction in range(d + 1)]
+        starts = torch.arange(0, (d + 1) * count, d + 1, device=features.device, dtype=torch.int32)
+        scaled = weights.t().flatten() / (1 + 2.0**-d)
+        self._slice = SparseRows(corners.t().flatten().int(), starts, scaled)
 
     def __call__(self, values: Tensor) -> Tensor:
         """Filter values (n, channels) of float32."""
-        lattice = values.new_zeros(self.num_points + 1, values.shape[1])  # the last row stands for absent neighbours
-        lattice[:-1] = F.embedding_bag(
-            self._members, values, self._starts, mode='sum', per_sample_weights=self._member_weights
-        )
-        for neighbours in self._neighbours:
-            lattice[:-1] += F.embedding_bag(neighbours, lattice, mode='sum', per_sample_weights=self._halves)
-        result = F.embedding_bag(self._corners, lattice, mode='sum', per_sample_weights=self._weights)
-        return result.mul_(self._scale)
+        lattice = self._splat @ values
+        for blur in self._blurs:
+            lattice = blur @ lattice
+        return self._slice @ lattice
 
-    def _pair(self, points: Tensor, radix: Tensor, direction: int) -> Tensor:
-        """Both neighbours of each lattice point in a direction, (num_points, 2)."""
-        d = len(radix)
-        step = torch.full_like(radix, -1)
-        if direction < d:
-            step[direction] = d
-        offset = (step * radix).sum()
-        pair = []
-        for wanted in (points + offset, points - offset):
-            place = torch.searchsorted(points, wanted).clamp_max(self.num_points - 1)
-            pair.append(torch.where(points[place] == wanted, place, self.num_points))
-        return torch.stack(pair, 1).int()
+    def normalised(self, weight: float) -> PermutohedralLattice:
+        r"""The filter :math:`w D^{-1/2} G D^{-1/2}` of this one's :math:`G`, with :math:`D = diag(G 1)`."""
+        count = len(self._slice.starts)
+        norm = (self(self._slice.entries.new_ones(count, 1)) + _SMALLEST_NORM).rsqrt()
+        result = copy.copy(self)
+        splat, cut = self._splat, self._slice
+        result._splat = SparseRows(splat.columns, splat.starts, splat.entries * norm[splat.columns, 0])
+        entries = (cut.entries.reshape(count, -1) * (weight * norm)).flatten()
+        result._slice = SparseRows(cut.columns, cut.starts, entries)
+        return result
+
+
+def _blur(points: Tensor, radix: Tensor, direction: int) -> SparseRows:
+    """Each lattice point with half of its two neighbours in a direction, where they are in use."""
+    d, count = len(radix), len(points)
+    step = torch.full_like(radix, -1)
+    if direction < d:
+        step[direction] = d
+    wanted = points + (step * radix).sum()
+    place = torch.searchsorted(points, wanted).clamp_max(count - 1)
+    lower = (points[place] == wanted).nonzero()[:, 0]
+    upper = place[lower]
+    # Who has an upper neighbour is that one's lower neighbour. A row is the point, its upper and its lower neighbour.
+    sizes = torch.ones_like(points)
+    sizes[lower] += 1
+    sizes[upper] += 1
+    ends = sizes.cumsum(0)
+    starts = ends - sizes
+    columns = torch.empty(count + 2 * len(lower), device=points.device, dtype=torch.int32)
+    columns[starts] = torch.arange(count, device=points.device, dtype=torch.int32)
+    columns[starts[lower] + 1] = upper.int()
+    columns[ends[upper] - 1] = lower.int()
+    shares = torch.full(columns.shape, 0.5, device=points.device)
+    shares[starts] = 1.0
+    return SparseRows(columns, starts.int(), shares)
+
+
+def _keys(base: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
+    """The lattice points at the corners as one number each, (d + 1, n), and the step of a coordinate in them (d,).
+
+    Mixed radix with room for the neighbours beyond either end. From one corner to the next all coordinates grow by 1,
+    and that of the highest rank that is left falls by d + 1.
+    """
+    d = len(base) - 1
+    lowest = base[:d].amin(1) - 2 * (d + 1)
+    span = base[:d].amax(1) + 2 * (d + 1) - lowest + 1
+    radix = torch.ones_like(span)
+    for axis in range(d - 2, -1, -1):
+        radix[axis] = radix[axis + 1] * span[axis + 1]
+    steps = torch.cat([radix, radix.new_zeros(1)])[:, None].expand_as(rank)
+    falling = torch.empty_like(rank).scatter_(0, d - rank, steps)
+    origin = ((base[:d] - lowest[:, None]) * radix[:, None]).sum(0, keepdim=True)
+    return torch.cat([origin, radix.sum() - (d + 1) * falling[:d]]).cumsum(0), radix
 
 
 def _enclosing_simplices(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,15 +144,16 @@ def _enclosing_simplices(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     elevated[0] = total
 
     rounded = torch.round(elevated / (d + 1))
-    excess = rounded.sum(0).long()
+    excess = rounded.sum(0).to(torch.int16)
     nearest = rounded.long() * (d + 1)
     difference = elevated - nearest
-    rank = excess.repeat(d + 1, 1)
+    small = excess.repeat(d + 1, 1)
     for first in range(d + 1):
         for second in range(first + 1, d + 1):
             smaller = difference[first] < difference[second]
-            rank[first] += smaller
-            rank[second] += ~smaller
+            small[first] += smaller
+            small[second] += ~smaller
+    rank = small.long()
     # Off the hyperplane by `excess`: the coordinates that were rounded furthest take it back.
     wrap = (rank < 0).long() - (rank > d).long()
     rank, nearest = rank + (d + 1) * wrap, nearest + (d + 1) * wrap

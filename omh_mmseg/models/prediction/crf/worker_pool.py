@@ -35,6 +35,10 @@ class WorkerPool:
         self.size = size
         self._workers: list[subprocess.Popen] = []
 
+    def __reduce__(self) -> tuple[type[WorkerPool], tuple[int]]:
+        """A copy of the model that holds this starts processes of its own."""
+        return WorkerPool, (self.size,)
+
     def map(self, jobs: Iterable[tuple[Key, tuple[Any, ...]]]) -> Iterator[tuple[Key, np.ndarray]]:
         """Compute jobs (key, arguments of ``mean_field``); results come in the order of the jobs.
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from omh_mmseg.models.prediction.crf import DenseCRF, dense_crf
+from omh_mmseg.models.prediction.crf import DenseCRF, dense_crf, mean_field
 
 HAS_EXTRA = importlib.util.find_spec('pydensecrf') is not None
 needs_extra = pytest.mark.skipif(not HAS_EXTRA, reason='the extra is absent: pip install omh-mmseg[crf]')
@@ -39,7 +39,7 @@ def test_numbers_of_the_reference(a9, backend):
 @needs_extra
 def test_back_ends_agree_on_photographs(photos):
     """At least 99 % equal arg-max is asked for; both filter on the same lattice."""
-    ours = list(DenseCRF().refine((image, dict(p=maps)) for image, maps in photos))
+    ours = list(DenseCRF(backend='torch').refine((image, dict(p=maps)) for image, maps in photos))
     theirs = list(DenseCRF(backend='pydensecrf', workers=2).refine((image, dict(p=maps)) for image, maps in photos))
     for (_, maps), one, other in zip(photos, ours, theirs):
         assert (one['p'].argmax(0) == other['p'].argmax(0)).float().mean() > 0.999
@@ -112,7 +112,7 @@ def test_many_images_and_segmentations_keep_their_order(a9, backend):
     assert [list(one) for one in results] == [['a', 'b'], ['a'], ['a']]
     for (picture, segmentations), result in zip(jobs, results):
         for name, log_probabilities in segmentations.items():
-            alone = refined(DenseCRF(iterations=2), picture, log_probabilities)
+            alone = refined(DenseCRF(iterations=2, backend='torch'), picture, log_probabilities)
             torch.testing.assert_close(result[name], alone, atol=1e-4, rtol=0)
 
 
@@ -124,9 +124,41 @@ def test_jobs_are_made_when_needed(a9):
             made.append(number)
             yield a9[0], dict(p=a9[1])
 
-    results = DenseCRF(iterations=1).refine(jobs())
+    results = DenseCRF(iterations=1, backend='torch').refine(jobs())
     next(results)
     assert made == [0]
+
+
+def test_channels_are_filtered_in_as_many_parts_as_the_memory_wants(a9, monkeypatch):
+    image, maps = a9
+    job = (image, dict(a=maps, b=maps.flip(0)[:3], c=maps[:2]))
+    (whole,) = DenseCRF(iterations=2, backend='torch').refine([job])
+    filtered = []
+    lattice = mean_field.PermutohedralLattice
+    call = lattice.__call__
+    monkeypatch.setattr(lattice, '__call__', lambda self, values: filtered.append(values) or call(self, values))
+    monkeypatch.setattr(mean_field, 'TABLE_BYTES', 0)
+    monkeypatch.setattr(mean_field, 'FEWEST_CHANNELS', 3)
+    monkeypatch.setattr(mean_field, 'ROWS', 100)
+    (parts,) = DenseCRF(iterations=2, backend='torch').refine([job])
+    assert {values.shape[1] for values in filtered} == {1, 2, 3}
+    for name, marginals in whole.items():
+        torch.testing.assert_close(parts[name], marginals)
+
+
+def test_the_extra_is_used_where_it_is_installed(a9, monkeypatch):
+    used = []
+    for name in ('_by_workers', '_by_torch'):
+        monkeypatch.setattr(DenseCRF, name, lambda self, jobs, *_, name=name: used.append(name) or iter(()))
+    monkeypatch.setattr(dense_crf, '_import_problem', lambda: None)
+    job = (a9[0], dict(p=a9[1]))
+    list(DenseCRF().refine([job]))
+    list(DenseCRF(backend='torch').refine([job]))
+    list(DenseCRF().refine([(a9[0], dict(p=a9[1].to('meta')))]))
+    list(DenseCRF(backend='pydensecrf').refine([(a9[0], dict(p=a9[1].to('meta')))]))
+    monkeypatch.setattr(dense_crf, '_import_problem', lambda: 'No module named pydensecrf')
+    list(DenseCRF().refine([job]))
+    assert used == ['_by_workers', '_by_torch', '_by_torch', '_by_workers', '_by_torch']
 
 
 def test_progress_is_logged(a9, monkeypatch, caplog):
@@ -144,7 +176,7 @@ def test_progress_is_logged(a9, monkeypatch, caplog):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(backend='cuda'), r"backend must be one of \('torch', 'pydensecrf'\); got 'cuda'"),
+        (dict(backend='cuda'), r"backend must be one of \('auto', 'torch', 'pydensecrf'\); got 'cuda'"),
         (dict(iterations=0), r'iterations must be a whole number in \[1, 1000\]; got 0'),
         (dict(bilateral_srgb=0.0), 'bilateral_srgb must be'),
         (dict(min_probability=1.0), r'min_probability must be a number in \(0, 1\)'),
@@ -155,8 +187,24 @@ def test_wrong_options(options, message):
         DenseCRF(**options)
 
 
+def test_an_extra_that_does_not_import_is_warned_of(monkeypatch, caplog):
+    def fails(name: str) -> None:
+        raise ImportError('numpy.core.multiarray failed to import')
+
+    monkeypatch.setattr(dense_crf.importlib, 'import_module', fails)
+    dense_crf._import_problem.cache_clear()
+    logger = dense_crf.MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        assert DenseCRF()._pool is DenseCRF()._pool is None
+    finally:
+        logger.removeHandler(caplog.handler)
+        dense_crf._import_problem.cache_clear()
+    assert caplog.text.count('pydensecrf is installed and cannot be imported: numpy.core') == 1
+
+
 def test_missing_extra_is_named(monkeypatch):
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(dense_crf, '_import_problem', lambda: 'No module named pydensecrf')
     with pytest.raises(ImportError, match=r"pip install omh-mmseg\[crf\] .*backend='torch'"):
         DenseCRF(backend='pydensecrf')
 

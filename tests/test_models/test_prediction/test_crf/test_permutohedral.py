@@ -36,6 +36,16 @@ def test_positions_far_apart_do_not_meet():
     assert (filtered[:4, 4:] == 0).all() and (filtered[:4, :4] > 0).all()
 
 
+def test_normalisation_is_symmetric():
+    torch.manual_seed(0)
+    lattice = PermutohedralLattice(torch.randn(3, 60))
+    kernel = lattice(torch.eye(60))
+    norm = kernel.sum(1).rsqrt()
+    expected = 3 * norm[:, None] * kernel * norm
+    torch.testing.assert_close(lattice.normalised(3.0)(torch.eye(60)), expected)
+    torch.testing.assert_close(lattice(torch.eye(60)), kernel)
+
+
 def test_a_single_position():
     filtered = PermutohedralLattice(torch.tensor([[3.0], [-7.0]]))(torch.tensor([[2.0, 5.0]]))
     assert (filtered > 0).all() and filtered[0, 1] / filtered[0, 0] == pytest.approx(2.5)

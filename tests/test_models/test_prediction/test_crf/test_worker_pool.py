@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import textwrap
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,6 +81,14 @@ def test_processes_end_with_the_pool(doubling):
     workers = list(pool._workers)
     del pool
     assert all(worker.poll() is not None for worker in workers)
+
+
+def test_a_copy_has_processes_of_its_own(doubling):
+    pool = WorkerPool(2)
+    list(pool.map(jobs(1)))
+    other = copy.deepcopy(pool)
+    assert other.size == 2 and not other._workers
+    pool.close()
 
 
 def test_size():
