@@ -23,7 +23,8 @@ import torch
 from common import Rows, Verdict, add_common_options, start, write_csv
 
 SCRIPTS = (
-    'steps', 'step_share', 'plan_time', 'lean_forms', 'neighbour_search', 'reading', 'evaluation', 'start_up', 'gpu_rate',
+    'steps', 'step_share', 'plan_time', 'lean_forms', 'neighbour_search', 'reading', 'evaluation', 'start_up',
+    'gpu_rate',
 )  # fmt: skip
 
 
