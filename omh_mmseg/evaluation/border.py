@@ -127,7 +127,7 @@ class BorderCounts:
             fall, own = falls[side, line, cluster], shares[side, :, cluster]
             if own[line] < MIN_SHARE or fall < MIN_FALL * own.max():
                 continue
-            there = self.lines[field][side, : line + 1, cluster].sum() / self.totals[field][cluster]
+            there = float(self.lines[field][side, : line + 1, cluster].sum() / self.totals[field][cluster])
             found.append(
                 BorderCluster(field, cluster, SIDES[side], line + 1, float(own[line]), float(own[line + 1]), there)
             )

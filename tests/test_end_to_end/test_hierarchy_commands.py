@@ -129,3 +129,22 @@ def test_stability_and_parts(trained, checkpoints, command, run, tmp_path):
     words = command(f'{TOOLS}/hierarchy.py', 'parts', *unknown, options=trained.options)
     failed = run(tmp_path, words, status=1)
     assert "--labels must be one of ['group', 'object', 'part']" in failed
+
+
+@pytest.mark.slow
+def test_clusters_of_the_border(trained, checkpoints, command, run, tmp_path):
+    out = tmp_path / 'border'
+    said = run(
+        tmp_path,
+        command(f'{TOOLS}/border_clusters.py', trained.config, checkpoints[1], '--out', out, options=trained.options),
+    )
+    assert 'iter_4: ' in said and 'border of the image' in said
+    rows = read_csv(out / 'border.csv')
+    assert {row['clustering'] for row in rows} == {'probe', 'level1', 'level2', 'level3'}
+    assert len(rows) == 4 * (6 + 6 + 12 + 24)
+    for side in ('top', 'left'):
+        firsts = [float(row['line_1']) for row in rows if (row['clustering'], row['side']) == ('level2', side)]
+        assert sum(firsts) == pytest.approx(1)
+    said = run(tmp_path, command(f'{TOOLS}/border_clusters.py', trained.config, checkpoints[1], '--images', 2,
+                                 '--out', out, options=trained.options))  # fmt: skip
+    assert '2 images are too few' in said

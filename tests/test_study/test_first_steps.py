@@ -19,9 +19,10 @@ from omh_mmseg.study.schedule_reader import read_schedule
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 DEMO, PHOTOS = 'vit-t8_demo', 'mobilenet-v2_folder'
+CURVES = ('weights', 'lambda', 'levels', 'temperature', 'expansion')
 SCHEDULES = [
-    ('ablations', DEMO), ('ablations_photos', PHOTOS), *((name, data) for data in (DEMO, PHOTOS)
-    for name in ('weights', 'lambda', 'levels', 'temperature', 'expansion')),
+    ('ablations', DEMO), ('ablations_photos', PHOTOS), *((name, DEMO) for name in CURVES),
+    *(pytest.param(name, PHOTOS, marks=pytest.mark.slow) for name in CURVES),
 ]  # fmt: skip
 HOST, CONTROL = 'host', 'control'
 CHANNELS, CLASSES = 6, 3
