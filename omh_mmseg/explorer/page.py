@@ -16,7 +16,7 @@ from omh_mmseg.visualization.layout import cluster_order, parent_shares
 ASSETS = Path(__file__).resolve().parents[1] / 'assets' / 'explorer'
 HINT = (
     'Choose a cluster in the tree, the table or an image: it stays lit in all of them, also while the level changes. '
-    'Its size, margin, parent, parts and best examples appear here.'
+    'Its size, margin, parent, parts and best examples take this place. Below: the best example of each.'
 )
 FIGURES = (
     dict(name='in_use', title='clusters in use', text='with at least one pixel', digits=0, unit=''),

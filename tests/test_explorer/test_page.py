@@ -17,7 +17,7 @@ from omh_mmseg.explorer import ReportOptions, write_report
 pytestmark = pytest.mark.skipif(bool(chromium.missing()), reason=chromium.missing() or 'there is a browser')
 SIZES = ((1280, 900), (400, 800))
 OUTSIDE = """
-const inside = element => element.closest('.tree-scroll, .table-scroll, .skip, .quiet-live');
+const inside = element => element.closest('.tree-scroll, .table-scroll, .reel, .skip, .quiet-live');
 return [...document.querySelectorAll('body *')].filter(element => {
   const box = element.getBoundingClientRect();
   return box.width && !inside(element) && (box.right > innerWidth + 0.5 || box.left < -0.5);

@@ -82,8 +82,8 @@
   const nodes = new Map(), links = new Map(), secondLinks = [];
   const buildTree = () => {
     const widest = Math.max(...levels.map(level => level.clusters.length));
-    const row = widest <= 30 ? 27 : widest <= 60 ? 23 : 20, height = row - 4;
-    const wide = 1000 / (depth + (depth - 1) * 0.26), step = wide * 1.26;
+    const row = widest <= 30 ? 25 : widest <= 60 ? 22 : 19, height = row - 3;
+    const wide = 1000 / (depth + (depth - 1) * 0.2), step = wide * 1.2;
     const place = new Map(), order = [];
     let next = 0;
     const put = at => {
@@ -139,7 +139,7 @@
         onfocus: () => point(at), onblur: () => point(null),
         onkeydown: event => walk(event, at),
       }, make('i'), make('b', {}, String(at.cluster)), make('span', {}, cluster.name || ''),
-      make('em', {}, percent(cluster.share)));
+      make('em', {}, cluster.share >= 0.0095 ? `${Math.round(100 * cluster.share)} %` : cluster.share ? '<1 %' : '0 %'));
       node.style.top = `${place.get(key(at.level, at.cluster))}px`;
       node.style.height = `${height}px`;
       node.style.left = `${step * at.level / 10}%`;
@@ -271,13 +271,20 @@
     const at = state.chosen, title = $('detail-title'), body = $('detail-body');
     if (!at) {
       title.textContent = `${levels[state.level].title}, ${plural(levels[state.level].clusters.length, 'cluster')}`;
-      const chips = data.order[state.level].map(cluster => ({level: state.level, cluster}))
-        .filter(at => clusterOf(at).share > 0).map(at => {
-          const button = chip(at);
-          button.append(make('em', {}, percent(clusterOf(at).share)));
-          return button;
-        });
-      body.replaceChildren(make('p', {class: 'note'}, data.hint), make('div', {class: 'chips'}, ...chips));
+      // Of each cluster the image that shows it best, the largest clusters first.
+      const shown = levels[state.level].clusters.map((cluster, number) => ({...cluster, number}))
+        .filter(cluster => cluster.best.length).sort((a, b) => b.share - a.share);
+      const reel = make('div', {class: 'reel'}, ...shown.map(({best, number, colour}) => {
+        const at = {level: state.level, cluster: number}, stack = stackOf(best[0]);
+        stack.style.aspectRatio = '1';
+        for (const picture of stack.children) picture.style.objectFit = 'cover';
+        showStack(stack, best[0], at);
+        return make('button', {
+          type: 'button', 'aria-label': `choose ${nameOf(at)}`, title: nameOf(at), onclick: () => choose(at, false),
+          onpointerenter: () => point(at), onpointerleave: () => point(null),
+        }, stack, make('span', {}, make('i', {class: 'swatch', '--colour': colour}), make('b', {}, nameOf(at))));
+      }));
+      body.replaceChildren(make('p', {class: 'note'}, data.hint), reel);
       return;
     }
     const cluster = clusterOf(at), stats = make('dl', {class: 'stats'});
