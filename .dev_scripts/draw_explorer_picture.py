@@ -23,19 +23,17 @@ sys.path.insert(0, str(ROOT))
 
 from omh_mmseg.utils.files import replaced_when_complete  # noqa: E402
 
-COLOURS = 255
-
 
 def view_of(report: Path) -> str:
-    """The address part that chooses the coarsest cluster with most parts in use, at the level below it."""
+    """The address part that chooses the coarsest cluster with most parts, the largest of several, one level on."""
     levels = json.loads((report / 'explorer.json').read_text())['levels']
     if len(levels) < 2:
         return ''
-    parts = [
-        sum(finer['parent'] == cluster and finer['share'] > 0.01 for finer in levels[1]['clusters'])
-        for cluster in range(len(levels[0]['clusters']))
+    ranks = [
+        (sum(finer['parent'] == number and finer['share'] > 0.01 for finer in levels[1]['clusters']), cluster['share'])
+        for number, cluster in enumerate(levels[0]['clusters'])
     ]
-    return f'level=2&cluster=1-{parts.index(max(parts))}'
+    return f'level=2&cluster=1-{ranks.index(max(ranks))}'
 
 
 def draw(report: Path, out: Path, size: tuple[int, int], theme: str, view: str) -> None:
@@ -56,7 +54,7 @@ def draw(report: Path, out: Path, size: tuple[int, int], theme: str, view: str) 
              f'--screenshot={folder}/page.png', f'file://{report.resolve()}/index.html#theme={theme}&{view}'],
             check=True, capture_output=True,
         )  # fmt: skip
-        picture = Image.open(f'{folder}/page.png').convert('RGB').quantize(COLOURS)
+        picture = Image.open(f'{folder}/page.png').convert('RGB')
         with replaced_when_complete(out) as file:
             picture.save(file, format='png', optimize=True)
 

@@ -78,6 +78,7 @@ def place(window: chromium.Browser, selector: str) -> dict:
 
 
 def click(window: chromium.Browser, selector: str) -> None:
+    window.run('document.querySelector(arguments[0]).scrollIntoView({block: "nearest"})', selector)
     box = place(window, selector)
     window.click(box['x'] + box['width'] / 2, box['y'] + box['height'] / 2)
 
