@@ -77,10 +77,11 @@ def completed(
         reason = _why_not(Path(root), dataset, part, training, fields, dtype, limit)
         if not reason:
             cache = FeatureCache(root, dataset, part, training, fields, images, dtype)
-            probes = cache.probe()
             passes, gain = cache.passes(), saved(len(cache))
             if passes > gain:
                 reason = f'it would take {passes} forward passes of an image, and save {gain}'
+            else:
+                probes = cache.probe()
     except ValueError as error:
         reason = str(error)
     reason = _agreed(reason)
