@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from omh_mmseg.checkpoint_files import FILE, TRAINED_WITH
 from omh_mmseg.engine import launch
 from omh_mmseg.engine.hooks.assignment_hook import unsupervised_metrics
 from omh_mmseg.engine.hooks.closing_refit_hook import BEFORE
+from omh_mmseg.engine.models import model_of
 from omh_mmseg.engine.refit import (
     MAX_CODES,
     POSITIONS,
@@ -30,6 +32,9 @@ from omh_mmseg.models.prediction.cluster_bias import clusterings
 from omh_mmseg.models.utils.closing_refit import Refit
 from omh_mmseg.utils.config import building
 from omh_mmseg.utils.files import replaced_when_complete
+
+REFIT = 'refit:'
+"""What the names of scores after a closing refit begin with, where both are in one result."""
 
 
 def refit_checkpoint(
@@ -88,6 +93,34 @@ def refit_checkpoint(
         model.assignment.update(matched)
         _save(content, model, before, save)
     return [refit_row(field, shares[field], found[field], scores) for field in fields]
+
+
+def score_refit(runner: Runner, which: str | Sequence[str] = 'all') -> dict[str, float]:
+    """Scores of a runner's model with and without a closing refit of its clusterings; the model stays as it is.
+
+    Args:
+        runner: Whose training has ended.
+        which: Clusterings, see `ClosingRefitHook`.
+
+    Returns:
+        Without a prefix ``<clustering>/clusters`` (in use) and ``/effective`` of the model; after `REFIT` the same of
+        the refit, ``/delta``, and the scores of the validation, where the run has one.
+    """
+    model = copy.deepcopy(model_of(runner))
+    fields = named_fields(model, which)
+    codes = collect_codes(model, runner.train_dataloader, runner.seed or 0)
+    found = {'': {field: shares_of(model, codes, field) for field in fields}}
+    found[REFIT] = refit_model(model, codes, fields)
+    scores = {f'{REFIT}{clustering_name(field)}/delta': one.delta for field, one in found[REFIT].items()}
+    for prefix, clusterings_found in found.items():
+        for field, one in clusterings_found.items():
+            name = f'{prefix}{clustering_name(field)}'
+            scores[f'{name}/clusters'] = float(len(one.shares) - len(one.unused))
+            scores[f'{name}/effective'] = one.effective
+    if runner.val_loop is not None:
+        after = score_model(model, runner.val_dataloader, runner.val_loop.evaluator, 'scoring the refit')
+        scores |= {f'{REFIT}{name}': value for name, value in after.items()}
+    return scores
 
 
 def refit_row(field: str, before: Refit, after: Refit, scores: Sequence[Mapping[str, float]]) -> dict[str, Any]:

@@ -19,15 +19,13 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from omh_mmseg.apis.protocols import compare_protocols
-from omh_mmseg.apis.scoring import score_model
+from omh_mmseg.apis.refit import score_refit
 from omh_mmseg.engine import launch
-from omh_mmseg.engine.models import model_of
-from omh_mmseg.engine.refit import clustering_name, collect_codes, named_fields, refit_model, shares_of
 from omh_mmseg.preparation.neighbours import prepare_neighbours
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.study.backbones import name_random_weights, pairs_config, prepare_backbone, put_backbone
 from omh_mmseg.study.process import peak_memory
-from omh_mmseg.study.schedule import REFIT, SweepRun
+from omh_mmseg.study.schedule import SweepRun
 from omh_mmseg.utils.config import read_config, read_settings, replace_settings
 from omh_mmseg.utils.devices import default_device
 
@@ -166,15 +164,14 @@ def train_and_score(job: SweepJob) -> dict[str, Any]:
         for row in compare_protocols(runner.model, config, job.protocols):
             scores |= {f'{row["protocol"]["name"]}:{name}': value for name, value in row['scores'].items()}
     parameters = list(runner.model.named_parameters())
-    ms_per_image = _milliseconds_per_image(runner.model, config, job.timed_images) if job.timed_images else None
     if job.refit:
-        scores |= _refitted(runner)  # last, as it changes the model
+        scores |= score_refit(runner)
     return dict(
         scores=scores,
         figures=_figures(runner),
         seconds=round(seconds, 1),
         ms_per_step=_milliseconds_per_step(runner),
-        ms_per_image=ms_per_image,
+        ms_per_image=_milliseconds_per_image(runner.model, config, job.timed_images) if job.timed_images else None,
         backbone_parameters=sum(part.numel() for name, part in parameters if name.startswith('backbone.')),
         trained_parameters=sum(part.numel() for _, part in parameters if part.requires_grad),
         memory=memory,
@@ -200,26 +197,6 @@ def _merge(config: Config, options: Mapping[str, Any]) -> None:
         key: None for key, value in options.items() if isinstance(value, dict) and value.get('_delete_')
     })  # fmt: skip
     replace_settings(config, options)
-
-
-def _refitted(runner: Runner) -> dict[str, float]:
-    """Scores after a closing refit of all clusterings, and before and after it the clusters that are in use."""
-    model = model_of(runner)
-    fields = named_fields(model, 'all')
-    codes = collect_codes(model, runner.train_dataloader, runner.seed or 0)
-    found = {'': {field: shares_of(model, codes, field) for field in fields}}
-    found[REFIT] = refit_model(model, codes, fields)
-    scores = {}
-    for prefix, clusterings in found.items():
-        for field, one in clusterings.items():
-            name = f'{prefix}{clustering_name(field)}'
-            scores[f'{name}/clusters'] = float(len(one.shares) - len(one.unused))
-            scores[f'{name}/effective'] = one.effective
-    scores |= {f'{REFIT}{clustering_name(field)}/delta': one.delta for field, one in found[REFIT].items()}
-    if runner.val_loop is not None:
-        after = score_model(model, runner.val_dataloader, runner.val_loop.evaluator, 'scoring the refit')
-        scores |= {f'{REFIT}{name}': value for name, value in after.items()}
-    return scores
 
 
 def _figures(runner: Runner) -> dict[str, float]:

@@ -10,8 +10,6 @@ from typing import Any
 from omh_mmseg.structures.protocols import resolve
 
 EACH_RUNS_REFERENCE = '*'
-REFIT = 'refit:'
-"""What the names of scores after a closing refit begin with in the result of a run."""
 FIGURE_KEYS = {
     'curves': {'kind', 'file', 'curves', 'x_label', 'log_x', 'panels', 'references', 'title'},
     'effects': {'kind', 'file', 'metrics', 'reference', 'title'},

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omh_mmseg.study.schedule import REFIT, Schedule, SweepRun
+from omh_mmseg.apis.refit import REFIT
+from omh_mmseg.study.schedule import Schedule, SweepRun
 from omh_mmseg.utils.files import write_text
 from omh_mmseg.utils.tables import markdown_table, mean_and_spread, mean_cell, summarise, write_csv
 

@@ -25,7 +25,8 @@ def test_demo(tmp_path: Path, run, command, options) -> None:
     text = run(tmp_path, command('demo.py', '--seed', 4, options=options))
     summary = json.loads((tmp_path / 'work_dirs/demo/summary.json').read_text())
     assert summary['seed'] == 4 and summary['seconds'] > 0
-    for name, heads in (('host', {'probe', 'linear'}), ('omh', {'probe', 'linear', 'level1'})):
+    refitted = (('host_refit', {'probe'}), ('omh_refit', {'probe', 'level1'}))
+    for name, heads in (('host', {'probe', 'linear'}), ('omh', {'probe', 'linear', 'level1'}), *refitted):
         assert set(summary[name]) == heads
         assert all(0 <= value <= 100 for scores in summary[name].values() for value in scores.values())
     rows = {row['protocol']['name']: row for row in summary['protocols']}

@@ -41,6 +41,8 @@ def test_report_names_every_figure() -> None:
         dict(
             host={name: heads[name] for name in ('probe', 'linear')},
             omh=heads,
+            host_refit=dict(probe=dict(mIoU=14.91, aAcc=57.0)),
+            omh_refit=dict(probe=dict(mIoU=15.92, aAcc=58.0), level1=dict(mIoU=22.93, aAcc=46.0)),
             hierarchy=dict(parent_agreement=0.625, chance=0.25),
             protocols=[
                 dict(
@@ -54,7 +56,8 @@ def test_report_names_every_figure() -> None:
             seconds=99.5,
         )
     )
-    scores, files = ('12.3', '56.8', '21.0', '43.0', '62%', '25%'), ('a.png', 'b.png', 'report/index.html')
+    scores = ('12.3', '56.8', '21.0', '43.0', '62%', '25%', '14.9', '15.9', '22.9')
+    files = ('a.png', 'b.png', 'report/index.html')
     for part in (*scores, *files, 'seed 3', '100 seconds'):
         assert part in text
     assert 'stego-128  yes  no' in text and '33.21' in text
