@@ -139,6 +139,17 @@ def check_rows(name: str, rows: list[dict[str, str]]) -> None:
         assert list(rows[0].values())[:3] == ['32', '48', 'prediction'] and len(rows) == 6
     elif name == 'start_up':
         assert [row['what'] for row in rows] == ['nothing', 'analysis_tools/compare_protocols.py --help']
+    elif name == 'cached_steps_views':
+        assert [row['views'] for row in rows] == ['', '', '1'] and rows[0]['cpu_ratio'] == '1.0'
+    elif name == 'cached_steps_omh':
+        assert [row['step'] for row in rows] == ['without OMH', 'with OMH']
+    elif name == 'cached_steps_probe':
+        assert [row['share_percent'] == '' for row in rows] == [True, True, False, False, False]
+    elif name == 'cached_steps_contrast':
+        assert [row['share'] == '1.0' for row in rows] == 4 * [True, False]
+        assert {row['products'] for row in rows} == {'float32', 'bfloat16'}
+    elif name == 'photos':
+        assert [row['command'] for row in rows] == 2 * ['train.py', 'predict.py']
     elif name == 'scale':
         assert {'data set', 'search, extrapolated', 'training, first step'} < {row['part'] for row in rows}
         assert {row['items'] for row in rows} == {'30', '150'} and float(rows[-2]['mib']) > 100
