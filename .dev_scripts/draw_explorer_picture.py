@@ -64,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('report', type=Path, help='folder of a page of drawn scenes')
     parser.add_argument('--out', type=Path, default=ROOT / 'docs/images/explorer.png')
-    parser.add_argument('--size', type=int, nargs=2, default=(1280, 860), metavar=('WIDTH', 'HEIGHT'))
+    parser.add_argument('--size', type=int, nargs=2, default=(1280, 900), metavar=('WIDTH', 'HEIGHT'))
     parser.add_argument('--theme', choices=('light', 'dark'), default='light')
     parser.add_argument('--view', help='such as level=3&cluster=2-7; default: the cluster with most parts')
     args = parser.parse_args()

@@ -64,7 +64,8 @@ def until(condition: Callable[[], object]) -> None:
 def settled(window: chromium.Browser) -> np.ndarray:
     """The picture of the window once no picture or transition is under way."""
     until(lambda: window.run(
-        'return [...document.images].filter(image => image.src && image.getBoundingClientRect().top < innerHeight)'
+        'return [...document.querySelectorAll(".card img[src]")]'
+        '.filter(image => image.getBoundingClientRect().top < innerHeight)'
         '.every(image => image.complete) && !document.getAnimations().length'
     ))  # fmt: skip
     return window.picture().astype(int)
@@ -192,8 +193,8 @@ def test_keyboard_goes_through_tree_and_clusters_of_an_image(page, report) -> No
 @pytest.mark.parametrize(('width', 'height'), SIZES)
 def test_text_fits_and_themes_differ(window, report, width: int, height: int) -> None:
     grounds = {}
-    for colours in ('light', 'dark'):
-        opened(window, report.folder, f'#level=3&cluster=3-{leaf_of(report.folder)}', width, height, colours)
+    for colours, view in (('light', ''), ('dark', f'&cluster=3-{leaf_of(report.folder)}')):
+        opened(window, report.folder, f'#level=3{view}', width, height, colours)
         assert window.log('browser') == [] and window.run('return document.querySelectorAll("#table tr").length') == 25
         assert window.run('return document.documentElement.scrollWidth') <= width
         assert window.run(OUTSIDE) == [] and window.run(CUT) == []
