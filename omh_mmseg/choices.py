@@ -14,5 +14,7 @@ MARGINALS = (USAGE, UNIFORM)
 """Of the plans whose trees are analysed; the first is the default."""
 UNKNOWN_RULES = ('error', 'ignore')
 """What colours are that are no class."""
+REFIT_POSITIONS = 40
+"""Codes of each training image: the least that worked (docs/methods/evaluation.md 6.7)."""
 MAX_PIXELS = 178_956_970
 """Of an image: where Pillow's own guard against decompression bombs stops."""

@@ -15,13 +15,13 @@ from mmengine.runner.checkpoint import _load_checkpoint
 from omh_mmseg.apis.inference import init_model
 from omh_mmseg.apis.scoring import score_model
 from omh_mmseg.checkpoint_files import FILE, TRAINED_WITH
+from omh_mmseg.choices import REFIT_POSITIONS
 from omh_mmseg.engine import launch
 from omh_mmseg.engine.hooks.assignment_hook import unsupervised_metrics
 from omh_mmseg.engine.hooks.closing_refit_hook import BEFORE
 from omh_mmseg.engine.models import model_of
 from omh_mmseg.engine.refit import (
     MAX_CODES,
-    POSITIONS,
     clustering_name,
     collect_codes,
     named_fields,
@@ -41,7 +41,7 @@ def refit_checkpoint(
     config: Config,
     checkpoint: str,
     which: str | Sequence[str] = 'all',
-    positions: int = POSITIONS,
+    positions: int = REFIT_POSITIONS,
     delta: float | None = None,
     save: str | os.PathLike[str] | None = None,
     device: str | None = None,

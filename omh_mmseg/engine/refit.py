@@ -13,6 +13,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from omh_mmseg.choices import REFIT_POSITIONS
 from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
 from omh_mmseg.datasets.samplers import SeededIndex, seeded_loader
 from omh_mmseg.models.prediction.cluster_bias import clusterings
@@ -20,8 +21,6 @@ from omh_mmseg.models.utils.closing_refit import Refit, refit, shares_with
 from omh_mmseg.utils.generators import generator_of
 from omh_mmseg.utils.text import first_few
 
-POSITIONS = 40
-"""Codes of each image: the least that worked (docs/methods/evaluation.md 6.7)."""
 MAX_CODES = 1 << 21
 """Of all images together; a larger set gives fewer codes an image. At 90 channels they take 720 MiB."""
 PURPOSE = 'closing refit'
@@ -50,7 +49,7 @@ def named_fields(model: Any, clusterings_of: str | Sequence[str]) -> list[str]:
 
 @torch.no_grad()
 def collect_codes(
-    model: Any, loader: DataLoader, seed: int, positions: int = POSITIONS, most: int = MAX_CODES
+    model: Any, loader: DataLoader, seed: int, positions: int = REFIT_POSITIONS, most: int = MAX_CODES
 ) -> Tensor:
     """Unit codes at random positions of every image of a train set, as the model predicts them.
 

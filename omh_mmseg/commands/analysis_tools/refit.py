@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 
+from omh_mmseg.choices import REFIT_POSITIONS
 from omh_mmseg.commands.options import RunParser, add_config_options, add_run_arguments
 from omh_mmseg.commands.start import start
 from omh_mmseg.shipped import name_commands
@@ -22,7 +23,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_run_arguments(parser)
     parser.add_argument('--clusterings', nargs='+', default=['all'], metavar='NAME',
                         help='all, probe, level1, level2, ...')  # fmt: skip
-    parser.add_argument('--positions', type=int, help='codes of each training image (default: 40)')
+    parser.add_argument('--positions', type=int, default=REFIT_POSITIONS,
+                        help='codes of each training image (default: %(default)s)')  # fmt: skip
     parser.add_argument('--delta', type=float, help='fixed weight of the size prior (default: chosen without labels)')
     parser.add_argument('--save', help='checkpoint to write')
     parser.add_argument('--device', help='e.g. cpu or cuda:1; default: the first GPU, else the CPU')
@@ -33,7 +35,6 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     """Refit, write and print."""
     from omh_mmseg.apis.refit import refit_checkpoint
-    from omh_mmseg.engine.refit import POSITIONS
     from omh_mmseg.utils.config import check_checkpoint, check_config, read_config
     from omh_mmseg.utils.tables import markdown_table
 
@@ -42,8 +43,8 @@ def run(args: argparse.Namespace) -> None:
     check_checkpoint(checkpoint)
     config = read_config(config_path, args.cfg_options)
     which = 'all' if args.clusterings == ['all'] else args.clusterings
-    positions = POSITIONS if args.positions is None else args.positions
-    print(markdown_table(refit_checkpoint(config, checkpoint, which, positions, args.delta, args.save, args.device)))
+    rows = refit_checkpoint(config, checkpoint, which, args.positions, args.delta, args.save, args.device)
+    print(markdown_table(rows))
     if args.save:
         print(f'checkpoint with the refitted clusterings: {args.save}')
 

@@ -11,8 +11,9 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from omh_mmseg.choices import REFIT_POSITIONS
 from omh_mmseg.engine.models import model_of
-from omh_mmseg.engine.refit import MAX_CODES, POSITIONS, collect_codes, named_fields, refit_model
+from omh_mmseg.engine.refit import MAX_CODES, collect_codes, named_fields, refit_model
 from omh_mmseg.models.prediction.cluster_bias import clusterings
 from omh_mmseg.registry import HOOKS
 from omh_mmseg.shipped import command_line
@@ -54,7 +55,7 @@ class ClosingRefitHook(Hook):
     def __init__(
         self,
         clusterings: str | Sequence[str] = 'none',
-        positions: int = POSITIONS,
+        positions: int = REFIT_POSITIONS,
         max_codes: int = MAX_CODES,
         delta: float | None = None,
     ) -> None:
