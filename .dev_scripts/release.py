@@ -102,6 +102,8 @@ def check_wheel(folder: Path, wheel: Path, reuse: bool) -> None:
     fresh = Environment(folder / 'fresh')
     if reuse:
         fresh.install('--no-deps', wheel)
+        # A new environment of Python 3.11 and before has an old one, which torch refuses.
+        fresh.run('-m', 'pip', 'uninstall', '--quiet', '--yes', 'setuptools', folder=folder)
         fresh.reuse()
     else:
         fresh.install(f'{wheel}[onedl]')

@@ -138,7 +138,7 @@ def check_rows(name: str, rows: list[dict[str, str]]) -> None:
     elif name == 'evaluation_scoring':
         assert list(rows[0].values())[:3] == ['32', '48', 'prediction'] and len(rows) == 6
     elif name == 'start_up':
-        assert [row['what'] for row in rows] == ['nothing', 'analysis_tools/compare_protocols.py --help']
+        assert [row['what'] for row in rows] == ['nothing', 'tools/analysis_tools/border_clusters.py --help']
     elif name == 'cached_steps_views':
         assert [row['views'] for row in rows] == ['', '', '1'] and rows[0]['cpu_ratio'] == '1.0'
     elif name == 'cached_steps_omh':
@@ -271,7 +271,7 @@ def test_run_all_reports_what_fails(load, tmp_path: Path, monkeypatch, capsys) -
     assert seen['steps_hosts'][-4:] == ['--repeats', '3', '--device', 'cpu']
     # What the second run measured anew takes the place of what the first one found.
     kept = [row['script'] for row in read(tmp_path / 'requirements_here.csv')]
-    assert len(kept) == len(set(kept)) == 12 and kept[-1] == 'steps_hosts'
+    assert len(kept) == len(set(kept)) == 18 and kept[-1] == 'steps_hosts'
 
 
 def rounded(value: float) -> str:
