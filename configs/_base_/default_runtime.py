@@ -28,7 +28,7 @@ default_hooks = dict(
     provenance=dict(type='ProvenanceHook'),
     # Ends a run whose checkpoint does not fill the model; what load_from reads begins a new run.
     checkpoint_check=dict(type='CheckpointCheckHook'),
-    # Brings clusterings ('all', or names such as 'probe' and 'level1') to their fixed points at the end of a training.
+    # Brings clusterings ('all', 'levels', or names such as 'probe') to their fixed points at the end of a training.
     closing_refit=dict(type='ClosingRefitHook', clusterings='none'),
     assignment=dict(type='AssignmentHook'),
     score_report=dict(type='ScoreReportHook'),

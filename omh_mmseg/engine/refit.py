@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from omh_mmseg.choices import REFIT_POSITIONS
 from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
 from omh_mmseg.datasets.samplers import SeededIndex, seeded_loader
+from omh_mmseg.evaluation.heads import PROBE, PROBE_FIELD
 from omh_mmseg.models.prediction.cluster_bias import clusterings
 from omh_mmseg.models.utils.closing_refit import Refit, refit, shares_with
 from omh_mmseg.utils.generators import generator_of
@@ -27,14 +28,14 @@ PURPOSE = 'closing refit'
 
 
 def named_fields(model: Any, clusterings_of: str | Sequence[str]) -> list[str]:
-    """Fields of a model's clusterings by the names ``'probe'``, ``'level1'``, ... or ``'all'`` and ``'none'``.
+    """Fields of a model's clusterings: ``'all'``, ``'levels'`` (OMH's), ``'none'``, or the names ``'probe'``, ...
 
     Raises:
         ValueError: The model has no clustering of a name.
     """
     known = {clustering_name(field): field for field in clusterings(model)}
     if isinstance(clusterings_of, str):
-        choices: dict[str, list[str]] = dict(all=list(known), none=[])
+        choices = dict(all=list(known), levels=[name for name in known if name != PROBE], none=[])
         names = choices.get(clusterings_of, [clusterings_of])
     else:
         names = list(clusterings_of)
@@ -42,7 +43,7 @@ def named_fields(model: Any, clusterings_of: str | Sequence[str]) -> list[str]:
     if unknown:
         raise ValueError(
             f'the closing refit is asked for {first_few(unknown)}; the model has the clusterings {", ".join(known)} '
-            "('all' for all of them, 'none' for none)"
+            "('all' for all of them, 'levels' for those of OMH, 'none' for none)"
         )
     return [known[name] for name in names]
 
@@ -136,7 +137,7 @@ def shares_of(model: Any, codes: Tensor, field: str) -> Refit:
 
 def clustering_name(field: str) -> str:
     """Name of a clustering, as the metric's heads are called."""
-    return 'probe' if field == 'pred_sem_seg' else field.removeprefix('pred_')
+    return PROBE if field == PROBE_FIELD else field.removeprefix('pred_')
 
 
 def _inside(code: Tensor, image: Sequence[int], padded: Sequence[int]) -> Tensor:

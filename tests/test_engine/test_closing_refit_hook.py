@@ -157,7 +157,7 @@ def test_none_leaves_a_run_as_it_was(train) -> None:
     assert BEFORE not in checkpoint(off)
 
 
-@pytest.mark.parametrize('which', ['level1', ['probe'], ['probe', 'level2']])
+@pytest.mark.parametrize('which', ['levels', ['probe'], ['probe', 'level2']])
 def test_only_the_named_clusterings(train, which) -> None:
     refitted, trained = train('refitted', which), centres_of(train('plain', None).model)
     named = named_fields(refitted.model, which)
@@ -191,6 +191,12 @@ def test_a_finished_run_is_refitted_once(train, tmp_path) -> None:
     assert same_weights(found['state_dict'], expected['state_dict']) and found['meta']['iter'] == 5
     again = train('plain', resume=tmp_path / 'plain' / 'iter_5.pth')
     assert same_weights(again.model.state_dict(), expected['state_dict'])
+
+
+def test_levels_are_those_of_omh() -> None:
+    model = build_model()
+    assert named_fields(model, 'levels') == ['pred_level1', 'pred_level2'] and named_fields(model, 'none') == []
+    assert named_fields(model, 'all') == FIELDS and named_fields(build_model(omh_head=None), 'levels') == []
 
 
 def test_unknown_clusterings_end_a_run_before_it_begins(train) -> None:

@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = RunParser(description=name_commands(__doc__ or ''), formatter_class=argparse.RawDescriptionHelpFormatter)
     add_run_arguments(parser)
     parser.add_argument('--clusterings', nargs='+', default=['all'], metavar='NAME',
-                        help='all, probe, level1, level2, ...')  # fmt: skip
+                        help='all, levels, probe, level1, level2, ...')  # fmt: skip
     parser.add_argument('--positions', type=int, default=REFIT_POSITIONS,
                         help='codes of each training image (default: %(default)s)')  # fmt: skip
     parser.add_argument('--delta', type=float, help='fixed weight of the size prior (default: chosen without labels)')
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     check_config(config_path)
     check_checkpoint(checkpoint)
     config = read_config(config_path, args.cfg_options)
-    which = 'all' if args.clusterings == ['all'] else args.clusterings
+    which = args.clusterings[0] if len(args.clusterings) == 1 else args.clusterings
     rows = refit_checkpoint(config, checkpoint, which, args.positions, args.delta, args.save, args.device)
     print(markdown_table(rows))
     if args.save:

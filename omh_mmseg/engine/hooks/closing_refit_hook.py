@@ -36,8 +36,8 @@ class ClosingRefitHook(Hook):
     resumed with this hook newly on is refitted, and its last checkpoint written anew.
 
     Args:
-        clusterings: ``'all'``, ``'none'``, or names among ``'probe'`` (the host's cluster probe, SmooSeg's prototypes)
-            and, with OMH, ``'level1'``, ``'level2'``, ...
+        clusterings: ``'all'``, ``'levels'`` for those of OMH, ``'none'``, or names among ``'probe'`` (the host's
+            cluster probe, SmooSeg's prototypes) and, with OMH, ``'level1'``, ``'level2'``, ...
         positions: Codes of each training image.
         max_codes: Of all training images together: of a set that has more, fewer are drawn of each.
         delta: Fixed weight of the size prior, 0 for none; None to choose it.
@@ -69,6 +69,8 @@ class ClosingRefitHook(Hook):
         model = model_of(runner)
         fields = named_fields(model, self.clusterings)
         self.late = False
+        if not fields and self.clusterings != 'none':
+            runner.logger.warning(f'closing_refit.clusterings={self.clusterings!r} names no clustering of this model')
         if runner.iter == 0:
             self.before = {}
         elif runner.iter < runner.max_iters:
