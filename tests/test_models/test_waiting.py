@@ -98,8 +98,9 @@ def test_a_step_asks_for_no_value(host, omh, tiny_vit, host_parts, monkeypatch):
     contrast = importlib.import_module('omh_mmseg.models.losses.hidden_positive_contrast')
     monkeypatch.setattr(contrast, '_rows_to_visit', lambda kept: torch.arange(len(kept)))
     # Values are checked where they can be looked at, as on a CPU.
-    for module in ('checks', 'diagnostics', 'matching'):
-        monkeypatch.setattr(f'omh_mmseg.transport.{module}.may_look_at', lambda values: False)
+    transport = [f'transport.{name}' for name in ('checks', 'diagnostics', 'matching')]
+    for module in (*transport, 'models.losses.upsampled_cross_entropy'):
+        monkeypatch.setattr(f'omh_mmseg.{module}.may_look_at', lambda values: False)
     for step in range(3):
         with waiting:
             losses = model.loss(inputs, [labelled, SegDataSample()])

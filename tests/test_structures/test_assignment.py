@@ -26,7 +26,7 @@ def test_mapping_and_bare_file(tmp_path: Path) -> None:
 
 
 def test_absent_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match='absent.json; tools/analysis_tools/fit_assignment.py'):
+    with pytest.raises(FileNotFoundError, match='absent.json; python tools/analysis_tools/fit_assignment.py'):
         read_assignment(tmp_path / 'absent.json')
 
 

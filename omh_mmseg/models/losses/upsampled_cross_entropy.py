@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from omh_mmseg.transport.checks import may_look_at
+
 SMALLEST = -60.0
 """Logit relative to the largest from which on exponentials are taken with care: float32 has none below -87."""
 
@@ -67,13 +69,13 @@ class _CrossEntropy(torch.autograd.Function):
         # The softmax does not change, and no interpolated logit is above 0.
         lowered = logits - logits.amax(1, keepdim=True)
         # Where the answer would have to be waited for, care is cheaper.
-        careful = not logits.device.type == 'cpu' or bool(lowered.amin() < SMALLEST)
+        careful = not may_look_at(logits) or bool(lowered.amin() < SMALLEST)
         wanted = differentiate and ctx.needs_input_grad[0]
         gradient = torch.zeros_like(logits) if wanted else None
         total = logits.new_zeros((), dtype=torch.float64)
         step = max(1, chunk_elements // (classes * size[1]))
         for image, (target, weight) in enumerate(zip(targets, counted)):
-            if logits.device.type == 'cpu' and not valid[image].any():
+            if may_look_at(logits) and not valid[image].any():
                 continue
             stretched = vertical.t() @ lowered[image]  # (K, H, w)
             slopes = torch.empty_like(stretched)
