@@ -1,8 +1,15 @@
-"""The device to compute on where the user names none."""
+"""The device to compute on where the user names none, and how many processors there are."""
 
 from __future__ import annotations
 
+import os
+
 import torch
+
+
+def processors() -> int:
+    """Number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def default_device() -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
@@ -195,6 +196,23 @@ def test_concurrent_first_uses_draw_once(tmp_path: Path, monkeypatch: pytest.Mon
         roots = list(pool.map(lambda _: prepare_scenes(tmp_path / 'demo', 0, COUNTS), range(3)))
     assert is_complete(roots[0], drawing_stamp(0, COUNTS))
     assert len(drawn) == 5
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_any_number_of_processes_draws_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    drawn = []
+    monkeypatch.setattr(store, 'WORTH_WORKERS', 1)
+    monkeypatch.setattr(store, 'processors', lambda: workers)
+    monkeypatch.setattr(store, 'draw_scene', lambda *key: drawn.append(key) or draw_scene(*key))
+    before = torch.get_rng_state()
+    root = prepare_scenes(tmp_path / 'demo', 0, COUNTS)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert is_complete(root, drawing_stamp(0, COUNTS)) and len(drawn) == (5 if workers == 1 else 0)
+    for split, count in COUNTS.items():
+        for index in range(count):
+            image, parts = draw_scene(0, split, index)
+            np.testing.assert_array_equal(Image.open(root / 'images' / split / f'{index:05d}.png'), image)
+            np.testing.assert_array_equal(Image.open(root / 'parts' / split / f'{index:05d}.png'), parts)
 
 
 def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:

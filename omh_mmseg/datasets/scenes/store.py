@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
+import torch
 from filelock import FileLock
 from PIL import Image
 from rich.progress import track
+from torch.utils.data import DataLoader, Dataset
 
 from omh_mmseg.datasets.scenes.compose import draw_scene
+from omh_mmseg.utils.devices import processors
 
 STAMP = 'stamp.json'
+MOST_WORKERS = 8
+WORTH_WORKERS = 64
+"""Scenes from which on the start of processes pays."""
 
 
 def drawing_stamp(seed: int, counts: dict[str, int]) -> dict[str, object]:
@@ -46,11 +53,32 @@ def _draw_all(folder: Path, seed: int, counts: dict[str, int]) -> None:
     for split in counts:
         (folder / 'images' / split).mkdir(parents=True)
         (folder / 'parts' / split).mkdir(parents=True)
-    jobs = [(split, index) for split, count in counts.items() for index in range(count)]
-    for split, index in track(jobs, description='Drawing the demo scenes'):
-        image, parts = draw_scene(seed, split, index)
-        Image.fromarray(image).save(folder / 'images' / split / f'{index:05d}.png')
-        Image.fromarray(parts).save(folder / 'parts' / split / f'{index:05d}.png')
+    drawing = _Drawing(folder, seed, [(split, index) for split, count in counts.items() for index in range(count)])
+    # A scene depends on its number alone, so that processes may share the work.
+    workers = min(processors(), MOST_WORKERS)
+    if workers == 1 or len(drawing) < WORTH_WORKERS or multiprocessing.current_process().daemon:
+        workers = 0
+    # A generator of its own, as the loader draws from the global one otherwise.
+    loader = DataLoader(drawing, batch_size=None, num_workers=workers, generator=torch.Generator())
+    for _ in track(loader, description='Drawing the demo scenes'):
+        pass
+
+
+class _Drawing(Dataset):
+    """Draws and writes the scene of a number."""
+
+    def __init__(self, folder: Path, seed: int, jobs: list[tuple[str, int]]) -> None:
+        self.folder, self.seed, self.jobs = folder, seed, jobs
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def __getitem__(self, item: int) -> int:
+        split, index = self.jobs[item]
+        image, parts = draw_scene(self.seed, split, index)
+        Image.fromarray(image).save(self.folder / 'images' / split / f'{index:05d}.png')
+        Image.fromarray(parts).save(self.folder / 'parts' / split / f'{index:05d}.png')
+        return item
 
 
 def prepare_scenes(root: str | os.PathLike[str], seed: int, counts: dict[str, int]) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -19,6 +18,7 @@ from omh_mmseg.models.prediction.crf.mean_field import mean_field
 from omh_mmseg.models.prediction.crf.permutohedral import PermutohedralLattice
 from omh_mmseg.models.prediction.crf.worker_pool import WorkerPool
 from omh_mmseg.utils.checks import FINITE, POSITIVE, ranges
+from omh_mmseg.utils.devices import processors
 
 BACKENDS = ('auto', 'torch', 'pydensecrf')
 REPORT_SECONDS = 60.0
@@ -95,7 +95,7 @@ class DenseCRF:
         )
         self.backend = backend
         if workers is None:
-            workers = max(1, _processors() // get_world_size())
+            workers = max(1, processors() // get_world_size())
         self._pool = None if backend == 'torch' or problem is not None else WorkerPool(workers)
         self._position_filter: tuple[tuple[int, int, torch.device], PermutohedralLattice] | None = None
         self._reported = time.monotonic()
@@ -208,7 +208,3 @@ def _import_problem() -> str | None:
         MMLogger.get_current_instance().warning(f'pydensecrf is installed and cannot be imported: {error}')
         return str(error)
     return None
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

@@ -146,6 +146,18 @@ def test_channels_are_filtered_in_as_many_parts_as_the_memory_wants(a9, monkeypa
         torch.testing.assert_close(parts[name], marginals)
 
 
+@pytest.mark.parametrize('spread', [1.0, 30.0, 1000.0])
+def test_softmax_of_each_segmentation(spread, monkeypatch):
+    torch.manual_seed(0)
+    energy, sizes = spread * torch.randn(50, 9), [2, 3, 4]
+    energy[7] += 20
+    monkeypatch.setattr(mean_field, 'ROWS', 8)
+    found = torch.empty_like(energy)
+    mean_field._Softmax(sizes, energy)(energy, found)
+    expected = torch.cat([torch.softmax(part, 1) for part in energy.split(sizes, 1)], 1)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-30)
+
+
 def test_the_extra_is_used_where_it_is_installed(a9, monkeypatch):
     used = []
     for name in ('_by_workers', '_by_torch'):
