@@ -73,6 +73,7 @@ SMALLEST = [
     ('start_up --imports nothing --commands 1', ['what', 'cpu_s', 'wall_s'], 0),
     pytest.param(
         'photos --images 6 --steps 2', ['images', 'steps', 'what', 'command', 'cpu_s'], 1, marks=pytest.mark.slow),
+    pytest.param('demo_stages --steps 2', ['source', 'steps', 'stage', *TIMES], 1, marks=pytest.mark.slow),
     pytest.param('start_checks --images 40 --distinct 4', ['what', 'images', *TIMES], 1, marks=pytest.mark.slow),
     pytest.param(
         'scale --images 30 --distinct 3 --steps 2 --workers 1 --worker-steps 12 --channels 8 --chunk-size 50',
@@ -151,6 +152,9 @@ def check_rows(name: str, rows: list[dict[str, str]]) -> None:
         assert {row['products'] for row in rows} == {'float32', 'bfloat16'}
     elif name == 'photos':
         assert [row['command'] for row in rows] == 2 * ['train.py', 'predict.py']
+    elif name == 'demo_stages':
+        assert {'scenes drawn', 'training', 'dense CRF', 'pictures'} < {row['stage'] for row in rows}
+        assert float(rows[-1]['cpu_ms']) > float(rows[0]['cpu_ms']) > 0 and rows[-1]['stage'] == 'all'
     elif name == 'start_checks':
         named = [row['what'] for row in rows]
         assert {row['images'] for row in rows} == {'40'} and 'lock of the work directory' in named
@@ -276,7 +280,7 @@ def test_run_all_reports_what_fails(load, tmp_path: Path, monkeypatch, capsys) -
     assert seen['steps_hosts'][-4:] == ['--repeats', '3', '--device', 'cpu']
     # What the second run measured anew takes the place of what the first one found.
     kept = [row['script'] for row in read(tmp_path / 'requirements_here.csv')]
-    assert len(kept) == len(set(kept)) == 19 and kept[-1] == 'steps_hosts'
+    assert len(kept) == len(set(kept)) == 20 and kept[-1] == 'steps_hosts'
 
 
 def rounded(value: float) -> str:
