@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from loopback import Loopback, loopback  # noqa: E402
 
+from omh_mmseg.compat import import_yapf  # noqa: E402
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN_FILES = ('stego_correlation.npz', 'cluster_lookup.npz', 'metrics.npz', 'dino_vit.npz')
 
@@ -26,6 +28,7 @@ GOLDEN_FILES = ('stego_correlation.npz', 'cluster_lookup.npz', 'metrics.npz', 'd
 @pytest.fixture(scope='session', autouse=True)
 def _configs_unformatted() -> Iterator[None]:
     """Spare each of some hundred runs the half second in which mmengine lays out the config that it logs."""
+    import_yapf()
     with mock.patch('yapf.yapflib.yapf_api.FormatCode', lambda text, **options: (text, True)):
         yield
 

@@ -432,3 +432,25 @@ class TestWorkers:
         assert iterator.ended == 0 and loader._iterator is iterator
         Runner.call_hook(runner, 'after_run')
         assert iterator.ended == 2 and loader._iterator is None and loop.dataloader_iterator._iterator is None
+
+
+@pytest.mark.parametrize('stored', [b'', b'\x80\x05'])
+def test_configs_are_laid_out_past_a_torn_grammar(tmp_path: Path, stored: bytes) -> None:
+    """A second process reads yapf's grammar while the first one writes it, or after a kill of that one."""
+    code = f"""
+import os
+os.environ['XDG_CACHE_HOME'] = {str(tmp_path)!r}
+from omh_mmseg import compat
+from mmengine.config import Config
+compat.lay_out_configs_by_any_grammar()
+print(Config(dict(a=1)).pretty_text)
+"""
+    assert run_python(code).stdout.strip() == 'a = 1'
+    grammars = sorted(tmp_path.rglob('*.pickle'))
+    sizes = [grammar.stat().st_size for grammar in grammars]
+    assert len(grammars) == 2
+    for grammar in grammars:
+        grammar.write_bytes(stored)
+    result = run_python(code)
+    assert result.stdout.strip() == 'a = 1', result.stderr
+    assert [grammar.stat().st_size for grammar in grammars] == sizes

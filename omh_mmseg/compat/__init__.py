@@ -17,7 +17,9 @@ from omh_mmseg.compat.configs import find_configs_in_no_folder, find_models_by
 from omh_mmseg.compat.imports import (
     alias_channel_conversion,
     compiled_operators_stub,
+    import_yapf,
     keep_drop_probability_plain,
+    lay_out_configs_by_any_grammar,
     quiet_import,
     repair_torchvision,
 )
@@ -43,7 +45,9 @@ __all__ = [
     'find_configs_in_no_folder',
     'find_models_by',
     'history_statistic',
+    'import_yapf',
     'keep_drop_probability_plain',
+    'lay_out_configs_by_any_grammar',
     'quiet_import',
     'read_checkpoints_as_data',
     'repair_torchvision',
@@ -70,6 +74,7 @@ def apply() -> None:
             import_module(module)
     alias_channel_conversion()
     find_configs_in_no_folder()
+    lay_out_configs_by_any_grammar()
     allow_checkpoint_classes()
     read_checkpoints_as_data()
     write_checkpoints_completely()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import pickle
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -119,3 +120,32 @@ def alias_channel_conversion() -> None:
 
     if not issubclass(SegDataPreProcessor, ImgDataPreprocessor):
         SegDataPreProcessor._channel_conversion = property(lambda self: self.channel_conversion)
+
+
+def import_yapf() -> None:
+    """Import yapf, with which mmengine lays out the configs that it logs, whatever its stored grammar is.
+
+    Range: yapf 0.40 to 0.43, which renames the file of its grammar before it is written to the end. Symptom: of two
+    processes that import it first on a machine, one stops with ``EOFError: Ran out of input``; after a kill at that
+    moment every later one does. The grammar is then read anew and stored whole.
+    """
+    try:
+        import_module('yapf')
+    except (EOFError, pickle.UnpicklingError):
+        driver: Any = sys.modules['yapf_third_party._ylib2to3.pgen2.driver']
+        driver._newer = lambda *_: False
+        import_module('yapf')
+
+
+@functools.cache
+def lay_out_configs_by_any_grammar() -> None:
+    """See :func:`import_yapf`; the import stays where it was, at the first config that is laid out."""
+    from mmengine.config import Config
+
+    original: Any = Config.pretty_text
+
+    def pretty_text(self: Config) -> str:
+        import_yapf()
+        return original.fget(self)
+
+    Config.pretty_text = property(pretty_text, doc=original.__doc__)

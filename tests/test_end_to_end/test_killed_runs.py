@@ -24,6 +24,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
+from omh_mmseg.compat import import_yapf
 from omh_mmseg.engine import launch
 from omh_mmseg.engine.hooks import HierarchyHook, ScoreReportHook
 from omh_mmseg.preparation.neighbours import prepare_neighbours
@@ -119,6 +120,7 @@ def settings(folder: Path, host: str, omh: bool, workers: int) -> tuple[str, dic
 
 def leave_out_the_slow() -> None:
     """Nothing that is trained or scored depends on how configs are laid out, or on figures."""
+    import_yapf()
     from yapf.yapflib import yapf_api
 
     yapf_api.FormatCode = lambda text, **_: (text, True)
