@@ -7,13 +7,12 @@ python tools/predict.py CONFIG CHECKPOINT photos/a.jpg photos/b.jpg --grid level
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from omh_mmseg.commands.options import RunParser, add_config_options, add_run_arguments
 from omh_mmseg.commands.start import start
 from omh_mmseg.shipped import name_commands
 from omh_mmseg.structures.protocols import known_protocols
-from omh_mmseg.utils.work_dirs import is_checkpoint, resolve_run
+from omh_mmseg.utils.work_dirs import resolve_run, split_inputs
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,8 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from omh_mmseg.apis import SegmentationInferencer, collect_images, draw_prediction_grid, predict_images
     from omh_mmseg.datasets.images.listing import Listing
 
-    if args.checkpoint is not None and Path(args.config).is_dir() and not is_checkpoint(args.checkpoint):
-        args.images, args.checkpoint = [args.checkpoint, *args.images], None
+    args.checkpoint, args.images = split_inputs(args.config, args.checkpoint, args.images)
     config, checkpoint = resolve_run(args.config, args.checkpoint)
     images, folder, skipped = collect_images(args.images)
     inferencer = SegmentationInferencer(
