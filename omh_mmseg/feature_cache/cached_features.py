@@ -11,7 +11,7 @@ from torch import Tensor
 
 from omh_mmseg.choices import FEATURE_DTYPES
 from omh_mmseg.datasets.wrapper import DatasetWrapper, positive_index
-from omh_mmseg.feature_cache.frozen_part import VIEW
+from omh_mmseg.feature_cache.frozen_part import FEATURES, MIRRORED, VIEW
 from omh_mmseg.feature_cache.items import unpacked
 from omh_mmseg.feature_cache.store import DamagedItemError, FieldFile
 from omh_mmseg.registry import DATASETS
@@ -34,9 +34,9 @@ class CachedFeatures(DatasetWrapper):
 
     Args:
         dataset: The wrapped data set, built.
-        fields: Files by the attribute of `FrozenItem` that they hold, ``'view1'``, ``'view2'``, ... for the views, and
-            ``'sample'``. All items are complete.
-        dtypes: Types of the values, by attribute.
+        fields: Files by the attribute of `FrozenItem` that they hold or the name of an extra, ``'view1'``, ``'view2'``,
+            ... for the views, and ``'sample'``. All items are complete.
+        dtypes: Types of the values, likewise.
         images: Whether the images are needed as well; ``'sample'`` is then not.
 
     Raises:
@@ -66,7 +66,8 @@ class CachedFeatures(DatasetWrapper):
         values = {name: self.value(name, idx) for name in self.fields if name != SAMPLE and name not in self.views}
         if self.views:
             values[VIEW] = self.value(self.views[int(torch.randint(len(self.views), ()))], idx)
-        return dict(item, inputs=FrozenItem(size=size, image=item['inputs'], **values))
+        own = {name: values.pop(name) for name in (FEATURES, MIRRORED, VIEW) if name in values}
+        return dict(item, inputs=FrozenItem(size=size, image=item['inputs'], extras=values, **own))
 
     def value(self, name: str, idx: int) -> Tensor:
         """Features, say, of an item, in the type that they are stored in."""

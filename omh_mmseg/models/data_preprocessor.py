@@ -136,7 +136,7 @@ class ViewsDataPreprocessor(SegDataPreProcessor):
                 )
 
         def together(name: str) -> Tensor | None:
-            values = [getattr(item, name) for item in items]
+            values = [item.extras.get(name, getattr(item, name, None)) for item in items]
             if any(value is None for value in values):
                 return None
             batch = torch.stack(values).to(self.device, non_blocking=self._non_blocking)
@@ -146,8 +146,8 @@ class ViewsDataPreprocessor(SegDataPreProcessor):
         assert features is not None
         images = [item.image.to(self.device) for item in items if item.image is not None]
         whole = self._stack(self._normalised(images), None, training)[0] if images else None
-        others = {name: together(name) for name in ('weights', 'mirrored', 'view')}
-        return FrozenInputs(features, size, images=whole, **others), samples
+        extras = {name: value for name in items[0].extras if (value := together(name)) is not None}
+        return FrozenInputs(features, size, extras, together('mirrored'), together('view'), whole), samples
 
     def _normalised(self, images: Sequence[Tensor]) -> list[Tensor]:
         if len(images) == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -17,7 +17,7 @@ class FrozenItem:
     Attributes:
         features: Frozen features (C, h, w) of the image, padded as in a batch of its own.
         size: Height and width of the image in pixels, without padding.
-        weights: Neighbourhood weights (9, h, w), where the host has some, see `HiddenPositives`.
+        extras: What else the host has frozen of it, by the names of its ``frozen_fields``.
         mirrored: Features (C, h, w) of the mirrored image, where asked for.
         view: Features (C, h, w) of one of the image's jittered views, where they are cached.
         image: The image itself, uint8 (3, H, W), where a step needs it as well.
@@ -25,7 +25,7 @@ class FrozenItem:
 
     features: Tensor
     size: tuple[int, int]
-    weights: Tensor | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict)
     mirrored: Tensor | None = None
     view: Tensor | None = None
     image: Tensor | None = None
@@ -35,7 +35,7 @@ class FrozenItem:
         pinned: dict[str, Any] = {
             name: value.pin_memory() for name, value in vars(self).items() if isinstance(value, Tensor)
         }
-        return replace(self, **pinned)
+        return replace(self, extras={name: value.pin_memory() for name, value in self.extras.items()}, **pinned)
 
 
 @dataclass
@@ -45,7 +45,7 @@ class FrozenInputs:
     Attributes:
         features: (B, C, h, w).
         size: H and W of the batch in pixels, padding included.
-        weights: (B, 9, h, w), see `FrozenItem`.
+        extras: (B, ...) each, see `FrozenItem`.
         mirrored: (B, C, h, w), features of the mirrored and padded images, not turned back.
         view: (B, C, h, w), features of a jittered view of each image, see `FrozenItem`.
         images: Normalised and padded images (B, 3, H, W), where a step needs them as well.
@@ -53,7 +53,7 @@ class FrozenInputs:
 
     features: Tensor
     size: tuple[int, int]
-    weights: Tensor | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict)
     mirrored: Tensor | None = None
     view: Tensor | None = None
     images: Tensor | None = None
@@ -65,6 +65,16 @@ class FrozenInputs:
     def shape(self) -> torch.Size:
         """That of the images, (B, 3, H, W)."""
         return torch.Size((len(self.features), 3, *self.size))
+
+    def extra(self, name: str, host: str) -> Tensor:
+        """One of the extras.
+
+        Raises:
+            ValueError: It is not there.
+        """
+        if name not in self.extras:
+            raise ValueError(f'{host} trains on cached features with {name}, which is not there; cache it as well')
+        return self.extras[name]
 
     def flip(self, dims: int | Sequence[int]) -> FrozenInputs:
         """The mirrored images.
@@ -93,12 +103,14 @@ def joined(views: Sequence[Inputs]) -> Inputs:
         return torch.cat(images)
     if images or len({view.size for view in frozen}) > 1:
         raise ValueError(f'views of several kinds or sizes cannot be joined: {[tuple(view.shape) for view in views]}')
-    parts: dict[str, Tensor] = {}
-    for field in fields(FrozenInputs):
-        values = [getattr(view, field.name) for view in frozen]
-        if all(isinstance(value, Tensor) for value in values):
-            parts[field.name] = torch.cat(values)
-    return FrozenInputs(size=frozen[0].size, **parts)
+    held = [view.extras | vars(view) for view in frozen]
+    parts = {
+        name: torch.cat([view[name] for view in held])
+        for name in held[0]
+        if all(isinstance(view.get(name), Tensor) for view in held)
+    }
+    extras = {name: parts.pop(name) for name in frozen[0].extras if name in parts}
+    return FrozenInputs(size=frozen[0].size, extras=extras, **parts)
 
 
 def pixels(inputs: Inputs) -> Tensor:

@@ -68,7 +68,7 @@ def test_hp_without_jitter_decodes_nothing(settings, train, tmp_path, monkeypatc
     assert_close(cached, live, rel=1e-6, abs=1e-6)
     monkeypatch.setattr(runner.train_dataloader.dataset.dataset, '__getitem__', None, raising=False)
     item = runner.train_dataloader.dataset[3]['inputs']
-    assert isinstance(item, FrozenItem) and item.image is None and item.weights.shape == (9, 4, 4)
+    assert isinstance(item, FrozenItem) and item.image is None and item.extras['weights'].shape == (9, 4, 4)
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def test_training(settings, train, tmp_path, passes, monkeypatch) -> None:
     """Steps take no forward pass and no image; the same with two workers and after a resume; all views are used."""
     folder, views = tmp_path / 'cache', {'default_hooks.feature_cache.views': 2}
     taken: list[tuple[torch.Tensor, torch.Tensor]] = []
-    other_view = HiddenPositives._other_view
+    other_view = HiddenPositives.other_view
 
     def watched(self: HiddenPositives, images: Any) -> Any:
         view = other_view(self, images)
@@ -90,7 +90,7 @@ def test_training(settings, train, tmp_path, passes, monkeypatch) -> None:
             taken.extend(zip(images.features, view.features))
         return view
 
-    monkeypatch.setattr(HiddenPositives, '_other_view', watched)
+    monkeypatch.setattr(HiddenPositives, 'other_view', watched)
     checkpoints = {'default_hooks.checkpoint.interval': 3}
     runner, losses = train(settings('hp', folder=folder, **views, **checkpoints))
     dataset = runner.train_dataloader.dataset

@@ -53,6 +53,14 @@ HOST_PARTS: dict[str, dict[str, Any]] = {
         pool_size=6,
         total_iterations=10,
     ),
+    'EAGLE': dict(
+        cluster_probe=dict(type='ClusterProbe', extra_clusters=1),
+        correspondence_loss=dict(
+            type='AdaptiveCorrespondenceLoss', positive_weight=0.25, negative_weight=0.63, feature_samples=5
+        ),
+        object_loss=dict(type='ObjectContrastLoss'),
+        eigen_cue=dict(type='EigenCue'),
+    ),
     'SmooSeg': dict(
         cluster_probe=dict(type='PrototypeHead'),
         smoothness_loss=dict(type='SmoothnessEnergyLoss', within_shift=-0.02, across_shift=0.5),

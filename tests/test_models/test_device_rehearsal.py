@@ -216,7 +216,7 @@ def batch_of(model: nn.Module, cached: bool) -> Any:
     if cached:
         with torch.no_grad():
             frozen = model.freeze(images)
-        images = FrozenInputs(frozen.features, (32, 32), frozen.weights, images=images)
+        images = FrozenInputs(frozen.features, (32, 32), frozen.extras, images=images)
     return dict(anchor=images, neighbour=images) if type(model).__name__ == 'STEGO' else images
 
 

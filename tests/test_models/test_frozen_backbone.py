@@ -471,6 +471,21 @@ def test_keys_as_features(tiny_vit, out_type):
     assert not torch.equal(tokens(images), taps.keys)
 
 
+def test_keys_of_several_blocks(tiny_vit):
+    """One after the other along the channels, in the order asked for; keys and attention stay the last block's."""
+    one, both = (FrozenBackbone(tiny_vit, feature='keys', out_indices=chosen) for chosen in (0, (0, -1)))
+    one.load_state_dict(both.state_dict())
+    assert (one.out_channels, both.out_channels) == (24, 48)
+    images = torch.randn(2, 3, 32, 40)
+    features, keys, attention = both.taps(images, attention='mean')
+    assert torch.equal(features, torch.cat([one(images), keys], 1)) and torch.equal(features, both(images))
+    assert torch.equal(attention, one.taps(images, attention='mean').attention)
+    framed_keys = FrozenBackbone(tiny_vit, feature='keys', out_indices=(0, -1), reflect_padding=1)
+    assert framed_keys(images).shape == features.shape
+    with pytest.raises(ValueError, match='keys of block -3, and VisionTransformer has 2 blocks'):
+        FrozenBackbone(tiny_vit, feature='keys', out_indices=-3)
+
+
 @pytest.mark.parametrize('name', [name for name in BACKBONES if name != 'vit'])
 def test_backbones_without_attention(name):
     backbone = build(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -18,8 +18,8 @@ from omh_mmseg.models.backbones.last_block import (
     attention_maps,
     caught_projection,
     key_map,
-    last_attention,
     patch_map,
+    plain_attention,
 )
 from omh_mmseg.models.backbones.position_embedding import dino_positions, require_position_embedding
 from omh_mmseg.models.backbones.reflection import inside, reflected
@@ -55,14 +55,15 @@ class FrozenBackbone(BaseModule):
             leaves the wrapped backbone as its own ``init_cfg`` makes it; weights that it draws at random are the same
             in every process, so that a neighbour index and features on disk belong to them.
         key_converter: Name of the layout to convert from, see `load_backbone_weights`; None if the keys fit.
-        out_indices: Which of the returned maps to use, as indices of the sequence.
+        out_indices: Which of the returned maps to use, as indices of the sequence; with ``feature='keys'``, the numbers
+            of the blocks whose keys are taken, one after the other along the channels.
         out_channels: C of the result; found by a dry run if None.
         stride: Input pixels per position; found by a dry run if None.
         position_interpolation: How a vision transformer's positional embedding is resized to images of another size
             than ``img_size`` of its config: ``'dino'`` by DINO's rule, ``'size'`` or None by the backbone's own.
             With ``'dino'``, ``img_size`` must be the size of the pretraining.
         feature: What the feature map is: ``'tokens'`` the backbone's own output, ``'keys'`` the keys of its last block
-            ("feat" and "KK" of docs/methods/features.md 1.2).
+            ("feat" and "KK" of docs/methods/features.md 1.2), or of those of ``out_indices``.
         input_fit: What becomes of images whose sides are no multiples of ``size_multiple``: ``'error'``, or
             ``'resize'`` them bilinearly to the nearest multiples. Nothing is padded here, and the features then belong
             to the whole image all the same.
@@ -137,7 +138,8 @@ class FrozenBackbone(BaseModule):
         if position_interpolation == 'dino':
             require_position_embedding(self.backbone)
         if feature == 'keys':
-            self._last_attention("feature='keys'", "Use feature='tokens'.")
+            for block in self.out_indices:
+                self._attention("feature='keys'", "Use feature='tokens'.", block)
         self.train(self.training)
         layout = token_layout(self.backbone)
         multiple = None if layout is None else patch_size(layout.patch_embed)
@@ -196,7 +198,7 @@ class FrozenBackbone(BaseModule):
     @property
     def has_attention(self) -> bool:
         """Whether `taps` can give the last block's attention, and with it the keys."""
-        return last_attention(self.backbone) is not None
+        return plain_attention(self.backbone) is not None
 
     has_keys = has_attention
 
@@ -262,16 +264,23 @@ class FrozenBackbone(BaseModule):
         if not (keys or attention or self.feature == 'keys'):
             return BackboneTaps(self._fuse(self._run(images), images), None, None)
         asked = f'attention={attention!r}' if attention else 'keys=True'
-        module = self._last_attention(asked, 'Choose affinity from features.')
-        with caught_projection(module) as caught:
+        blocks = [*([-1] if keys or attention else []), *(self.out_indices if self.feature == 'keys' else [])]
+        modules = {block: self._attention(asked, 'Choose affinity from features.', block) for block in blocks}
+        with ExitStack() as stack:
+            caught = {block: stack.enter_context(caught_projection(module)) for block, module in modules.items()}
             outputs = self._run(images)
-        (projected,) = caught
-        last_keys = key_map(projected, self.backbone, images)
-        features = last_keys if self.feature == 'keys' else self._fuse(outputs, images)
+        projected = {block: projection for block, (projection,) in caught.items()}
+        key_maps = {block: key_map(projection, self.backbone, images) for block, projection in projected.items()}
         maps = None
         if attention is not None:
-            maps = attention_maps(projected[:attended], module.num_heads, attention == 'mean')
-        return BackboneTaps(features, last_keys if keys else None, maps)
+            maps = attention_maps(projected[-1][:attended], modules[-1].num_heads, attention == 'mean')
+        if self.feature == 'tokens':
+            features = self._fuse(outputs, images)
+        elif len(self.out_indices) == 1:
+            features = key_maps[self.out_indices[0]]
+        else:
+            features = torch.cat([key_maps[block] for block in self.out_indices], dim=1)
+        return BackboneTaps(features, key_maps[-1] if keys else None, maps)
 
     def _run(self, images: Tensor) -> Any:
         dino = self.position_interpolation == 'dino'
@@ -291,8 +300,8 @@ class FrozenBackbone(BaseModule):
             f"model.data_preprocessor and its test_cfg; or resize, with model.backbone.input_fit='resize'."
         )
 
-    def _last_attention(self, option: str, remedy: str) -> Any:
-        attention = last_attention(self.backbone)
+    def _attention(self, option: str, remedy: str, block: int) -> Any:
+        attention = plain_attention(self.backbone, block)
         if attention is None:
             name = type(self.backbone).__name__
             with torch.no_grad():

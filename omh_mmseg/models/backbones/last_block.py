@@ -1,4 +1,4 @@
-"""Keys and attention of a vision transformer's last block, caught in the forward pass that makes its features."""
+"""Keys and attention of a vision transformer's last blocks, caught in the forward pass that makes its features."""
 
 from __future__ import annotations
 
@@ -14,22 +14,32 @@ from omh_mmseg.models.backbones.token_grid import BLOCK_LISTS, token_grid, token
 from omh_mmseg.utils.precision import widened
 
 
-def last_attention(backbone: nn.Module) -> Any:
-    """The attention of the last block, where it is a plain softmax of scaled products, whose parts can be caught.
+def plain_attention(backbone: nn.Module, block: int = -1) -> Any:
+    """The attention of a block, where it is a plain softmax of scaled products, whose parts can be caught.
 
     The relatives of mmpretrain's transformer that rotate their queries (EVA-02) or add position biases (BEiT) have
     attention modules of their own, and so have no plain one; timm's may also normalise queries and keys.
 
+    Args:
+        backbone: The transformer.
+        block: Number of the block; the last one is -1.
+
     Returns:
         A module with ``qkv`` and ``num_heads``, or None.
+
+    Raises:
+        ValueError: If there is no block of this number.
     """
     layout = token_layout(backbone)
     if layout is None:
         return None
     lists = (getattr(layout.transformer, name, None) for name in BLOCK_LISTS)
     layers = next(blocks for blocks in lists if isinstance(blocks, nn.ModuleList | nn.Sequential))
-    block = layers[-1] if len(layers) else None
-    attention = getattr(block, 'attn', None)
+    if not -len(layers) <= block < len(layers):
+        raise ValueError(
+            f'out_indices asks for the keys of block {block}, and {type(backbone).__name__} has {len(layers)} blocks.'
+        )
+    attention = getattr(layers[block], 'attn', None)
     return attention if isinstance(attention, MultiheadAttention) or _is_plain_timm(attention) else None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,7 +57,7 @@ def correlation_term(
     features_2: Tensor,
     code_1: Tensor,
     code_2: Tensor,
-    shift: float,
+    shift: float | Callable[[Tensor, Tensor], Tensor],
     pointwise: bool = True,
     zero_clamp: bool = True,
     stabilize: bool = False,
@@ -67,7 +69,7 @@ def correlation_term(
         features_2: (B, C, i, j).
         code_1: (B, D, h, w).
         code_2: (B, D, i, j).
-        shift: b.
+        shift: b, or what makes it of the means of F and of Cc, the latter before it is clamped.
         pointwise: Centre F over the positions of the second image, then restore the mean of the whole tensor.
         zero_clamp: Clamp the code's cosine from below at 0.
         stabilize: Clamp it from above at 0.8.
@@ -84,6 +86,8 @@ def correlation_term(
             feature_cosine = feature_cosine - feature_cosine.mean(dim=2, keepdim=True)
             feature_cosine = feature_cosine - feature_cosine.mean() + old_mean
     code_cosine = _pairwise_cosine(code_1, code_2)
+    if callable(shift):
+        shift = shift(feature_cosine.mean(), code_cosine.mean())
     if zero_clamp:
         code_cosine = code_cosine.clamp(min=0.0)
     if stabilize:

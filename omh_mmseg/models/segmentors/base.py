@@ -15,9 +15,10 @@ from omh_mmseg.models.prediction.cluster_assignment import ClusterAssignment
 from omh_mmseg.models.prediction.cluster_bias import ClusterBias, clusterings
 from omh_mmseg.models.prediction.options import PredictionOptions
 from omh_mmseg.models.prediction.predicting_segmentor import PredictingSegmentor
+from omh_mmseg.models.utils.photometric_view import PhotometricView
 from omh_mmseg.models.utils.step_counter import StepCounter
 from omh_mmseg.registry import MODELS
-from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs
+from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs, pixels
 from omh_mmseg.structures.host_step import HostStep
 from omh_mmseg.structures.labels import stacked_labels
 from omh_mmseg.utils.checks import SIZE, STEPS, ranges
@@ -79,6 +80,8 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         self.cluster_probe = _build('cluster_probe', cluster_probe, channels, num_classes)
         self.linear_probe = _build('linear_probe', linear_probe, channels, num_classes)
         self.omh_head = _build('omh_head', omh_head, channels, num_classes)
+        # A host that compares with the images in another light sets it.
+        self.photometric_view: PhotometricView | None = None
         self.use_test_cfg(test_cfg or {})
         fields = {field: len(centres) for field, centres in clusterings(self).items()}
         self.cluster_bias = ClusterBias(fields)
@@ -150,13 +153,13 @@ class UnsupervisedSegmentor(PredictingSegmentor):
 
     @property
     def trains_on_images(self) -> bool:
-        """Whether a training step needs the images beside what is frozen of them."""
-        return False
+        """Whether a training step needs the images beside what is frozen of them, unless their views are cached."""
+        return self.jitter_settings is not None
 
     @property
     def jitter_settings(self) -> str | None:
         """What `jittered` depends on beside the draws; None where training compares with no jittered view."""
-        return None
+        return None if self.photometric_view is None else self.photometric_view.settings
 
     def jittered(self, images: Tensor) -> Tensor:
         """A view (B, 3, H, W) of normalised images in another light, by draws from torch's generator.
@@ -164,7 +167,16 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         Raises:
             NotImplementedError: Training compares with no such view.
         """
-        raise NotImplementedError(f'{type(self).__name__} trains on no jittered view')
+        if self.photometric_view is None:
+            raise NotImplementedError(f'{type(self).__name__} trains on no jittered view')
+        preprocessor = self.data_preprocessor
+        return self.photometric_view(images, getattr(preprocessor, 'mean', None), getattr(preprocessor, 'std', None))
+
+    def other_view(self, images: Inputs) -> Inputs:
+        """The images in another light, or the features of what the cache holds of them in another light."""
+        if isinstance(images, FrozenInputs) and images.view is not None:
+            return FrozenInputs(images.view, images.size)
+        return self.jittered(pixels(images))
 
     def freeze(self, images: Tensor) -> FrozenInputs:
         """The `frozen_fields` of normalised images (B, 3, H, W), which stand for them from then on."""

@@ -94,7 +94,8 @@ class HiddenPositives(UnsupervisedSegmentor):
         self.total_iterations = total_iterations
         self.local_affinity = local_affinity
         self.local_scale = local_scale
-        self.photometric_view = PhotometricView(**(photometric_view or {}))
+        view = PhotometricView(**(photometric_view or {}))
+        self.photometric_view = view if self.hidden_positive_loss.consistency_weight > 0 else None
         channels = self.decode_head.channels
         self.project_head = nn.Linear(channels, channels)
         self.ema_head = HeadAverage(self.decode_head, momentum=1 - ema_momentum)
@@ -130,7 +131,7 @@ class HiddenPositives(UnsupervisedSegmentor):
         """
         images = single_view(inputs, type(self).__name__)
         self._require_pools()
-        view = self._other_view(images) if self.hidden_positive_loss.consistency_weight > 0 else None
+        view = self.other_view(images) if self.photometric_view is not None else None
         all_features, weights = self._features_and_weights(images, view)
         features = all_features[: len(images)]
         codes = self.decode_head(all_features)
@@ -222,33 +223,16 @@ class HiddenPositives(UnsupervisedSegmentor):
         """Features and weights of local positives."""
         return dict(features='', weights=f'{self.local_affinity}-{self.local_scale:g}')
 
-    @property
-    def trains_on_images(self) -> bool:
-        """For the view in another light, where there is one and it is not cached."""
-        return self.jitter_settings is not None
-
-    @property
-    def jitter_settings(self) -> str | None:
-        """Of the photometric view, where the consistency has a weight."""
-        return self.photometric_view.settings if self.hidden_positive_loss.consistency_weight > 0 else None
-
-    def jittered(self, images: Tensor) -> Tensor:
-        """See `PhotometricView`."""
-        preprocessor = self.data_preprocessor
-        return self.photometric_view(images, getattr(preprocessor, 'mean', None), getattr(preprocessor, 'std', None))
-
     def freeze(self, images: Tensor) -> FrozenInputs:
         """Features and weights of local positives."""
         features, weights = self._features_and_weights(images)
-        return FrozenInputs(features, size=(images.shape[-2], images.shape[-1]), weights=weights)
+        return FrozenInputs(features, (images.shape[-2], images.shape[-1]), dict(weights=weights))
 
     def _features_and_weights(self, images: Inputs, view: Inputs | None = None) -> tuple[Tensor, Tensor]:
         """Frozen features of the images and then of the view, and the weights of local positives of the images."""
         if isinstance(images, FrozenInputs):
-            if images.weights is None:
-                raise ValueError('HP trains on cached features with the weights of local positives; cache them as well')
-            features = images.features
-            return features if view is None else torch.cat([features, self.extract_feat(view)]), images.weights
+            features, weights = images.features, images.extra('weights', type(self).__name__)
+            return features if view is None else torch.cat([features, self.extract_feat(view)]), weights
         all_images = images if view is None else torch.cat([images, pixels(view)])
         if self.local_affinity == 'attention':
             count = len(images)
@@ -266,9 +250,3 @@ class HiddenPositives(UnsupervisedSegmentor):
     @torch.no_grad()
     def _ema_code(self, features: Tensor) -> Tensor:
         return self.decode_head.drop(self.ema_head(features))
-
-    def _other_view(self, images: Inputs) -> Inputs:
-        """The images in another light, or the features of what the cache holds of them in another light."""
-        if isinstance(images, FrozenInputs) and images.view is not None:
-            return FrozenInputs(images.view, images.size)
-        return self.jittered(pixels(images))

@@ -26,7 +26,8 @@ class PhotometricView(nn.Module):
         saturation: Likewise.
         hue: Largest shift of the hue circle, at most 0.5.
         grayscale: Probability of grey scale.
-        blur: Probability of a Gaussian blur of 5 x 5 pixels with sigma from U(0.1, 2).
+        blur: Probability of a Gaussian blur with sigma from U(0.1, 2).
+        blur_size: Side of its kernel in pixels, odd.
 
     Raises:
         ValueError: On an unknown space or a number out of its range.
@@ -34,7 +35,7 @@ class PhotometricView(nn.Module):
     Source: docs/methods/data.md 5.6, docs/methods/hp.md 8.14.
     """
 
-    @ranges(brightness=WEIGHT, contrast=WEIGHT, saturation=WEIGHT, hue='[0, 0.5]', grayscale=SHARE, blur=SHARE)
+    @ranges(brightness=WEIGHT, contrast=WEIGHT, saturation=WEIGHT, hue='[0, 0.5]', grayscale=SHARE, blur=SHARE, blur_size='[1, 63]')
     def __init__(
         self,
         space: str = 'reference',
@@ -44,16 +45,19 @@ class PhotometricView(nn.Module):
         hue: float = 0.1,
         grayscale: float = 0.2,
         blur: float = 0.5,
+        blur_size: int = 5,
     ) -> None:
         super().__init__()
         if space not in SPACES:
             raise ValueError(f'The space of the photometric view must be one of {SPACES}; got {space!r}.')
+        if blur_size % 2 == 0:
+            raise ValueError(f'blur_size of the photometric view must be odd; got {blur_size}.')
         self.space = space
         self.transform = v2.Compose(
             [
                 v2.ColorJitter(brightness, contrast, saturation, hue),
                 v2.RandomGrayscale(grayscale),
-                v2.RandomApply([v2.GaussianBlur((5, 5), (0.1, 2.0))], p=blur),
+                v2.RandomApply([v2.GaussianBlur((blur_size, blur_size), (0.1, 2.0))], p=blur),
             ]
         )
 

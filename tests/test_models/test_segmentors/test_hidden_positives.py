@@ -139,7 +139,7 @@ def test_lambda_without_a_length(tiny_hp):
 
 def test_no_second_view_without_consistency(tiny_hp, monkeypatch):
     model = tiny_hp(hidden_positive_loss=LOSS | dict(consistency_weight=0.0))
-    monkeypatch.setattr(model.photometric_view, 'forward', lambda *_: pytest.fail('a view was made'))
+    monkeypatch.setattr(model, 'jittered', lambda *_: pytest.fail('a view was made'))
     assert 'loss_consistency' not in model.loss(images(), samples())
 
 

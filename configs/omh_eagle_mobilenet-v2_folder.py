@@ -1,0 +1,2 @@
+_base_ = './eagle_mobilenet-v2_folder.py'
+model = dict(omh_head=dict(type='OMHHead'))
