@@ -66,7 +66,8 @@ class CachedFeatures(DatasetWrapper):
         values = {name: self.value(name, idx) for name in self.fields if name != SAMPLE and name not in self.views}
         if self.views:
             values[VIEW] = self.value(self.views[int(torch.randint(len(self.views), ()))], idx)
-        return dict(item, inputs=FrozenItem(size=size, image=item['inputs'], **values))
+        known = {name: values.pop(name, None) for name in ('features', 'weights', 'mirrored', VIEW)}
+        return dict(item, inputs=FrozenItem(size=size, image=item['inputs'], extras=values, **known))
 
     def value(self, name: str, idx: int) -> Tensor:
         """Features, say, of an item, in the type that they are stored in."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from omh_mmseg.structures.frozen_inputs import FrozenInputs
 from omh_mmseg.utils.generators import seeded
 
-FEATURES, WEIGHTS, MIRRORED, VIEW = 'features', 'weights', 'mirrored', 'view'
+FEATURES, MIRRORED, VIEW = 'features', 'mirrored', 'view'
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class FrozenPart:
         backbone_cfg: Its config.
         preprocessor: Of the model, on the device to compute on.
         freeze: From normalised images (B, 3, H, W) to what is frozen of them.
-        settings: By the further fields that ``freeze`` gives, what these depend on beside the backbone.
+        settings: By the fields that ``freeze`` gives, what these depend on beside the backbone.
+        types: Of those that are not kept in the type of the features.
         views: Jittered views whose features are cached as well; None for none.
     """
 
@@ -65,6 +66,7 @@ class FrozenPart:
     preprocessor: nn.Module
     freeze: Callable[[Tensor], FrozenInputs]
     settings: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, torch.dtype] = field(default_factory=dict)
     views: JitteredViews | None = None
 
     def setting(self, name: str) -> str:
@@ -80,8 +82,8 @@ class FrozenPart:
 
         Args:
             images: As the data set delivers them, (3, H, W) each.
-            names: Which fields: ``'features'``, ``'weights'``, ``'mirrored'``, the features of the mirror image, and
-                those of the views.
+            names: Which fields: ``'features'``, ``'mirrored'``, the features of the mirror image, further ones that
+                ``freeze`` gives, and those of the views.
             training: Whether images are padded as in training.
             first: Number of the first image in the data set.
 
@@ -94,9 +96,10 @@ class FrozenPart:
         for numbers in by_size.values():
             inputs = self.preprocessor(dict(inputs=[images[number] for number in numbers]), training)['inputs']
             fields = {}
-            if FEATURES in names or WEIGHTS in names:
+            given = [name for name in {FEATURES, *self.settings} if name in names and name != MIRRORED]
+            if given:
                 frozen = self.freeze(inputs)
-                fields = {name: getattr(frozen, name) for name in (FEATURES, WEIGHTS) if name in names}
+                fields = {name: frozen.extras.get(name, getattr(frozen, name, None)) for name in given}
             if MIRRORED in names:
                 fields[MIRRORED] = self.backbone(inputs.flip(-1))
             if self.views is not None:

@@ -139,15 +139,18 @@ class ViewsDataPreprocessor(SegDataPreProcessor):
             values = [getattr(item, name) for item in items]
             if any(value is None for value in values):
                 return None
-            batch = torch.stack(values).to(self.device, non_blocking=self._non_blocking)
-            return widened(batch)
+            return batched(values)
+
+        def batched(values: Sequence[Tensor]) -> Tensor:
+            batch = torch.stack(list(values)).to(self.device, non_blocking=self._non_blocking)
+            return widened(batch) if batch.is_floating_point() else batch
 
         features = together('features')
-        assert features is not None
         images = [item.image.to(self.device) for item in items if item.image is not None]
         whole = self._stack(self._normalised(images), None, training)[0] if images else None
         others = {name: together(name) for name in ('weights', 'mirrored', 'view')}
-        return FrozenInputs(features, size, images=whole, **others), samples
+        extras = {name: batched([item.extras[name] for item in items]) for name in items[0].extras}
+        return FrozenInputs(features, size, images=whole, extras=extras, **others), samples
 
     def _normalised(self, images: Sequence[Tensor]) -> list[Tensor]:
         if len(images) == 0:

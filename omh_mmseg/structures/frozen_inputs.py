@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -15,27 +15,30 @@ class FrozenItem:
     """One image of a cached data set, as its ``inputs``.
 
     Attributes:
-        features: Frozen features (C, h, w) of the image, padded as in a batch of its own.
+        features: Frozen features (C, h, w) of the image, padded as in a batch of its own; None where they are computed
+            from the image.
         size: Height and width of the image in pixels, without padding.
         weights: Neighbourhood weights (9, h, w), where the host has some, see `HiddenPositives`.
         mirrored: Features (C, h, w) of the mirrored image, where asked for.
         view: Features (C, h, w) of one of the image's jittered views, where they are cached.
         image: The image itself, uint8 (3, H, W), where a step needs it as well.
+        extras: What else a host keeps of an image, by the name of its frozen field.
     """
 
-    features: Tensor
+    features: Tensor | None
     size: tuple[int, int]
     weights: Tensor | None = None
     mirrored: Tensor | None = None
     view: Tensor | None = None
     image: Tensor | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict)
 
     def pin_memory(self) -> FrozenItem:
         """The same in pinned memory; torch's loaders call this."""
         pinned: dict[str, Any] = {
             name: value.pin_memory() for name, value in vars(self).items() if isinstance(value, Tensor)
         }
-        return replace(self, **pinned)
+        return replace(self, **pinned, extras={name: value.pin_memory() for name, value in self.extras.items()})
 
 
 @dataclass
@@ -43,28 +46,30 @@ class FrozenInputs:
     """A batch of images, of which the backbone's part is done; stands wherever a segmentor takes images.
 
     Attributes:
-        features: (B, C, h, w).
+        features: (B, C, h, w); None where they are computed from the images.
         size: H and W of the batch in pixels, padding included.
         weights: (B, 9, h, w), see `FrozenItem`.
         mirrored: (B, C, h, w), features of the mirrored and padded images, not turned back.
         view: (B, C, h, w), features of a jittered view of each image, see `FrozenItem`.
         images: Normalised and padded images (B, 3, H, W), where a step needs them as well.
+        extras: (B, ...), what else a host keeps of images, by the name of its frozen field.
     """
 
-    features: Tensor
+    features: Tensor | None
     size: tuple[int, int]
     weights: Tensor | None = None
     mirrored: Tensor | None = None
     view: Tensor | None = None
     images: Tensor | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.features)
+        return len(pixels(self) if self.features is None else self.features)
 
     @property
     def shape(self) -> torch.Size:
         """That of the images, (B, 3, H, W)."""
-        return torch.Size((len(self.features), 3, *self.size))
+        return torch.Size((len(self), 3, *self.size))
 
     def flip(self, dims: int | Sequence[int]) -> FrozenInputs:
         """The mirrored images.
@@ -94,11 +99,12 @@ def joined(views: Sequence[Inputs]) -> Inputs:
     if images or len({view.size for view in frozen}) > 1:
         raise ValueError(f'views of several kinds or sizes cannot be joined: {[tuple(view.shape) for view in views]}')
     parts: dict[str, Tensor] = {}
-    for field in fields(FrozenInputs):
-        values = [getattr(view, field.name) for view in frozen]
+    for one in fields(FrozenInputs):
+        values = [getattr(view, one.name) for view in frozen]
         if all(isinstance(value, Tensor) for value in values):
-            parts[field.name] = torch.cat(values)
-    return FrozenInputs(size=frozen[0].size, **parts)
+            parts[one.name] = torch.cat(values)
+    extras = {name: torch.cat([view.extras[name] for view in frozen]) for name in frozen[0].extras}
+    return FrozenInputs(parts.pop('features', None), frozen[0].size, extras=extras, **parts)
 
 
 def pixels(inputs: Inputs) -> Tensor:

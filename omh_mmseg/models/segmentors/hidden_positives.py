@@ -223,6 +223,11 @@ class HiddenPositives(UnsupervisedSegmentor):
         return dict(features='', weights=f'{self.local_affinity}-{self.local_scale:g}')
 
     @property
+    def frozen_types(self) -> dict[str, torch.dtype]:
+        """The weights are kept in float32."""
+        return dict(weights=torch.float32)
+
+    @property
     def trains_on_images(self) -> bool:
         """For the view in another light, where there is one and it is not cached."""
         return self.jitter_settings is not None
@@ -247,7 +252,7 @@ class HiddenPositives(UnsupervisedSegmentor):
         if isinstance(images, FrozenInputs):
             if images.weights is None:
                 raise ValueError('HP trains on cached features with the weights of local positives; cache them as well')
-            features = images.features
+            features = self.extract_feat(images)
             return features if view is None else torch.cat([features, self.extract_feat(view)]), images.weights
         all_images = images if view is None else torch.cat([images, pixels(view)])
         if self.local_affinity == 'attention':
