@@ -19,6 +19,8 @@ from omh_mmseg.evaluation.label_free import (
     image_gradients,
     margins,
 )
+from omh_mmseg.evaluation.heads import PROBE
+from omh_mmseg.models.prediction.cluster_bias import counts_length
 from omh_mmseg.models.prediction.code_maps import arg_max, slide_averaged
 from omh_mmseg.models.utils.similarity import centre_scores, code_similarity
 from omh_mmseg.utils.precision import widened
@@ -78,7 +80,8 @@ class LabelFreeMeter:
         grid = {}
         for head, centres in self._centres().items():
             similarities = code_similarity(code, centres)[0, :, :height, :width]
-            grid[head] = (similarities.argmax(0), margins(similarities))
+            best = self._scores(head, code, centres)[0, :, :height, :width] if self._counts(head) else similarities
+            grid[head] = (best.argmax(0), margins(similarities))
         if passes:
             self._measure(inputs, size, code, grid)
         return {head: (clusters.cpu().numpy(), margin.cpu().numpy()) for head, (clusters, margin) in grid.items()}
@@ -133,13 +136,19 @@ class LabelFreeMeter:
         for head, centres in self._centres().items():
             clusters, margin = grid[head]
             inside = clusters[top : top + rows, left : left + columns]
-            pixels = _pixels(centre_scores(code, centres), inputs.shape[-2:])[: size[0], : size[1]]
+            pixels = _pixels(self._scores(head, code, centres), inputs.shape[-2:])[: size[0], : size[1]]
             self.sizes[head] += np.bincount(pixels.flatten().cpu().numpy(), minlength=len(centres))
             self._mean(head, 'margin', float(margin.double().mean()), margin.numel())
             for figure, expected, other in (('mirror', clusters, mirrored), ('crop', inside, cropped)):
-                same = expected == centre_scores(other, centres).argmax(1)[0]
+                same = expected == self._scores(head, other, centres).argmax(1)[0]
                 self._mean(head, figure, float(same.double().mean()), same.numel())
             self._mean(head, 'boundary', boundary_agreement(pixels, gradients), 1)
+
+    def _counts(self, head: str) -> bool:
+        return head == PROBE and counts_length(self.model, 'pred_sem_seg')
+
+    def _scores(self, head: str, code: Tensor, centres: Tensor) -> Tensor:
+        return centre_scores(code, centres, normalise=not self._counts(head))
 
     def _centres(self) -> dict[str, Tensor]:
         model = self.model
