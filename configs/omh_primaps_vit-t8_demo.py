@@ -3,7 +3,6 @@ _base_ = './primaps_vit-t8_demo.py'
 # and the centres of the others follow the positions that they win, with the prior of the level above (our choice,
 # with the momentum and the beginning of the other hosts here).
 model = dict(
-    share_prototypes=True,
     omh_head=dict(
         type='OMHHead',
         centres=dict(type='MomentumCentres', momentum=0.9, prior=1.0),

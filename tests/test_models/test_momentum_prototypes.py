@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omh_mmseg.models.decode_heads import ClusterProbe, LinearProbe, MomentumPrototypes
+from omh_mmseg.models.decode_heads.prototype_start import cosine_k_means, principal_directions
 from omh_mmseg.models.losses import ClassFrequencyLoss
 from omh_mmseg.models.losses.cluster_loss import cluster_loss
 from omh_mmseg.models.losses.upsampled_cross_entropy import upsampled_cross_entropy
 from omh_mmseg.models.prediction.code_maps import arg_max
 from omh_mmseg.models.utils.mask_proposals import assign_proposals
-from omh_mmseg.models.utils.prototype_start import cosine_k_means, principal_directions
 from omh_mmseg.models.utils.similarity import code_similarity
 
 TIGHT = dict(rtol=1e-5, atol=1e-6)
@@ -56,7 +56,8 @@ def test_a_step_of_expectation_maximisation(arrays: dict[str, Tensor]) -> None:
     assert torch.equal(targets, a['step/pseudo'].long())
     logits = probe.running(a['step/feats_aug'])
     every = a['step/seghead_logits_sub'].shape[-1]
-    torch.testing.assert_close(resize(logits)[..., :: size[0] // every, :: size[1] // every], a['step/seghead_logits_sub'], **TIGHT)
+    chosen = resize(logits)[..., :: size[0] // every, :: size[1] // every]
+    torch.testing.assert_close(chosen, a['step/seghead_logits_sub'], **TIGHT)
     torch.testing.assert_close(loss.weights(logits.detach(), targets), a['step/focal_weight'].flatten(), **TIGHT)
     value = loss(logits, targets)
     torch.testing.assert_close(value, a['step/seghead_loss'], **TIGHT)
@@ -145,7 +146,8 @@ def test_gradients(weighted: bool) -> None:
     code = torch.randn(2, 4, 3, 3, dtype=torch.float64, generator=generator)
 
     def through(directions: Tensor, gains: Tensor) -> Tensor:
-        return torch.func.functional_call(_Running(probe), {'probe.directions': directions, 'probe.gains': gains}, (code,))
+        values = {'probe.directions': directions, 'probe.gains': gains}
+        return torch.func.functional_call(_Running(probe), values, (code,))
 
     assert torch.autograd.gradcheck(through, (probe.directions, probe.gains))
 

@@ -24,6 +24,6 @@ from omh_mmseg.engine.hooks.work_dir_lock_hook import WorkDirLockHook
 __all__ = [
     'AssignmentHook', 'BorderClusterHook', 'CheckpointCheckHook', 'ClosingRefitHook', 'DeferredRuntimeInfoHook',
     'FeatureCacheHook', 'HierarchyHook', 'LabelFreeHook', 'NeighbourIndexHook', 'NonFiniteLossHook',
-    'ProtocolHook', 'PrototypeStartHook', 'ProvenanceHook', 'RandomStateHook', 'ReferencePoolHook', 'ResumedValidationHook',
-    'RunLengthHook', 'ScoreReportHook', 'SubmoduleGradientClipHook', 'WorkDirLockHook',
+    'ProtocolHook', 'PrototypeStartHook', 'ProvenanceHook', 'RandomStateHook', 'ReferencePoolHook',
+    'ResumedValidationHook', 'RunLengthHook', 'ScoreReportHook', 'SubmoduleGradientClipHook', 'WorkDirLockHook',
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from omh_mmseg.datasets.samplers import SeededIndex, seeded_loader
 from omh_mmseg.engine.models import model_of
-from omh_mmseg.models.utils.prototype_start import cosine_k_means, principal_directions
+from omh_mmseg.models.decode_heads.prototype_start import cosine_k_means, principal_directions
 from omh_mmseg.registry import HOOKS
 from omh_mmseg.structures.frozen_inputs import single_view
 from omh_mmseg.utils.checks import COUNT, POSITIVE, STEPS, ranges

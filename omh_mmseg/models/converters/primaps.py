@@ -37,7 +37,8 @@ def convert_primaps_checkpoint(content: Any, source: str) -> ConvertedHost:
     needed = [f'{part}.weight_{kind}' for part in (RUNNING, MOMENTUM) for kind in 'vg']
     needed += ['linear_probe.weight', 'linear_probe.bias']
     if not isinstance(entries, Mapping) or not all(isinstance(entries.get(key), Tensor) for key in needed):
-        holds = listed(content if entries is None else entries) if isinstance(content, Mapping) else type(content).__name__
+        found = content if entries is None else entries
+        holds = listed(found) if isinstance(found, Mapping) else type(found).__name__
         raise ValueError(
             f'{source} is not a checkpoint of the EM stage of PriMaPs, with {", ".join(needed)}; found: {holds}.'
         )
@@ -48,9 +49,10 @@ def convert_primaps_checkpoint(content: Any, source: str) -> ConvertedHost:
         )
     state, shape, others = split_backbone(entries, BACKBONE, source)
     classes, channels = others['linear_probe.weight'].shape[:2]
-    sizes = {key: (classes, channels, 1, 1) if key.endswith(('weight_v', 'weight')) else (classes, 1, 1, 1) for key in needed}
+    sizes = {key: (classes, 1 if key.endswith('_g') else channels, 1, 1) for key in needed}
     sizes['linear_probe.bias'] = (classes,)
-    wrong = [f'{key} is {tuple(others[key].shape)}, not {size}' for key, size in sizes.items() if others[key].shape != size]
+    shapes = {key: tuple(others[key].shape) for key in needed}
+    wrong = [f'{key} is {shapes[key]}, not {size}' for key, size in sizes.items() if shapes[key] != size]
     if wrong or channels != shape.embed_dims:
         raise ValueError(
             f'The parts of {source} do not fit each other and {shape.embed_dims} features: '

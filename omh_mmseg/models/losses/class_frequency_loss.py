@@ -14,7 +14,9 @@ from omh_mmseg.utils.precision import widened
 
 @MODELS.register_module()
 class ClassFrequencyLoss(nn.Module):
-    r"""Focal weights by class: with the mean probability :math:`\pi_k` of class k over all pixels of the batch,
+    r"""Focal weights by class.
+
+    With the mean probability :math:`\pi_k` of class k over all pixels of the batch,
 
     .. math::
         L = \frac{1}{N} \sum_{p} \omega_{t_p} (-\log softmax(l_p)_{t_p}), \quad \omega_k = (1 - \pi_k)^\gamma
@@ -47,7 +49,7 @@ class ClassFrequencyLoss(nn.Module):
 
     @torch.no_grad()
     def weights(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """omega (K) of logits (B, K, h, w) at the size of targets (B, H, W)."""
+        """Omega (K) of logits (B, K, h, w) at the size of targets (B, H, W)."""
         size = targets.shape[-2:]
         # One image at a time: at the size of the targets the logits of a batch are large.
         shares = [

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
+from omh_mmseg.evaluation.heads import PROBE
 from omh_mmseg.evaluation.label_free import (
     FIGURES,
     boundary_agreement,
@@ -19,7 +20,6 @@ from omh_mmseg.evaluation.label_free import (
     image_gradients,
     margins,
 )
-from omh_mmseg.evaluation.heads import PROBE
 from omh_mmseg.models.prediction.cluster_bias import counts_length
 from omh_mmseg.models.prediction.code_maps import arg_max, slide_averaged
 from omh_mmseg.models.utils.similarity import centre_scores, code_similarity

@@ -38,7 +38,8 @@ class PriMaPs(UnsupervisedSegmentor):
         proposals: Config of `MaskProposals`.
         flip_prob: Probability of a horizontal flip of an image in a step.
         student_view: Options of `StudentView`.
-        share_prototypes: OMH's level 1 follows the momentum prototypes in place of a clustering of its own.
+        share_prototypes: OMH's level 1, where there is one, follows the momentum prototypes in place of a clustering of
+            its own.
         **kwargs: See `UnsupervisedSegmentor`.
 
     Raises:
@@ -58,7 +59,7 @@ class PriMaPs(UnsupervisedSegmentor):
         proposals: dict[str, Any],
         flip_prob: float = 0.5,
         student_view: dict[str, Any] | None = None,
-        share_prototypes: bool = False,
+        share_prototypes: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(cluster_probe=cluster_probe, **kwargs)
@@ -81,7 +82,8 @@ class PriMaPs(UnsupervisedSegmentor):
         images = single_view(inputs, type(self).__name__)
         # Due after the optimiser's step of the batch before.
         self.cluster_probe.follow(self.step)
-        flips = (torch.rand(len(images)) < self.flip_prob).to(self.iteration.device).view(-1, 1, 1, 1)
+        drawn = (torch.rand(len(images)) < self.flip_prob).view(-1, 1, 1, 1)
+        flips = drawn.to(self.iteration.device, non_blocking=True)
         with torch.no_grad():
             code, student = (self.decode_head(maps) for maps in self._features(images, flips))
         proposals = self._proposals(images)
@@ -174,15 +176,17 @@ class PriMaPs(UnsupervisedSegmentor):
 
     def _check_omh(self) -> None:
         head = self.omh_head
-        if head is not None and not head.rule.joint and (head.match is not None or head.cluster is not None):
+        losses = head is not None and (head.match is not None or head.cluster is not None)
+        if losses and (head.reach.scales_gradients or not head.rule.joint):
             raise ValueError(
-                'the losses of OMH reach the features, which are frozen here: set omh_head.match=None and '
-                "cluster=None, or let them move the centres, with omh_head.centres=dict(type='JointCentres')."
+                'the losses of OMH reach the features, which are frozen here: set omh_head.match=None and cluster=None,'
+                " or let them move centres, with centres=dict(type='JointCentres') and reach=dict(type='FixedWeight')."
             )
-        if self.share_prototypes and (head is None or head.level_sizes[0] != len(self.cluster_probe.centres)):
+        clusters = len(self.cluster_probe.centres)
+        if self.share_prototypes and head is not None and head.level_sizes[0] != clusters:
             raise ValueError(
-                'share_prototypes=True needs an omh_head whose level 1 has as many clusters as there are prototypes, '
-                f'{len(self.cluster_probe.centres)}, extra clusters included; set omh_head, or leave it out.'
+                f'share_prototypes=True needs {clusters} clusters in level 1 of OMH, as there are prototypes; got '
+                f'{head.level_sizes[0]}. Set share_prototypes=False, or leave extra_clusters out.'
             )
 
     def _share_prototypes(self) -> None:
