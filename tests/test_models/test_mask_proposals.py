@@ -120,8 +120,7 @@ def test_masks_are_disjoint_and_finite_where_the_reference_gives_nan(kind: str) 
     assert (masks > 0).any(0).float().mean() >= COVERED
     logarithms = mask_log_probabilities(masks)
     assert logarithms is None or bool(torch.isfinite(logarithms).all())
-    image = torch.zeros(3, 24, 24, dtype=torch.uint8)
-    maps = MaskProposals(crf=None)(features[None], [image])
+    maps = MaskProposals(crf=None)(features[None], (24, 24))
     assert maps.shape == (1, 24, 24) and maps.dtype == torch.uint8
 
 
@@ -138,5 +137,5 @@ def test_no_more_masks_than_asked_for() -> None:
 def test_half_precision_is_widened() -> None:
     features = torch.randn(8, 10, 10, generator=torch.Generator().manual_seed(0)) + 1
     with torch.autocast('cpu', torch.bfloat16):
-        half = MaskProposals(crf=None)(features[None], [torch.zeros(3, 20, 20, dtype=torch.uint8)])
-    assert torch.equal(half, MaskProposals(crf=None)(features[None], [torch.zeros(3, 20, 20, dtype=torch.uint8)]))
+        half = MaskProposals(crf=None)(features[None], (20, 20))
+    assert torch.equal(half, MaskProposals(crf=None)(features[None], (20, 20)))

@@ -49,24 +49,24 @@ class MaskProposals(nn.Module):
         return f'{self.threshold:g}-{self.most}-{crf}'
 
     @torch.no_grad()
-    def forward(self, features: Tensor, images: Sequence[Tensor]) -> Tensor:
+    def forward(self, features: Tensor, size: tuple[int, int], images: Sequence[Tensor] = ()) -> Tensor:
         """Numbers of the proposals, uint8 (B, H, W): 1, 2, ..., and `NO_PROPOSAL` where there is none.
 
         Args:
             features: Frozen features (B, C, h, w).
-            images: Their images, BGR uint8 (3, H, W), of one size.
+            size: H and W of their images.
+            images: The images, BGR uint8 (3, H, W), which a CRF needs.
         """
-        size = tuple(images[0].shape[-2:])
-        maps = torch.full((len(images), *size), NO_PROPOSAL, dtype=torch.uint8, device=features.device)
+        maps = torch.full((len(features), *size), NO_PROPOSAL, dtype=torch.uint8, device=features.device)
         numbers: list[int] = []
 
         def jobs() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-            for number, (feature, image) in enumerate(zip(features, images)):
+            for number, feature in enumerate(features):
                 logarithms = mask_log_probabilities(principal_masks(feature, self.threshold, self.most))
                 if logarithms is not None:
                     numbers.append(number)
                     full = F.interpolate(logarithms[None], size=size, mode='bilinear', align_corners=False)[0]
-                    yield image, dict(masks=full)
+                    yield (images[number] if images else full), dict(masks=full)
 
         with torch.autocast(features.device.type, enabled=False):
             results = ((job[1] for job in jobs()) if self.crf is None else self.crf.refine(jobs()))

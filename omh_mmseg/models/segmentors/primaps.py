@@ -135,9 +135,9 @@ class PriMaPs(UnsupervisedSegmentor):
 
     def freeze(self, images: Tensor) -> FrozenInputs:
         """Features and proposals."""
-        features, to_bytes = self.backbone(images), bgr_bytes_by(self.data_preprocessor)
-        proposals = self.proposals(features, [to_bytes(image) for image in images])
-        return FrozenInputs(features, (images.shape[-2], images.shape[-1]), extras=dict(proposals=proposals))
+        features, size = self.backbone(images), (images.shape[-2], images.shape[-1])
+        bgr = [] if self.proposals.crf is None else list(map(bgr_bytes_by(self.data_preprocessor), images))
+        return FrozenInputs(features, size, extras=dict(proposals=self.proposals(features, size, bgr)))
 
     def _features(self, images: Inputs, flips: Tensor) -> tuple[Tensor, Tensor]:
         """Of the images and of their views, flipped and turned back where ``flips`` (B, 1, 1, 1) say so."""
