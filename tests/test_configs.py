@@ -28,24 +28,27 @@ EXPERIMENTS = [name for name in FILES if not name.startswith('pretrain_')]
 # A config for one's own images: where it is shown, and how it begins there.
 OWN_ON = ('docs/data.md', 'README.md')
 OWN = re.compile(r"```python\n(_base_ = './configs/\w[^`]*)```")
-NAME = re.compile(r'(omh_)?(stego|hp|smooseg)_[a-z0-9-]+_[a-z0-9-]+\.py')
+NAME = re.compile(r'(omh_)?(stego|hp|smooseg|primaps)_[a-z0-9-]+_[a-z0-9-]+\.py')
 # By the type of the host: whether it trains on pairs of images, its losses, its learning rates (of the head, then of
 # other modules by the start of their names), and what it predicts beside the levels of OMH.
-PAIRED = {'STEGO': True, 'SmooSeg': False, 'HiddenPositives': False}
+PAIRED = {'STEGO': True, 'SmooSeg': False, 'HiddenPositives': False, 'PriMaPs': False}
 HOST_LOSSES = {
     'STEGO': {'loss_self', 'loss_knn', 'loss_rand', 'loss_cluster_probe', 'loss_linear_probe'},
     'SmooSeg': {'loss_within', 'loss_across', 'loss_data'},
     'HiddenPositives': {'loss_contrast', 'loss_consistency', 'loss_cluster_probe', 'loss_linear_probe'},
+    'PriMaPs': {'loss_prototypes', 'loss_linear_probe'},
 }
 RATES = {
     'STEGO': (5e-4, {'cluster_probe.': 5e-3, 'linear_probe.': 5e-3, 'omh_head.': 5e-3}),
     'SmooSeg': (1e-4, {'cluster_probe.': 5e-4, 'omh_head.': 5e-3}),
     'HiddenPositives': (5e-4, {'cluster_probe.': 5e-3, 'linear_probe.': 1e-3, 'omh_head.': 5e-3}),
+    'PriMaPs': (5e-3, {}),
 }
 PREDICTIONS = {
     'STEGO': {'pred_sem_seg', 'pred_linear'},
     'SmooSeg': {'pred_sem_seg'},
     'HiddenPositives': {'pred_sem_seg', 'pred_linear'},
+    'PriMaPs': {'pred_sem_seg', 'pred_linear'},
 }
 
 
@@ -108,6 +111,7 @@ def test_an_experiment_states_its_numbers(name):
     assert 'batch_size' in stated.train_dataloader and {'max_iters', 'val_interval'} == set(stated.train_cfg)
     if re.search('_vit-[sb]8_|_dinov2', name):
         cited = {'STEGO': 'stego.md 4.[23]', 'HiddenPositives': 'hp.md 4.4', 'SmooSeg': 'smooseg.md 4.5'}
+        cited['PriMaPs'] = 'primaps.md 5.3'
         assert re.search(rf'# .*docs/methods/{cited[stated.model.type]}', text)
 
 

@@ -17,7 +17,7 @@ from omh_mmseg.choices import REFIT_POSITIONS
 from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
 from omh_mmseg.datasets.samplers import SeededIndex, seeded_loader
 from omh_mmseg.evaluation.heads import PROBE, head_of
-from omh_mmseg.models.prediction.cluster_bias import clusterings
+from omh_mmseg.models.prediction.cluster_bias import clusterings, counts_length
 from omh_mmseg.models.utils.closing_refit import Refit, refit, shares_with
 from omh_mmseg.utils.generators import generator_of
 from omh_mmseg.utils.text import first_few
@@ -98,7 +98,9 @@ def collect_codes(
 
 @torch.no_grad()
 def refit_model(model: Any, codes: Tensor, fields: Sequence[str], delta: float | None = None) -> dict[str, Refit]:
-    """Refit clusterings of a model in place: centres keep their lengths, the bias goes to its ``cluster_bias``.
+    """Refit clusterings of a model in place: the bias goes to its ``cluster_bias``.
+
+    Centres keep their lengths; where these count in the scores they become 1, as a refit is by cosine.
 
     Args:
         model: A segmentor.
@@ -114,7 +116,8 @@ def refit_model(model: Any, codes: Tensor, fields: Sequence[str], delta: float |
     for field in fields:
         centres, name = centres_of[field], head_of(field)
         found[field] = result = refit(codes, centres, delta)
-        centres.copy_(result.centres.to(centres) * centres.norm(dim=1, keepdim=True))
+        length = 1.0 if counts_length(model, field) else centres.norm(dim=1, keepdim=True)
+        centres.copy_(result.centres.to(centres) * length)
         model.cluster_bias.set(field, result.bias)
         used = len(centres) - len(result.unused)
         logger.info(
@@ -132,7 +135,8 @@ def refit_model(model: Any, codes: Tensor, fields: Sequence[str], delta: float |
 @torch.no_grad()
 def shares_of(model: Any, codes: Tensor, field: str) -> Refit:
     """A clustering of a model as it is, with the shares of its clusters among codes from `collect_codes`."""
-    return shares_with(codes, clusterings(model)[field], model.cluster_bias.of(field))
+    kept = counts_length(model, field)
+    return shares_with(codes, clusterings(model)[field], model.cluster_bias.of(field), kept)
 
 
 def _inside(code: Tensor, image: Sequence[int], padded: Sequence[int]) -> Tensor:

@@ -57,6 +57,7 @@ class FrozenPart:
         preprocessor: Of the model, on the device to compute on.
         freeze: From normalised images (B, 3, H, W) to what is frozen of them.
         settings: By the fields that ``freeze`` gives, what these depend on beside the backbone.
+        types: Of those that are not kept in the type of the features.
         views: Jittered views whose features are cached as well; None for none.
     """
 
@@ -65,6 +66,7 @@ class FrozenPart:
     preprocessor: nn.Module
     freeze: Callable[[Tensor], FrozenInputs]
     settings: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, torch.dtype] = field(default_factory=dict)
     views: JitteredViews | None = None
 
     def setting(self, name: str) -> str:
@@ -94,10 +96,11 @@ class FrozenPart:
         for numbers in by_size.values():
             inputs = self.preprocessor(dict(inputs=[images[number] for number in numbers]), training)['inputs']
             fields = {}
-            if any(name in names for name in (FEATURES, *self.settings)):
+            given = {FEATURES, *self.settings}.intersection(names) - {MIRRORED}
+            if given:
                 frozen = self.freeze(inputs)
                 held = {FEATURES: frozen.features} | frozen.extras
-                fields = {name: value for name, value in held.items() if name in names}
+                fields = {name: held[name] for name in names if name in given}
             if MIRRORED in names:
                 fields[MIRRORED] = self.backbone(inputs.flip(-1))
             if self.views is not None:

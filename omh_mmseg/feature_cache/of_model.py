@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -40,15 +40,41 @@ def frozen_part(
             )
         jittered = JitteredViews(model.jittered, model.jitter_settings, views, view_seed)
     return FrozenPart(
-        model.backbone, backbone_cfg, model.data_preprocessor, model.freeze, model.frozen_fields, jittered
+        model.backbone,
+        backbone_cfg,
+        model.data_preprocessor,
+        model.freeze,
+        model.frozen_fields,
+        model.frozen_types,
+        jittered,
     )
 
 
-def needs(model: UnsupervisedSegmentor, split: str, part: FrozenPart) -> tuple[list[str], bool]:
-    """Fields that a loop takes from the cache, and whether it takes the images as well."""
+def needs(
+    model: UnsupervisedSegmentor, split: str, part: FrozenPart, kept: Sequence[str] | None = None
+) -> tuple[list[str], bool]:
+    """Fields that a loop takes from the cache, and whether it takes the images as well.
+
+    Args:
+        model: A host.
+        split: The loop.
+        part: What can be cached.
+        kept: Those of the host's frozen fields that are, in training; None for all.
+
+    Raises:
+        ValueError: The host has no such field.
+    """
     if split == 'train':
         views = [] if part.views is None else list(part.views.names)
-        return [*model.frozen_fields, *views], model.trains_on_images and not views
+        unknown = sorted(set(kept or ()) - model.frozen_fields.keys())
+        if unknown or (kept is not None and not kept):
+            raise ValueError(
+                f'default_hooks.feature_cache.fields must be among those of {type(model).__name__}, '
+                f'{list(model.frozen_fields)}, or None for all of them; got {kept}'
+            )
+        fields = [name for name in model.frozen_fields if kept is None or name in kept]
+        images = model.trains_on_images and not views
+        return [*fields, *views], images or len(fields) < len(model.frozen_fields)
     return [FEATURES, *([MIRRORED] if model.predictor.options.flip else [])], model.predictor.crf is not None
 
 

@@ -139,11 +139,13 @@ class ViewsDataPreprocessor(SegDataPreProcessor):
             values = [item.extras.get(name, getattr(item, name, None)) for item in items]
             if any(value is None for value in values):
                 return None
-            batch = torch.stack(values).to(self.device, non_blocking=self._non_blocking)
-            return widened(batch)
+            return batched(values)
+
+        def batched(values: Sequence[Tensor]) -> Tensor:
+            batch = torch.stack(list(values)).to(self.device, non_blocking=self._non_blocking)
+            return widened(batch) if batch.is_floating_point() else batch
 
         features = together('features')
-        assert features is not None
         images = [item.image.to(self.device) for item in items if item.image is not None]
         whole = self._stack(self._normalised(images), None, training)[0] if images else None
         extras = {name: value for name in items[0].extras if (value := together(name)) is not None}

@@ -107,7 +107,7 @@ def feature_caches(
         dataset.full_init()
         views = {name: options[name] for name in ('views', 'view_seed') if name in options}
         part = frozen_part(model, cfg.model.backbone, split, **views)
-        fields, images = needs(model, split, part)
+        fields, images = needs(model, split, part, options.get('fields'))
         kept = dtype or options.get('dtype') or 'float32'
         yield split, loader, FeatureCache(root, dataset, part, split == 'train', fields, images, kept)
 

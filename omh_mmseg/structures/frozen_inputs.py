@@ -15,7 +15,8 @@ class FrozenItem:
     """One image of a cached data set, as its ``inputs``.
 
     Attributes:
-        features: Frozen features (C, h, w) of the image, padded as in a batch of its own.
+        features: Frozen features (C, h, w) of the image, padded as in a batch of its own; None where they are computed
+            from the image.
         size: Height and width of the image in pixels, without padding.
         extras: What else the host has frozen of it, by the names of its ``frozen_fields``.
         mirrored: Features (C, h, w) of the mirrored image, where asked for.
@@ -23,7 +24,7 @@ class FrozenItem:
         image: The image itself, uint8 (3, H, W), where a step needs it as well.
     """
 
-    features: Tensor
+    features: Tensor | None
     size: tuple[int, int]
     extras: dict[str, Tensor] = field(default_factory=dict)
     mirrored: Tensor | None = None
@@ -43,7 +44,7 @@ class FrozenInputs:
     """A batch of images, of which the backbone's part is done; stands wherever a segmentor takes images.
 
     Attributes:
-        features: (B, C, h, w).
+        features: (B, C, h, w); None where they are computed from the images.
         size: H and W of the batch in pixels, padding included.
         extras: (B, ...) each, see `FrozenItem`.
         mirrored: (B, C, h, w), features of the mirrored and padded images, not turned back.
@@ -51,7 +52,7 @@ class FrozenInputs:
         images: Normalised and padded images (B, 3, H, W), where a step needs them as well.
     """
 
-    features: Tensor
+    features: Tensor | None
     size: tuple[int, int]
     extras: dict[str, Tensor] = field(default_factory=dict)
     mirrored: Tensor | None = None
@@ -59,12 +60,12 @@ class FrozenInputs:
     images: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.features)
+        return len(pixels(self) if self.features is None else self.features)
 
     @property
     def shape(self) -> torch.Size:
         """That of the images, (B, 3, H, W)."""
-        return torch.Size((len(self.features), 3, *self.size))
+        return torch.Size((len(self), 3, *self.size))
 
     def extra(self, name: str, host: str) -> Tensor:
         """One of the extras.
@@ -110,7 +111,7 @@ def joined(views: Sequence[Inputs]) -> Inputs:
         if all(isinstance(view.get(name), Tensor) for view in held)
     }
     extras = {name: parts.pop(name) for name in frozen[0].extras if name in parts}
-    return FrozenInputs(size=frozen[0].size, extras=extras, **parts)
+    return FrozenInputs(parts.pop('features', None), frozen[0].size, extras, **parts)
 
 
 def pixels(inputs: Inputs) -> Tensor:

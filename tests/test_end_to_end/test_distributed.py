@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TOOLS = REPOSITORY / 'tools'
 MMSEG_TOOLS = Path(mmseg.__file__).parent / '.mim' / 'tools'
 LIMIT = 400
-HOSTS = [f'{omh}{host}' for host in ('stego', 'hp', 'smooseg') for omh in ('', 'omh_')]
+HOSTS = [f'{omh}{host}' for host in ('stego', 'hp', 'smooseg', 'primaps') for omh in ('', 'omh_')]
 RANK_DIARY = '''
 import os
 import signal

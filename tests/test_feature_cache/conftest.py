@@ -63,6 +63,14 @@ HOSTS: dict[str, dict[str, Any]] = dict(
         cluster_probe=dict(type='PrototypeHead', temperature=0.1, momentum=0.9),
         smoothness_loss=dict(type='SmoothnessEnergyLoss', within_shift=0.1, across_shift=0.3),
     ),
+    primaps=dict(
+        type='PriMaPs',
+        linear_probe=dict(type='LinearProbe'),
+        decode_head=dict(type='IdentityHead'),
+        cluster_probe=dict(type='MomentumPrototypes', interval=3),
+        prototype_loss=dict(type='ClassFrequencyLoss'),
+        proposals=dict(type='MaskProposals', crf=None),
+    ),
 )  # fmt: skip
 
 
@@ -119,6 +127,8 @@ def settings(photos: Path, weights: Path, tmp_path: Path) -> Callable[..., Confi
         hooks: list[dict[str, Any]] = [dict(type='RandomStateHook')]
         if host == 'hp':
             hooks.append(dict(type='ReferencePoolHook', renew_interval=2))
+        if host == 'primaps':
+            hooks.append(dict(type='PrototypeStartHook'))
         config = Config(
             dict(
                 default_scope='mmseg',
@@ -129,7 +139,7 @@ def settings(photos: Path, weights: Path, tmp_path: Path) -> Callable[..., Confi
                         type='ViewsDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3, bgr_to_rgb=True
                     ),
                     backbone=dict(type='FrozenBackbone', backbone=VIT, checkpoint=str(weights)),
-                    omh_head=OMH if omh else None,
+                    omh_head=(OMH | dict(match=None) if host == 'primaps' else OMH) if omh else None,
                 ),
                 train_dataloader=loader
                 | dict(

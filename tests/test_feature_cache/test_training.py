@@ -18,7 +18,7 @@ from omh_mmseg.structures.frozen_inputs import FrozenItem
 CASES = [('stego', True, 2)]
 OTHERS = [
     (host, omh, workers)
-    for host in ('stego', 'hp', 'smooseg')
+    for host in ('stego', 'hp', 'smooseg', 'primaps')
     for omh in (False, True)
     for workers in (0, 2)
     if (host, omh, workers) not in CASES
@@ -58,6 +58,20 @@ def test_passes_are_saved(settings, train, tmp_path, passes, host) -> None:
     dataset = runner.train_dataloader.dataset
     dataset = dataset.dataset if host == 'stego' else dataset
     assert isinstance(dataset, CachedFeatures) and dataset.images == (host == 'hp')
+
+
+def test_proposals_alone_are_kept(settings, train, tmp_path, passes) -> None:
+    """Features are then computed from the images; without the cache the same proposals are made at each step."""
+    _, live = train(settings('primaps', steps=3))
+    for fields in (['proposals'], None):
+        changes = {'default_hooks.feature_cache.fields': fields}
+        runner, cached = train(settings('primaps', folder=tmp_path / 'cache', steps=3, **changes))
+        assert_close(cached, live, rel=1e-6, abs=1e-6)
+        item = runner.train_dataloader.dataset[3]['inputs']
+        assert (item.features is None) == (fields is not None) and item.image is not None
+        assert item.extras['proposals'].dtype == torch.uint8 and item.extras['proposals'].shape == (32, 32)
+    with pytest.raises(ValueError, match=r"fields must be among those of PriMaPs, \['features', 'mirrored', 'pro"):
+        train(settings('primaps', folder=tmp_path / 'cache', **{'default_hooks.feature_cache.fields': ['weights']}))
 
 
 @pytest.mark.slow

@@ -65,6 +65,11 @@ HOST_PARTS: dict[str, dict[str, Any]] = {
         cluster_probe=dict(type='PrototypeHead'),
         smoothness_loss=dict(type='SmoothnessEnergyLoss', within_shift=-0.02, across_shift=0.5),
     ),
+    'PriMaPs': dict(
+        cluster_probe=dict(type='MomentumPrototypes'),
+        prototype_loss=dict(type='ClassFrequencyLoss'),
+        proposals=dict(type='MaskProposals', crf=None),
+    ),
 }  # fmt: skip
 
 

@@ -73,6 +73,11 @@ HOSTS = {
         cluster_probe=dict(type='PrototypeHead', temperature=0.1, momentum=0.998),
         smoothness_loss=dict(type='SmoothnessEnergyLoss', within_shift=0.1, across_shift=0.5),
     ),
+    'PriMaPs': dict(
+        type='PriMaPs', decode_head=dict(type='IdentityHead'), cluster_probe=dict(type='MomentumPrototypes'),
+        linear_probe=dict(type='LinearProbe'), prototype_loss=dict(type='ClassFrequencyLoss'),
+        proposals=dict(type='MaskProposals', crf=None),
+    ),
 }  # fmt: skip
 
 
@@ -82,6 +87,8 @@ def build(host: str, backbone: str, omh: bool) -> nn.Module:
         type='ViewsDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
     )
     config['omh_head'] = dict(type='OMHHead', reach=dict(begin=0)) if omh else None
+    if omh and host == 'PriMaPs':  # whose code no loss can move
+        config['omh_head']['match'] = None
     if host == 'HP':
         config['local_affinity'] = 'attention' if backbone.startswith('ViT') else 'features'
     model = MODELS.build(config)
@@ -137,7 +144,8 @@ def test_trains_and_predicts(host, backbone, omh):
     for name, parameter in model.named_parameters():
         if name.startswith('backbone.'):
             assert parameter.grad is None and not parameter.requires_grad, name
-    head = [parameter.grad for name, parameter in model.decode_head.named_parameters()]
+    learning = model.cluster_probe if host == 'PriMaPs' else model.decode_head
+    head = [parameter.grad for parameter in learning.parameters()]
     assert all(torch.isfinite(gradient).all() for gradient in head) and sum(item.norm() for item in head) > 0
     train(model, host, side, optimiser)
     # Parameters, and the statistics of batch normalisation, bit by bit.

@@ -161,7 +161,7 @@ def rehearsal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rehearsal]:
     yield Rehearsal()
 
 
-HOSTS = ('STEGO', 'HiddenPositives', 'SmooSeg')
+HOSTS = ('STEGO', 'HiddenPositives', 'SmooSeg', 'PriMaPs')
 OMH = {
     'none': None,
     'gradient': dict(centres=dict(start='kmeans'), reach=dict(type='HostShare', begin=1)),
@@ -181,6 +181,8 @@ def on_device(tiny_vit: dict, host_parts: Callable[[str], dict]) -> Callable[...
 
     def build(host: str, omh: str = 'none', **parts: Any) -> nn.Module:
         head = OMH[omh]
+        if host == 'PriMaPs' and head is not None and omh != 'joint':  # whose code no loss can move
+            head = head | dict(match=None, cluster=None)
         model = MODELS.build(
             dict(
                 type=host,
@@ -213,6 +215,11 @@ def labelled(size: int = 32, device: str = 'meta') -> SegDataSample:
 def batch_of(model: nn.Module, cached: bool) -> Any:
     """Images on the device, or what is frozen of them; two views for STEGO."""
     images: Any = torch.empty(2, 3, 32, 32, device='meta')
+    if type(model).__name__ == 'PriMaPs':
+        # Proposals are made once, image by image, and their number is asked for; with or without the features.
+        features = model.backbone(images) if cached else None
+        extras = dict(proposals=torch.empty(2, 32, 32, dtype=torch.uint8, device='meta'))
+        return FrozenInputs(features, (32, 32), mirrored=features, images=images, extras=extras)
     if cached:
         with torch.no_grad():
             frozen = model.freeze(images)

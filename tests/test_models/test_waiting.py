@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from omh_mmseg.models.omh import plan_solver
 from omh_mmseg.models.utils.photometric_view import PhotometricView
 from omh_mmseg.registry import MODELS
+from omh_mmseg.structures.frozen_inputs import FrozenInputs
 
 ASKING = {
     '_local_scalar_dense', 'item', 'is_nonzero', 'equal', 'nonzero', 'nonzero_numpy', 'argwhere', 'bincount', 'histc',
@@ -49,8 +50,10 @@ class Waiting(TorchDispatchMode):
         self.on_host = False
 
 
-@pytest.mark.parametrize('omh', [None, 'FixedWeight', 'HostShare'])
-@pytest.mark.parametrize('host', ['STEGO', 'HiddenPositives', 'SmooSeg'])
+CASES = [(host, omh) for host in ('STEGO', 'HiddenPositives', 'SmooSeg') for omh in (None, 'FixedWeight', 'HostShare')]
+
+
+@pytest.mark.parametrize(('host', 'omh'), [*CASES, ('PriMaPs', None), ('PriMaPs', 'FixedWeight')])
 def test_a_step_asks_for_no_value(host, omh, tiny_vit, host_parts, monkeypatch):
     model = MODELS.build(
         dict(
@@ -62,7 +65,7 @@ def test_a_step_asks_for_no_value(host, omh, tiny_vit, host_parts, monkeypatch):
             omh_head=omh
             and dict(
                 type='OMHHead', cluster=dict(loss_weight=0.1), reach=dict(type=omh, begin=0),
-                centres=dict(start='random'),
+                centres=dict(type='JointCentres' if host == 'PriMaPs' else 'GradientCentres', start='random'),
             ),  # fmt: skip
             gradient_log_interval=1,
             **host_parts(host),
@@ -75,6 +78,9 @@ def test_a_step_asks_for_no_value(host, omh, tiny_vit, host_parts, monkeypatch):
             getattr(model, name).normal_()
     images = torch.randn(2, 3, 32, 32)
     inputs = dict(anchor=images, neighbour=images.flip(0)) if host == 'STEGO' else images
+    if host == 'PriMaPs':  # whose proposals are made once
+        proposals = torch.randint(1, 4, (2, 32, 32), dtype=torch.uint8)
+        inputs = FrozenInputs(None, (32, 32), images=images, extras=dict(proposals=proposals))
     labelled = SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, 4, (1, 32, 32))))
     waiting = Waiting()
     # The solver and the judgement of its plans get copies on the host.

@@ -11,6 +11,7 @@ from omh_mmseg.engine.hooks.label_free_hook import LabelFreeHook
 from omh_mmseg.engine.hooks.neighbour_index_hook import NeighbourIndexHook
 from omh_mmseg.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
 from omh_mmseg.engine.hooks.protocol_hook import ProtocolHook
+from omh_mmseg.engine.hooks.prototype_start_hook import PrototypeStartHook
 from omh_mmseg.engine.hooks.provenance_hook import ProvenanceHook
 from omh_mmseg.engine.hooks.random_state_hook import RandomStateHook
 from omh_mmseg.engine.hooks.reference_pool_hook import ReferencePoolHook
@@ -23,6 +24,6 @@ from omh_mmseg.engine.hooks.work_dir_lock_hook import WorkDirLockHook
 __all__ = [
     'AssignmentHook', 'BorderClusterHook', 'CheckpointCheckHook', 'ClosingRefitHook', 'DeferredRuntimeInfoHook',
     'FeatureCacheHook', 'HierarchyHook', 'LabelFreeHook', 'NeighbourIndexHook', 'NonFiniteLossHook',
-    'ProtocolHook', 'ProvenanceHook', 'RandomStateHook', 'ReferencePoolHook', 'ResumedValidationHook',
-    'RunLengthHook', 'ScoreReportHook', 'SubmoduleGradientClipHook', 'WorkDirLockHook',
+    'ProtocolHook', 'PrototypeStartHook', 'ProvenanceHook', 'RandomStateHook', 'ReferencePoolHook',
+    'ResumedValidationHook', 'RunLengthHook', 'ScoreReportHook', 'SubmoduleGradientClipHook', 'WorkDirLockHook',
 ]  # fmt: skip

@@ -55,6 +55,8 @@ class FeatureCacheHook(Hook):
             random in place of a fresh one, which is not the same training. 0, the default, draws a fresh one each time.
         view_seed: Of these views, which runs of all seeds share; view v of item i follows from it, i and v alone.
         limit_gib: Largest size in GiB of a cache that ``'auto'`` makes.
+        fields: Those of the host's frozen fields that training reads from the cache, where all would take too much
+            room; the others are computed from the images at each step. None for all.
 
     Attributes:
         declined: Loops for which ``'auto'`` found no cache, each with the reason.
@@ -77,6 +79,7 @@ class FeatureCacheHook(Hook):
         views: int = 0,
         view_seed: int = 0,
         limit_gib: float = LIMIT_GIB,
+        fields: Sequence[str] | None = None,
     ) -> None:
         if not set(splits) <= set(SPLITS):
             raise ValueError(f'splits of the feature cache must be among {SPLITS}; got {tuple(splits)}.')
@@ -87,6 +90,7 @@ class FeatureCacheHook(Hook):
             )
         self.folder, self.dtype, self.splits, self.verify = folder, dtype, tuple(splits), verify
         self.views, self.view_seed, self.limit_gib = views, view_seed, limit_gib
+        self.kept = None if fields is None else tuple(fields)
         self.declined: dict[str, str] = {}
 
     def before_train(self, runner: Runner) -> None:
@@ -116,7 +120,7 @@ class FeatureCacheHook(Hook):
                 self._place(runner, loop, split, pairs, dataset.dataset)
             return
         part = frozen_part(model, backbone_config(runner.cfg), split, self.views, self.view_seed)
-        fields, images = needs(model, split, part)
+        fields, images = needs(model, split, part, self.kept)
         cached = dataset if isinstance(dataset, CachedFeatures) else None
         if cached is not None:
             if set(cached.fields) - {SAMPLE} == set(fields) and cached.images == images:

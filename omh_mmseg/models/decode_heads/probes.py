@@ -72,6 +72,7 @@ class LinearProbe(BaseModule):
         num_classes: K classes.
         row_share: Share of the rows of pixels whose labels count in a step, in (0, 1]: with less than 1 a random row
             of each of so many strips, of all images alike, which estimates the loss of all.
+        over_all: Divide the loss by the number of all pixels, those without a label included, as PriMaPs does.
         init_cfg: See mmengine.
 
     Attributes:
@@ -88,11 +89,17 @@ class LinearProbe(BaseModule):
 
     @ranges(in_channels=SIZE, num_classes=SIZE, row_share='(0, 1]')
     def __init__(
-        self, in_channels: int, num_classes: int, row_share: float = 1.0, init_cfg: dict[str, Any] | None = None
+        self,
+        in_channels: int,
+        num_classes: int,
+        row_share: float = 1.0,
+        over_all: bool = False,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.num_classes = num_classes
         self.row_share = row_share
+        self.over_all = over_all
         self.classifier = nn.Conv2d(in_channels, num_classes, 1)
         # Not persistent, as weights with and without it must fit: see `_save_to_state_dict`.
         self.register_buffer('evidence', torch.tensor(UNKNOWN), persistent=False)
@@ -123,7 +130,7 @@ class LinearProbe(BaseModule):
             torch.maximum(self.evidence, seen, out=self.evidence)
         logits = widened(self(code.detach()))
         rows = None if self.row_share == 1 else self._drawn_rows(labels.shape[-2], labels.device)
-        return dict(loss_linear_probe=upsampled_cross_entropy(logits, labels, rows))
+        return dict(loss_linear_probe=upsampled_cross_entropy(logits, labels, rows, over_all=self.over_all))
 
     def _drawn_rows(self, height: int, device: torch.device) -> Tensor:
         """Numbers of rows of pixels, one from each of as many equal strips."""

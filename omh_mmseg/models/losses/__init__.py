@@ -1,6 +1,7 @@
 """One loss per file."""
 
 from omh_mmseg.models.losses.adaptive_correspondence_loss import AdaptiveCorrespondenceLoss
+from omh_mmseg.models.losses.class_frequency_loss import ClassFrequencyLoss
 from omh_mmseg.models.losses.cluster_loss import ClusterLoss
 from omh_mmseg.models.losses.eigen_cue import EigenCue
 from omh_mmseg.models.losses.hidden_positive_loss import HiddenPositiveLoss
@@ -10,6 +11,6 @@ from omh_mmseg.models.losses.smoothness_energy_loss import SmoothnessEnergyLoss
 from omh_mmseg.models.losses.stego_correlation_loss import STEGOCorrelationLoss
 
 __all__ = [
-    'AdaptiveCorrespondenceLoss', 'ClusterLoss', 'EigenCue', 'HiddenPositiveLoss', 'HierarchyMatchingLoss',
-    'ObjectContrastLoss', 'STEGOCorrelationLoss', 'SmoothnessEnergyLoss',
+    'AdaptiveCorrespondenceLoss', 'ClassFrequencyLoss', 'ClusterLoss', 'EigenCue', 'HiddenPositiveLoss',
+    'HierarchyMatchingLoss', 'ObjectContrastLoss', 'STEGOCorrelationLoss', 'SmoothnessEnergyLoss',
 ]  # fmt: skip

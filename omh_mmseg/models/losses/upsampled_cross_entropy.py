@@ -17,7 +17,12 @@ SMALLEST = -60.0
 
 
 def upsampled_cross_entropy(
-    logits: Tensor, labels: Tensor, rows: Tensor | None = None, chunk_elements: int | None = None
+    logits: Tensor,
+    labels: Tensor,
+    rows: Tensor | None = None,
+    chunk_elements: int | None = None,
+    class_weights: Tensor | None = None,
+    over_all: bool = False,
 ) -> Tensor:
     r"""Mean cross-entropy of ``F.interpolate(logits, labels.shape[-2:], mode='bilinear')``.
 
@@ -31,6 +36,8 @@ def upsampled_cross_entropy(
         labels: y, (B, H, W) integers; values outside 0..K-1 are ignored.
         rows: Numbers (n,) of the rows of pixels that count; None for all.
         chunk_elements: Logits of each chunk of rows; by default 2**19 on a CPU and 2**26 elsewhere.
+        class_weights: (K), without gradient: factors on the terms of the pixels of each class; None for 1.
+        over_all: Divide by the number of all pixels that count, those without a label included.
 
     Returns:
         Scalar, 0 where no label counts.
@@ -40,7 +47,8 @@ def upsampled_cross_entropy(
     if chunk_elements is None:
         chunk_elements = 2**19 if logits.device.type == 'cpu' else 2**26
     with torch.autocast(logits.device.type, enabled=False):
-        return _CrossEntropy.apply(logits, labels, rows, chunk_elements, torch.is_grad_enabled())
+        options = chunk_elements, torch.is_grad_enabled(), class_weights, over_all
+        return _CrossEntropy.apply(logits, labels, rows, *options)
 
 
 @functools.lru_cache(maxsize=32)
@@ -54,7 +62,14 @@ def interpolation(inputs: int, outputs: int, dtype: torch.dtype, device: torch.d
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, labels: Tensor, rows: Tensor | None, chunk_elements: int, differentiate: bool
+        ctx: Any,
+        logits: Tensor,
+        labels: Tensor,
+        rows: Tensor | None,
+        chunk_elements: int,
+        differentiate: bool,
+        class_weights: Tensor | None,
+        over_all: bool,
     ) -> Tensor:
         (_, classes, height, width), size = logits.shape, labels.shape[-2:]
         vertical, horizontal = (
@@ -63,9 +78,9 @@ class _CrossEntropy(torch.autograd.Function):
         if rows is not None:
             vertical, labels = vertical.index_select(1, rows), labels.index_select(1, rows)
         valid = (labels >= 0) & (labels < classes)
-        count = valid.sum().clamp_min(1)
+        count = labels.numel() if over_all else valid.sum().clamp_min(1)
         targets = torch.where(valid, labels.long(), 0)
-        counted = valid.to(logits)
+        counted = valid.to(logits) if class_weights is None else valid * class_weights.to(logits)[targets]
         # The softmax does not change, and no interpolated logit is above 0.
         lowered = logits - logits.amax(1, keepdim=True)
         # Where the answer would have to be waited for, care is cheaper.
@@ -104,6 +119,6 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return factor * gradient, None, None, None, None
+        return factor * gradient, *(None,) * 6

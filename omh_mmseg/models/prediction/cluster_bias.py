@@ -62,6 +62,11 @@ class ClusterBias(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
+def counts_length(model: Any, field: str) -> bool:
+    """Whether the scores of a field are dot products with its centres as they are, and not cosines."""
+    return field == 'pred_sem_seg' and getattr(model.cluster_probe, 'lengths_count', False)
+
+
 def clusterings(model: Any) -> dict[str, Tensor]:
     """Centres (K, D) of all clusterings of a segmentor, by the field of the data sample that they predict."""
     levels = [] if model.omh_head is None else list(model.omh_head.centres)

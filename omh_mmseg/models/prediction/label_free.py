@@ -20,7 +20,7 @@ from omh_mmseg.evaluation.label_free import (
     image_gradients,
     margins,
 )
-from omh_mmseg.models.prediction.cluster_bias import clusterings
+from omh_mmseg.models.prediction.cluster_bias import clusterings, counts_length
 from omh_mmseg.models.prediction.code_maps import arg_max, slide_averaged, upsampled_norm
 from omh_mmseg.models.utils.similarity import centre_scores, code_similarity
 from omh_mmseg.utils.precision import widened
@@ -148,8 +148,11 @@ class LabelFreeMeter:
         return {head_of(field): centres for field, centres in clusterings(self.model).items()}
 
     def _similarities(self, head: str, code: Tensor, centres: Tensor) -> Tensor:
-        """Cosines (B, K, h, w) of a head, with the bias of a closing refit."""
-        return self.model.cluster_bias.add(field_of(head), code_similarity(code, centres))
+        """Cosines (B, K, h, w) of a head, times the lengths of centres that count, with the bias of a closing refit."""
+        similarities = code_similarity(code, centres)
+        if counts_length(self.model, field_of(head)):
+            similarities = similarities * centres.norm(dim=1).to(similarities)[:, None, None]
+        return self.model.cluster_bias.add(field_of(head), similarities)
 
     def _pixels(self, head: str, code: Tensor, centres: Tensor, size: tuple[int, ...]) -> Tensor:
         """Clusters (H, W) as `Predictor.masks` paints them without a CRF."""
@@ -159,7 +162,8 @@ class LabelFreeMeter:
 
         bias = self.model.cluster_bias.of(field_of(head))
         norm = None if bias is None else upsampled_norm(code, size)
-        return arg_max(centre_scores(code, centres), resize, size[0] * size[1], bias, norm)[0]
+        scores = centre_scores(code, centres, normalise=not counts_length(self.model, field_of(head)))
+        return arg_max(scores, resize, size[0] * size[1], bias, norm)[0]
 
     def _mean(self, head: str, figure: str, value: float, weight: float) -> None:
         if math.isfinite(value):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from omh_mmseg.models.data_preprocessor import bgr_bytes_by
 from omh_mmseg.models.prediction.cluster_assignment import ClusterAssignment
-from omh_mmseg.models.prediction.cluster_bias import ClusterBias, clusterings
+from omh_mmseg.models.prediction.cluster_bias import ClusterBias, clusterings, counts_length
 from omh_mmseg.models.prediction.code_maps import MAX_VALUES, arg_max, flip_averaged, slide_averaged, upsampled_norm
 from omh_mmseg.models.prediction.options import PredictionOptions
 from omh_mmseg.models.utils.similarity import centre_scores
@@ -155,7 +155,8 @@ class Predictor:
     def _scores(self, model: PredictingModel, code: Tensor) -> dict[str, Tensor]:
         """Scores (B, K, h, w), linear in the code, whose arg-max, with the bias, is the prediction of each field."""
         centres = clusterings(model)
-        scores = dict(pred_sem_seg=centre_scores(code, centres['pred_sem_seg']))
+        counts = counts_length(model, 'pred_sem_seg')
+        scores = dict(pred_sem_seg=centre_scores(code, centres['pred_sem_seg'], normalise=not counts))
         linear_probe = self.linear_probe(model)
         if linear_probe is not None:
             scores['pred_linear'] = linear_probe(code)
@@ -192,6 +193,8 @@ class Predictor:
                 full = F.interpolate(maps[index : index + 1], size=padded, mode='bilinear', align_corners=False)
                 if name in LOGIT_FIELDS:
                     logits = full
+                elif counts_length(model, name):
+                    logits = norm * model.cluster_bias.add(name, full / norm)
                 else:
                     logits = self.options.alpha * model.cluster_bias.add(name, full / norm)
                 log_probabilities[name] = torch.log_softmax(logits[0, :, :height, :width], dim=0)

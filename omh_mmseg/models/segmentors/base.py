@@ -140,7 +140,9 @@ class UnsupervisedSegmentor(PredictingSegmentor):
             shares = GradientShares(codes) if self.omh_head.needs_shares(self.step) else None
             added = self.omh_head.loss(code, self.step, shares)
             losses.update(added)
-            if self.gradient_log_interval and self.step % self.gradient_log_interval == 0:
+            # A host may learn on a code that is frozen.
+            logged = self.gradient_log_interval and self.step % self.gradient_log_interval == 0
+            if logged and codes.requires_grad:
                 losses.update(gradient_figures(host, added, codes))
         self.after_losses()
         self._step_counter.advance(self.iteration)
@@ -150,6 +152,11 @@ class UnsupervisedSegmentor(PredictingSegmentor):
     def frozen_fields(self) -> dict[str, str]:
         """What training needs of the frozen part, each with the settings that it depends on beside the backbone."""
         return dict(features='')
+
+    @property
+    def frozen_types(self) -> dict[str, torch.dtype]:
+        """Types of those of the `frozen_fields` that are not kept in the type of the features."""
+        return {}
 
     @property
     def trains_on_images(self) -> bool:
@@ -184,7 +191,8 @@ class UnsupervisedSegmentor(PredictingSegmentor):
 
     def extract_feat(self, inputs: Inputs) -> Tensor:
         """Frozen features (B, C, h, w) of normalised images (B, 3, H, W)."""
-        return inputs.features if isinstance(inputs, FrozenInputs) else self.backbone(inputs)
+        known = inputs.features if isinstance(inputs, FrozenInputs) else None
+        return self.backbone(pixels(inputs)) if known is None else known
 
     def encode(self, inputs: Inputs) -> Tensor:
         """Code (B, D, h, w) of normalised images (B, 3, H, W)."""

@@ -223,6 +223,11 @@ class HiddenPositives(UnsupervisedSegmentor):
         """Features and weights of local positives."""
         return dict(features='', weights=f'{self.local_affinity}-{self.local_scale:g}')
 
+    @property
+    def frozen_types(self) -> dict[str, torch.dtype]:
+        """The weights are kept in float32."""
+        return dict(weights=torch.float32)
+
     def freeze(self, images: Tensor) -> FrozenInputs:
         """Features and weights of local positives."""
         features, weights = self._features_and_weights(images)
@@ -231,7 +236,7 @@ class HiddenPositives(UnsupervisedSegmentor):
     def _features_and_weights(self, images: Inputs, view: Inputs | None = None) -> tuple[Tensor, Tensor]:
         """Frozen features of the images and then of the view, and the weights of local positives of the images."""
         if isinstance(images, FrozenInputs):
-            features, weights = images.features, images.extra('weights', type(self).__name__)
+            features, weights = self.extract_feat(images), images.extra('weights', type(self).__name__)
             return features if view is None else torch.cat([features, self.extract_feat(view)]), weights
         all_images = images if view is None else torch.cat([images, pixels(view)])
         if self.local_affinity == 'attention':

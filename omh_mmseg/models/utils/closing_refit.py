@@ -101,10 +101,14 @@ def fit(codes: Tensor, centres: Tensor, delta: float) -> Refit:
     return Refit(centres, shares, delta)
 
 
-def shares_with(codes: Tensor, centres: Tensor, bias: Tensor | None = None) -> Refit:
-    """Centres as they are, with the shares of their clusters; see `refit`. ``delta`` is 0, whatever the bias."""
+def shares_with(codes: Tensor, centres: Tensor, bias: Tensor | None = None, lengths: bool = False) -> Refit:
+    """Centres as they are, with the shares of their clusters; see `refit`. ``delta`` is 0, whatever the bias.
+
+    With ``lengths`` the centres keep theirs, and a longer one wins more.
+    """
     codes = widened(codes)
-    centres = F.normalize(centres.detach().to(codes), dim=1)
+    centres = centres.detach().to(codes)
+    centres = centres if lengths else F.normalize(centres, dim=1)
     counts, _ = _sums(codes, centres, codes.new_zeros(len(centres)) if bias is None else bias.to(codes))
     return Refit(centres, counts / counts.sum(), 0.0)
 

@@ -18,6 +18,10 @@ def code_similarity(code: Tensor, centres: Tensor) -> Tensor:
         return F.conv2d(code, centres[:, :, None, None])
 
 
-def centre_scores(code: Tensor, centres: Tensor) -> Tensor:
-    """Dot products of a code (B, D, h, w) with unit centres: (B, K, h, w), of the same arg-max as the cosines."""
-    return F.conv2d(code, F.normalize(centres.to(code.dtype), dim=1)[:, :, None, None])
+def centre_scores(code: Tensor, centres: Tensor, normalise: bool = True) -> Tensor:
+    """Dot products of a code (B, D, h, w) with unit centres: (B, K, h, w), of the same arg-max as the cosines.
+
+    With ``normalise=False`` the centres keep their lengths.
+    """
+    rows = centres.to(code.dtype)
+    return F.conv2d(code, (F.normalize(rows, dim=1) if normalise else rows)[:, :, None, None])
