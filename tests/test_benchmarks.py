@@ -41,6 +41,9 @@ SMALLEST = [
      ['batch', 'what', 'products', *TIMES, 'share'], 2),
     ('cached_steps probe --batch 2 --height 64 --width 64',
      ['batch', 'height', 'width', 'classes', 'what', 'row_share', *TIMES, 'share_percent'], 2),
+    ('cache_cost --backbones vit-s8 --precisions float32 --batch 1 --image-size 64',
+     ['backbone', 'precision', 'data', 'items', 'cpu_ms_per_item', 'hours', 'gib_float32', 'gib_float16',
+      'passes_of_a_run', 'hours_of_a_run'], 0),
     (f'step_share {TINY} --image-size 32 --batch-sizes 2 --part-repeats 1 --variants default "solver gradient" '
      '"all of these"',
      ['batch', 'what', *TIMES, 'wall_percent', 'cpu_percent'], 1),
@@ -144,7 +147,11 @@ def check_rows(name: str, rows: list[dict[str, str]]) -> None:
     elif name == 'cached_steps_views':
         assert [row['views'] for row in rows] == ['', '', '1'] and rows[0]['cpu_ratio'] == '1.0'
     elif name == 'cached_steps_omh':
-        assert [row['step'] for row in rows] == ['without OMH', 'with OMH']
+        assert [row['step'] for row in rows] == ['without OMH', 'with OMH', 'with OMH, clusters folded one after another']
+    elif name == 'cache_cost':
+        assert [row['items'] for row in rows] == ['488510', '14875', '4545']
+        # 384 x 8 x 8 numbers and a label of 64 x 64 bytes.
+        assert float(rows[0]['gib_float32']) == pytest.approx(488510 * (384 * 64 * 4 + 64 * 64) / 2**30, abs=0.01)
     elif name == 'cached_steps_probe':
         assert [row['share_percent'] == '' for row in rows] == [True, True, False, False, False]
     elif name == 'cached_steps_contrast':
@@ -280,7 +287,7 @@ def test_run_all_reports_what_fails(load, tmp_path: Path, monkeypatch, capsys) -
     assert seen['steps_hosts'][-4:] == ['--repeats', '3', '--device', 'cpu']
     # What the second run measured anew takes the place of what the first one found.
     kept = [row['script'] for row in read(tmp_path / 'requirements_here.csv')]
-    assert len(kept) == len(set(kept)) == 20 and kept[-1] == 'steps_hosts'
+    assert len(kept) == len(set(kept)) == 21 and kept[-1] == 'steps_hosts'
 
 
 def rounded(value: float) -> str:

@@ -22,6 +22,7 @@ from omh_mmseg.apis.protocols import compare_protocols, protocol_table
 from omh_mmseg.apis.refit import REFIT, score_refit
 from omh_mmseg.datasets.demo_scenes import HIERARCHY
 from omh_mmseg.engine import launch
+from omh_mmseg.engine.hooks import HierarchyHook
 from omh_mmseg.evaluation.cluster_names import cluster_names, naming_classes
 from omh_mmseg.evaluation.scores import confusion_matrix
 from omh_mmseg.explorer import ReportOptions, write_report
@@ -73,6 +74,10 @@ def run_demo(
         config = launch.load_config(path, str(work_dir / name), options=options)
         prepare_neighbours(config, force=True, if_missing=True)
         runner = launch.build_runner(config)
+        for hook in runner.hooks:
+            if isinstance(hook, HierarchyHook):
+                # Its pictures know no counts of all images.
+                hook.draws = False
         runner.train()
         summary[name] = _scores(runner)
         summary[f'{name}_refit'] = _refit_scores(runner)

@@ -14,10 +14,6 @@ from omh_mmseg.utils.precision import wide_dtype
 DIRECTIONS = ('fine_to_coarse', 'coarse_to_fine', 'both')
 CONDITIONINGS = ('row', 'none')
 TARGETS = ('none', 'lower', 'higher')
-LIKELY = 6
-"""Lower clusters per higher one that are likely to win a position."""
-FEW = 4
-"""One in so many is few."""
 
 
 def condition_plan(plan: Tensor, conditioning: str = 'row') -> Tensor:
@@ -49,16 +45,16 @@ def condition_plan(plan: Tensor, conditioning: str = 'row') -> Tensor:
 def transport_activations(activations: Tensor, plan: Tensor, chunk_elements: int | None = None) -> Tensor:
     """Max-pooled transport ``b_pj = max_i a_pi T_ij``.
 
-    The lower clusters are folded in one after another and only the winner of each (p, j) is kept, so that no
-    P x K_lower x K_higher tensor ever exists, whole or in part. On a CPU only those that can win are, see `_Likely`;
-    the result is the same, bit by bit. Differentiable once, in both arguments; where several
-    lower clusters tie, the gradient goes to the first of them.
+    Only the winner of each (p, j) is kept, so that no P x K_lower x K_higher tensor ever exists. On a CPU the products
+    of a few positions at a time are made, elsewhere the lower clusters are folded in one after another; the results
+    are the same, bit by bit. Differentiable once, in both arguments; where several lower clusters tie, the gradient
+    goes to the first of them.
 
     Args:
         activations: Activations a of the lower level, shape (P, K_lower).
         plan: Conditioned or raw plan, shape (K_lower, K_higher).
-        chunk_elements: Elements of each working buffer (chunk of positions) x K_higher; by default 2**16 on a CPU,
-            whose cache then holds them, and 2**25 elsewhere.
+        chunk_elements: Elements of each working buffer; by default 2**18 on a CPU, whose cache then holds it, and 2**25
+            elsewhere.
 
     Returns:
         Transported activations b, shape (P, K_higher).
@@ -76,48 +72,30 @@ def transport_activations(activations: Tensor, plan: Tensor, chunk_elements: int
         )
     check_devices(activations=activations, plan=plan)
     if chunk_elements is None:
-        chunk_elements = 2**16 if activations.device.type == 'cpu' else 2**25
+        chunk_elements = 2**18 if activations.device.type == 'cpu' else 2**25
     if chunk_elements < 1:
         raise ValueError(f'chunk_elements must be at least 1; got {chunk_elements}.')
-    chunk = max(1, chunk_elements // plan.shape[1])
-    return _MaxTransport.apply(activations, plan, chunk)
+    return _MaxTransport.apply(activations, plan, chunk_elements)
 
 
-class _Likely:
-    """The best lower cluster of most positions, from few of them and with proof.
+def _winners_on_host(activations: Tensor, plan: Tensor, elements: int) -> Tensor:
+    """Lower cluster with the largest product for each (p, j), the first of those that tie: int64 (P, K_higher).
 
-    Where plans are sparse, it is among the clusters that a higher one has most of, or is the position's most active
-    one. Any other has at most the next largest entry of the plan and the next largest activation: what beats the
-    product of these two is the maximum.
-
-    Args:
-        plan: Shape (K_lower, K_higher).
+    NumPy's arg-max along a contiguous axis is vectorised, unlike torch's on a CPU.
     """
-
-    def __init__(self, plan: Tensor) -> None:
-        values, numbers = plan.topk(LIKELY + 1, dim=0)
-        self.rest = values[LIKELY, :, None]
-        # In their order, so that the first of those that tie wins.
-        self.numbers = numbers[:LIKELY].sort(dim=0).values
-        self.weights = plan.gather(0, self.numbers)[:, :, None]  # (LIKELY, K_higher, 1)
-        self.plan = plan.t().contiguous()
-
-    def __call__(self, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Maximum and winner, (K_higher, P) each, of activations (K_lower, P), and where (P,) both are proven."""
-        most, active = columns.max(0)
-        next_most = columns.scatter(0, active[None], 0).amax(0).clamp_min_(0)
-        best = columns.index_select(0, self.numbers[0]).mul_(self.weights[0])
-        winner = self.numbers[0, :, None].to(best).expand_as(best).contiguous()
-        product, raised = torch.empty_like(best), torch.empty_like(best)
-        for numbers, weights in zip(self.numbers[1:], self.weights[1:]):
-            torch.mul(columns.index_select(0, numbers), weights, out=product)
-            torch.maximum(best, product, out=raised)
-            winner.lerp_(numbers[:, None].to(best), product.gt_(best))
-            best, raised = raised, best
-        product = self.plan.index_select(1, active).mul_(most)
-        wins = (product > best) | ((product == best) & (active < winner))
-        winner, best = torch.where(wins, active.to(best), winner), torch.maximum(best, product)
-        return best, winner, (best - self.rest * next_most).amin(0) > 0
+    positions, (lower, higher) = len(activations), plan.shape
+    weights = plan.t().contiguous()  # (K_higher, K_lower)
+    block = max(1, min(higher, elements // lower))
+    chunk = max(1, min(positions, elements // (block * lower)))
+    winners = torch.empty(positions, higher, dtype=torch.int64)
+    buffer = activations.new_empty(chunk, block, lower)
+    for first in range(0, higher, block):
+        some = weights[first : first + block]
+        for start in range(0, positions, chunk):
+            rows = activations[start : start + chunk, None]  # (chunk, 1, K_lower)
+            products = torch.mul(rows, some, out=buffer[: len(rows), : len(some)])
+            products.numpy().argmax(-1, out=winners.numpy()[start : start + chunk, first : first + block])
+    return winners
 
 
 def _largest(columns: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,30 +115,25 @@ def _largest(columns: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 class _MaxTransport(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, activations: Tensor, plan: Tensor, chunk: int) -> Tensor:
+    def forward(ctx: Any, activations: Tensor, plan: Tensor, elements: int) -> Tensor:
         positions, (lower, higher) = activations.shape[0], plan.shape
+        ctx.chunk = chunk = max(1, elements // higher)
         wide = wide_dtype(activations)
-        weights = plan.to(wide)[:, :, None]  # (K_lower, K_higher, 1)
-        # Elsewhere the answer whether all is proven would have to be waited for.
-        likely = _Likely(plan.to(wide)) if plan.device.type == 'cpu' and lower >= FEW * LIKELY else None
-        transported = activations.new_empty(positions, higher)
         index_dtype = torch.uint8 if lower <= 256 else torch.int16 if lower <= 32768 else torch.int64
+        if may_look_at(plan):
+            wide_activations, wide_plan = activations.to(wide), plan.to(wide)
+            numbers = _winners_on_host(wide_activations, wide_plan, elements)
+            products = wide_activations.gather(1, numbers).mul_(wide_plan.gather(0, numbers))
+            ctx.save_for_backward(activations, plan, numbers.to(index_dtype))
+            return products.to(activations.dtype)
+        weights = plan.to(wide)[:, :, None]  # (K_lower, K_higher, 1)
+        transported = activations.new_empty(positions, higher)
         winners = torch.empty(positions, higher, dtype=index_dtype, device=activations.device)
         for start in range(0, positions, chunk):
             rows = slice(start, start + chunk)
-            columns = activations[rows].t().to(wide).contiguous()  # (K_lower, chunk)
-            if likely is None:
-                best, winner = _largest(columns, weights)
-            else:
-                best, winner, proven = likely(columns)
-                unproven = (~proven).nonzero().flatten()
-                if len(unproven):
-                    best[:, unproven], winner[:, unproven] = _largest(columns[:, unproven], weights)
-                # Of a plan that is not sparse, little can be proven.
-                likely = likely if FEW * len(unproven) < columns.shape[1] else None
+            best, winner = _largest(activations[rows].t().to(wide).contiguous(), weights)
             transported[rows] = best.t()
             winners[rows] = winner.t().to(index_dtype)
-        ctx.chunk = chunk
         ctx.save_for_backward(activations, plan, winners)
         return transported
 

@@ -100,6 +100,13 @@ def test_hierarchy_is_written_at_the_end(runner, tmp_path):
     assert all((tmp_path / name).stat().st_size > 1000 for name in ('hierarchy.png', 'plans.png'))
 
 
+def test_pictures_are_left_to_who_draws_better_ones(runner, tmp_path):
+    hook = hook_with()
+    hook.draws = False
+    hook.after_train(runner)
+    assert [file.name for file in tmp_path.iterdir()] == ['hierarchy.json']
+
+
 def test_chosen_folder(runner, tmp_path):
     hook_with(out_dir=str(tmp_path / 'a' / 'b')).after_train(runner)
     assert (tmp_path / 'a' / 'b' / 'hierarchy.json').is_file()

@@ -150,8 +150,8 @@ def family_plan(dtype: torch.dtype) -> torch.Tensor:
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 @pytest.mark.parametrize('case', ['sparse', 'diffuse', 'ties', 'zeros', 'negative'])
-def test_candidates_and_all_clusters_give_the_same(case, dtype, monkeypatch) -> None:
-    """Bit by bit, with the gradients: candidates alone are taken where they are proven, and ties have one winner."""
+def test_host_and_device_give_the_same(case, dtype) -> None:
+    """Bit by bit: what a CPU does and what is done elsewhere, and of clusters that tie the first wins."""
     torch.manual_seed(0)
     activations = torch.softmax(3 * torch.randn(300, 40, dtype=dtype), dim=1)
     plan = torch.rand(40, 12, dtype=dtype) if case == 'diffuse' else family_plan(dtype)
@@ -161,20 +161,8 @@ def test_candidates_and_all_clusters_give_the_same(case, dtype, monkeypatch) -> 
         activations = activations * (torch.rand_like(activations) < 0.1)
     elif case == 'negative':
         activations = activations - 0.02
-    results = []
-    for likely in (True, False):
-        monkeypatch.setattr(matching, 'FEW', 4 if likely else 10**6)
-        leaves = activations.clone().requires_grad_(), plan.clone().requires_grad_()
-        moved = transport_activations(*leaves, chunk_elements=12 * 100)
-        results.append([moved, *torch.autograd.grad((moved * torch.arange(1, 13)).sum(), leaves)])
-    for one, other in zip(*results):
-        assert torch.equal(one, other)
-    expected = (activations[:, :, None] * plan).amax(1)
-    assert torch.equal(results[0][0], expected)
-
-
-def test_candidates_prove_nearly_all_of_a_sparse_plan() -> None:
-    torch.manual_seed(0)
-    activations = torch.softmax(3 * torch.randn(300, 40), dim=1)
-    _, _, proven = matching._Likely(family_plan(torch.float32))(activations.t().contiguous())
-    assert proven.float().mean() > 0.9
+    best, winner = matching._largest(activations.t().contiguous(), plan[:, :, None])
+    for elements in (7, 100, 5000, 10**6):
+        assert torch.equal(matching._winners_on_host(activations, plan, elements), winner.t().long())
+        assert torch.equal(transport_activations(activations, plan, elements), best.t())
+    assert torch.equal(best.t(), (activations[:, :, None] * plan).amax(1))

@@ -34,6 +34,9 @@ class HierarchyHook(Hook):
         min_used: Share of clusters of a level, winning a position of the batch, below which it counts as collapsed.
         max_violation: Relative deviation from the marginals above which the solver counts as not converged.
         out_dir: Where ``hierarchy.json``, ``plans.png`` and ``hierarchy.png`` go; the work directory if None.
+
+    Attributes:
+        draws: Whether the two pictures are drawn; whoever draws better ones switches it off.
     """
 
     priority = 'LOW'
@@ -52,6 +55,7 @@ class HierarchyHook(Hook):
         self.min_used = min_used
         self.max_violation = max_violation
         self.out_dir = out_dir
+        self.draws = True
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
@@ -106,12 +110,13 @@ class HierarchyHook(Hook):
             return
         folder = Path(self.out_dir or runner.work_dir)
         hierarchy = head.hierarchy()
-        names, palettes = _names_and_palettes(runner, hierarchy)
-        written = [
-            hierarchy.to_json(folder / 'hierarchy.json'),
-            draw_plan_matrices(folder / 'plans.png', hierarchy, palettes),
-            draw_hierarchy_tree(folder / 'hierarchy.png', hierarchy, palettes, names=names),
-        ]
+        written = [hierarchy.to_json(folder / 'hierarchy.json')]
+        if self.draws:
+            names, palettes = _names_and_palettes(runner, hierarchy)
+            written += [
+                draw_plan_matrices(folder / 'plans.png', hierarchy, palettes),
+                draw_hierarchy_tree(folder / 'hierarchy.png', hierarchy, palettes, names=names),
+            ]
         MMLogger.get_current_instance().info('OMH hierarchy written to ' + ', '.join(map(str, written)))
 
 

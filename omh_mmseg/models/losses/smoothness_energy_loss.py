@@ -43,7 +43,9 @@ def image_moments(features: Tensor, assignments: Tensor) -> ImageMoments:
     """
     f = features.detach().flatten(2)  # (B, C, P)
     y = F.normalize(assignments.flatten(2), dim=1, eps=NORM_EPSILON)  # (B, K, P)
-    share = 1 / (torch.linalg.vector_norm(f, dim=1, keepdim=True).clamp_min(NORM_EPSILON) * f.shape[2])  # (B, 1, P)
+    # torch's own norm takes three times as long across channels on a CPU.
+    length = f.square().sum(1, keepdim=True).sqrt_()
+    share = 1 / (length.clamp_min(NORM_EPSILON) * f.shape[2])  # (B, 1, P)
     joint = torch.bmm(f, (y * share).transpose(1, 2))
     feature = torch.bmm(f, share.transpose(1, 2)).squeeze(2)
     return ImageMoments(joint, feature, y.mean(2))

@@ -79,13 +79,27 @@ def correlation_term(
 
     Source: docs/methods/stego.md 3A.3.
     """
+    units = (_unit(maps) for maps in (features_1.detach(), features_2.detach(), code_1, code_2))
+    return _unit_term(*units, shift, pointwise, zero_clamp, stabilize)
+
+
+def _unit(maps: Tensor) -> Tensor:
+    """Unit vectors of the positions, (B, C, h, w) -> (B, C, hw)."""
+    return F.normalize(maps.flatten(2), dim=1, eps=NORM_EPSILON)
+
+
+def _unit_term(
+    f_1: Tensor, f_2: Tensor, c_1: Tensor, c_2: Tensor, shift: float | Callable[[Tensor, Tensor], Tensor],
+    pointwise: bool, zero_clamp: bool, stabilize: bool,
+) -> Tensor:  # fmt: skip
+    """`correlation_term` of what `_unit` gives, so that a map of several terms is normalised once."""
     with torch.no_grad():
-        feature_cosine = _pairwise_cosine(features_1, features_2)
+        feature_cosine = torch.bmm(f_1.transpose(1, 2), f_2)  # (B, hw, ij)
         if pointwise:
             old_mean = feature_cosine.mean()
             feature_cosine = feature_cosine - feature_cosine.mean(dim=2, keepdim=True)
             feature_cosine = feature_cosine - feature_cosine.mean() + old_mean
-    code_cosine = _pairwise_cosine(code_1, code_2)
+    code_cosine = torch.bmm(c_1.transpose(1, 2), c_2)
     if callable(shift):
         shift = shift(feature_cosine.mean(), code_cosine.mean())
     if zero_clamp:
@@ -93,13 +107,6 @@ def correlation_term(
     if stabilize:
         code_cosine = code_cosine.clamp(max=STABILIZE_CEILING)
     return -(code_cosine * (feature_cosine - shift)).mean()
-
-
-def _pairwise_cosine(first: Tensor, second: Tensor) -> Tensor:
-    """Cosines of all positions of paired images: (B, C, h, w), (B, C, i, j) -> (B, hw, ij)."""
-    first = F.normalize(first.flatten(2), dim=1, eps=NORM_EPSILON)
-    second = F.normalize(second.flatten(2), dim=1, eps=NORM_EPSILON)
-    return torch.bmm(first.transpose(1, 2), second)
 
 
 @MODELS.register_module()
@@ -187,18 +194,18 @@ class STEGOCorrelationLoss(nn.Module):
             permutations = torch.stack([super_permutation(batch, device) for _ in range(self.negative_samples)])
         first, second = coordinates
         features = features.detach()
-        f, c = sample_positions(features, first), sample_positions(code, first)
-        f_knn = sample_positions(neighbour_features.detach(), second)
-        c_knn = sample_positions(neighbour_code, second)
+        f, c = _unit(sample_positions(features, first)), _unit(sample_positions(code, first))
+        f_knn = _unit(sample_positions(neighbour_features.detach(), second))
+        c_knn = _unit(sample_positions(neighbour_code, second))
         rand = [
-            correlation_term(
-                f, sample_positions(features[draw], second), c, sample_positions(code[draw], second),
+            _unit_term(
+                f, _unit(sample_positions(features[draw], second)), c, _unit(sample_positions(code[draw], second)),
                 self.rand_shift, **self.options,
             )
             for draw in permutations
         ]
         return dict(
-            loss_self=self.self_weight * correlation_term(f, f, c, c, self.self_shift, **self.options),
-            loss_knn=self.knn_weight * correlation_term(f, f_knn, c, c_knn, self.knn_shift, **self.options),
+            loss_self=self.self_weight * _unit_term(f, f, c, c, self.self_shift, **self.options),
+            loss_knn=self.knn_weight * _unit_term(f, f_knn, c, c_knn, self.knn_shift, **self.options),
             loss_rand=self.rand_weight * torch.stack(rand).mean(),
         )

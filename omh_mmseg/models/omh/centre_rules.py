@@ -14,6 +14,7 @@ from omh_mmseg.models.omh.k_means_start import KMeansStart
 from omh_mmseg.models.omh.level_prior import level_priors
 from omh_mmseg.registry import MODELS
 from omh_mmseg.transport import TransportPlan
+from omh_mmseg.transport.checks import may_look_at
 from omh_mmseg.utils.checks import POSITIVE, SIZE, STEPS, WEIGHT, ranges
 
 STARTS = ('kmeans', 'random')
@@ -72,14 +73,20 @@ class CentreRule(nn.Module):
         activations = [torch.softmax(similarity.detach() / temperature, dim=1) for similarity in parents]
         return level_priors(activations, [plan.plan for plan in plans], self.prior * temperature)
 
-    def loss(self, similarities: Sequence[Tensor], priors: Sequence[Tensor] | None) -> dict[str, Tensor]:
-        """The centres' own loss on cosines (P, K_l) with the detached code, if they have one."""
+    def loss(
+        self, centres: Sequence[Tensor], positions: Tensor, winners: Sequence[Tensor], priors: Sequence[Tensor] | None
+    ) -> dict[str, Tensor]:
+        """The centres' own loss, if they have one.
+
+        Args:
+            centres: Unit centres (K_l, D) of each level.
+            positions: Unit positions (P, D) of the detached code.
+            winners: Of each level, the cluster (P,) with the largest cosine, the prior added.
+            priors: See `priors`.
+        """
         return {}
 
-    def update(
-        self, centres: Sequence[Tensor], positions: Tensor, similarities: Sequence[Tensor],
-        priors: Sequence[Tensor] | None,
-    ) -> None:  # fmt: skip
+    def update(self, centres: Sequence[Tensor], positions: Tensor, winners: Sequence[Tensor]) -> None:
         """Move the centres (K_l, D) in place at the end of a training step, if the rule does."""
 
 
@@ -111,9 +118,19 @@ class GradientCentres(CentreRule):
         super().__init__(in_channels, begin, start, prior)
         self.cluster_loss = ClusterLoss(alpha, loss_weight)
 
-    def loss(self, similarities: Sequence[Tensor], priors: Sequence[Tensor] | None) -> dict[str, Tensor]:
-        """``loss_omh_centre``, the cluster loss summed over levels."""
-        return {'loss_omh_centre': self.cluster_loss.over_levels(similarities, priors)}
+    def loss(
+        self, centres: Sequence[Tensor], positions: Tensor, winners: Sequence[Tensor], priors: Sequence[Tensor] | None
+    ) -> dict[str, Tensor]:
+        """``loss_omh_centre``, the cluster loss summed over levels.
+
+        With hard assignments it is linear in the centres: the positions that one wins enter by their sum alone.
+        """
+        if self.cluster_loss.alpha is not None:
+            similarities = [positions @ level.t() for level in centres]
+            return {'loss_omh_centre': self.cluster_loss.over_levels(similarities, priors)}
+        won, _ = winner_sums(positions, winners, [len(level) for level in centres])
+        total = (won * torch.cat(list(centres))).sum()
+        return {'loss_omh_centre': -self.cluster_loss.loss_weight / len(positions) * total}
 
 
 @MODELS.register_module()
@@ -137,13 +154,9 @@ class MomentumCentres(CentreRule):
         super().__init__(in_channels, begin, start, prior)
         self.momentum = momentum
 
-    def update(
-        self, centres: Sequence[Tensor], positions: Tensor, similarities: Sequence[Tensor],
-        priors: Sequence[Tensor] | None,
-    ) -> None:  # fmt: skip
+    def update(self, centres: Sequence[Tensor], positions: Tensor, winners: Sequence[Tensor]) -> None:
         """Let the centres follow the positions of this step."""
-        scores = similarities if priors is None else [cosine + prior for cosine, prior in zip(similarities, priors)]
-        follow_positions(centres, positions, scores, self.momentum)
+        follow_positions(centres, positions, winners, self.momentum)
 
 
 @MODELS.register_module()
@@ -167,7 +180,28 @@ class JointCentres(CentreRule):
 
 
 @torch.no_grad()
-def follow_positions(centres: Sequence[Tensor], positions: Tensor, scores: Sequence[Tensor], momentum: float) -> None:
+def winner_sums(positions: Tensor, winners: Sequence[Tensor], sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Sum (K_1 + ... + K_N, D) and number (K_1 + ... + K_N, 1) of the positions that each centre wins.
+
+    Args:
+        positions: (P, D).
+        winners: Of each level, the number of the centre that wins each position, (P,).
+        sizes: K_1..K_N.
+    """
+    if not may_look_at(positions):
+        # Sums of a device by index differ from run to run.
+        empty = [positions.new_zeros(len(positions), size) for size in sizes]
+        won = torch.cat([level.scatter_(1, one[:, None], 1.0) for level, one in zip(empty, winners)], dim=1)
+        return won.t() @ positions, won.sum(0)[:, None]
+    sums = [positions.new_zeros(size, positions.shape[1]) for size in sizes]
+    for level, one in zip(sums, winners):
+        level.index_add_(0, one, positions)
+    counts = [one.bincount(minlength=size) for one, size in zip(winners, sizes)]
+    return torch.cat(sums), torch.cat(counts)[:, None].to(positions)
+
+
+@torch.no_grad()
+def follow_positions(centres: Sequence[Tensor], positions: Tensor, winners: Sequence[Tensor], momentum: float) -> None:
     """Turn each centre in place towards the mean of the positions it wins; one that wins none stays.
 
     A centre of direction u whose positions have the mean m turns to ``momentum u + (1 - momentum) m`` and keeps its
@@ -176,13 +210,11 @@ def follow_positions(centres: Sequence[Tensor], positions: Tensor, scores: Seque
     Args:
         centres: (K_l, D) of each level.
         positions: (P, D), of unit length.
-        scores: Of each level (P, K_l), cosines where nothing else counts: the centre with the highest wins a position.
+        winners: Of each level, the number of the centre that wins each position, (P,).
         momentum: In [0, 1).
     """
     sizes = [len(level) for level in centres]
-    chosen = [torch.zeros_like(one).scatter_(1, one.argmax(1, keepdim=True), 1.0) for one in scores]
-    won = torch.cat(chosen, dim=1)  # (P, K_1 + ... + K_N)
-    sums = torch.cat([won.t() @ positions, won.sum(0)[:, None]], dim=1)
+    sums = torch.cat(winner_sums(positions, winners, sizes), dim=1)
     dist.all_reduce(sums)
     for level, total in zip(centres, sums.split(sizes)):
         mean, count = total[:, :-1], total[:, -1:]

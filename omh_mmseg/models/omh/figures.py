@@ -11,7 +11,7 @@ from omh_mmseg.transport import cluster_usage
 
 
 @torch.no_grad()
-def usage_figures(similarities: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Share of the clusters that win a position of the batch, ``omh_used_1``, ..., from (P, K_l) of each level."""
-    used = [cluster_usage(similarity.argmax(1), similarity.shape[1]) > 0 for similarity in similarities]
+def usage_figures(winners: Sequence[Tensor], sizes: Sequence[int]) -> dict[str, Tensor]:
+    """Share of the K_l clusters that win a position of the batch, ``omh_used_1``, ..., from winners (P,) by level."""
+    used = [cluster_usage(one, size) > 0 for one, size in zip(winners, sizes)]
     return {f'omh_used_{level}': clusters.float().mean() for level, clusters in enumerate(used, start=1)}

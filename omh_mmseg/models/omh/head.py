@@ -139,25 +139,32 @@ class OMHHead(BaseModule):
             ValueError: If ``shares`` are wanted and absent.
         """
         weight = self.reach.weight(step)
+        matched = weight > 0 and self.match is not None and len(self.level_sizes) > 1
         with torch.autocast(code.device.type, enabled=False):
-            positions = self._directions(code.detach())
+            # What reaches the features goes through the same cosines as the rest, which takes no gradient from them.
+            reached = self.reach(code, shares, weight * self.match.loss_weight) if matched else code.detach()
+            directions = self._directions(reached)
+            positions = directions.detach()
             if self.training:
                 self.rule.begin_at(self.reach.begin)
                 self.rule.begin_step(positions, list(self.centres), step)
-            centres = F.normalize(torch.cat(list(self.centres)).to(positions.dtype), dim=1)
-            similarities = self._similarities(positions, centres)
+            learning = F.normalize(torch.cat(list(self.centres)).to(positions.dtype), dim=1)
+            centres = learning if self.rule.joint else learning.detach()
+            seen = self._similarities(directions, centres)
+            similarities = [similarity.detach() for similarity in seen]
             plans, plan_figures = self._solve(similarities)
-            figures = {**usage_figures(similarities), **plan_figures}
+            winners = [similarity.argmax(1) for similarity in similarities]
+            figures = {**usage_figures(winners, self.level_sizes), **plan_figures}
             priors = self.rule.priors(similarities, plans, self.temperature) if weight > 0 else None
-            losses = self.rule.loss(similarities, priors)
-            centres = centres if self.rule.joint else centres.detach()
+            if priors is not None:
+                winners = [(similarity + prior).argmax(1) for similarity, prior in zip(similarities, priors)]
+            losses = self.rule.loss(learning.split(self.level_sizes), positions, winners, priors)
             if weight > 0 and self.cluster is not None:
                 reached = self._directions(self.reach(code, shares, weight * self.cluster.loss_weight))
                 total = self.cluster.over_levels(self._similarities(reached, centres), priors)
                 losses['loss_omh_cluster'] = weight * total
-            if weight > 0 and self.match is not None and plans:
-                reached = self._directions(self.reach(code, shares, weight * self.match.loss_weight))
-                activations = self._activations(self._similarities(reached, centres))
+            if matched:
+                activations = self._activations(seen)
                 terms = [
                     self.match(coarse, fine, plan.plan)
                     for coarse, fine, plan in zip(activations, activations[1:], plans)
@@ -166,7 +173,7 @@ class OMHHead(BaseModule):
                 for level, term in enumerate(terms, start=1):
                     figures[f'omh_match_{level}{level + 1}'] = term.detach() / self.match.loss_weight
             if self.training:
-                self.rule.update(list(self.centres), positions, similarities, priors)
+                self.rule.update(list(self.centres), positions, winners)
         return {**losses, **figures}
 
     def plans(self) -> list[TransportPlan]:

@@ -142,8 +142,7 @@ def test_momentum_centres_follow_what_they_win_so(weight):
     moved = [level.clone() for level in (COARSE, FINE)]
     positions = F.normalize(code[0, :, 0].t(), dim=1)
     chosen = [[0, 1, 1, 1], [0, 2, 2, 3] if weight else [0, 1, 1, 3]]
-    won = [F.one_hot(torch.tensor(own), len(level)).float() for own, level in zip(chosen, moved)]
-    follow_positions(moved, positions, won, 0.5)
+    follow_positions(moved, positions, list(map(torch.tensor, chosen)), 0.5)
     for now, expected in zip(head.centres, moved):
         torch.testing.assert_close(now.detach(), expected)
 

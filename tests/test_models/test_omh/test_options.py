@@ -190,7 +190,7 @@ def test_centres_follow_the_positions_that_they_win():
     before = centres.clone()
     positions = F.normalize(torch.tensor([[1.0, 0.5], [1.0, -0.1], [0.1, 1.0]]), dim=1)
     similarity = positions @ F.normalize(centres, dim=1).t()
-    follow_positions([centres], positions, [similarity], 0.6)
+    follow_positions([centres], positions, [similarity.argmax(1)], 0.6)
     wins = [positions[:2].mean(0), positions[2]]
     for number, mean in enumerate(wins):
         expected = F.normalize(0.6 * F.normalize(before[number], dim=0) + 0.4 * mean, dim=0) * before[number].norm()
@@ -202,18 +202,18 @@ def test_processes_follow_the_positions_of_all(monkeypatch):
     positions = F.normalize(torch.randn(40, 8, generator=torch.Generator().manual_seed(0)), dim=1)
     start = [torch.randn(size, 8, generator=torch.Generator().manual_seed(size)) for size in (3, 5)]
 
-    def similarities(part: Tensor) -> list[Tensor]:
-        return [part @ F.normalize(level, dim=1).t() for level in start]
+    def winners(part: Tensor) -> list[Tensor]:
+        return [(part @ F.normalize(level, dim=1).t()).argmax(1) for level in start]
 
     together = [level.clone() for level in start]
-    follow_positions(together, positions, similarities(positions), 0.5)
+    follow_positions(together, positions, winners(positions), 0.5)
     sent = []
     monkeypatch.setattr(centre_rules.dist, 'all_reduce', lambda sums: sent.append(sums.clone()))
     for part in positions.split([7, 33]):
-        follow_positions([level.clone() for level in start], part, similarities(part), 0.5)
+        follow_positions([level.clone() for level in start], part, winners(part), 0.5)
     monkeypatch.setattr(centre_rules.dist, 'all_reduce', lambda sums: sums.copy_(sent[0] + sent[1]))
     apart = [level.clone() for level in start]
-    follow_positions(apart, positions[:7], similarities(positions[:7]), 0.5)
+    follow_positions(apart, positions[:7], winners(positions[:7]), 0.5)
     for one, other in zip(apart, together):
         torch.testing.assert_close(one, other)
 
@@ -223,13 +223,13 @@ def test_centres_follow_in_training_alone_and_take_no_gradient():
     assert not any(centres.requires_grad for centres in head.centres)
     before = [centres.clone() for centres in head.centres]
     code = grouped_code(0)
-    similarities = [similarity.permute(0, 2, 3, 1).flatten(0, 2) for similarity in head(code.detach())]
+    winners = [similarity.argmax(1).flatten() for similarity in head(code.detach())]
     losses = head.eval().loss(code, 0)
     assert all(torch.equal(now, then) for now, then in zip(head.centres, before))
     assert 'loss_omh_centre' not in losses and losses['loss_omh_match'].requires_grad
     losses = head.train().loss(code, 0)
     positions = F.normalize(code.detach().permute(0, 2, 3, 1).flatten(0, 2), dim=1)
-    follow_positions(before, positions, similarities, 0.97)
+    follow_positions(before, positions, winners, 0.97)
     for now, expected in zip(head.centres, before):
         torch.testing.assert_close(now, expected)
     # The step's own loss is against the centres as they were.
