@@ -128,7 +128,7 @@ def write_report(
     if size > MOST_BYTES:
         fitting = max(1, int(len(report.shown) * MOST_BYTES / size))
         MMLogger.get_current_instance().warning(
-            f'{out} has {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:g}, as there are many clusters in many pieces. '
+            f'{out} has {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:g}: there are many clusters in many pieces. '
             f'--most-images {fitting} makes it small enough, or --side below {options.side} its pictures smaller'
         )
     return summary | dict(bytes=size)
