@@ -38,7 +38,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize('name', shipped.TRAINED)
 def test_plain_data_of_a_named_run(name: str) -> None:
     path = Path(omh_mmseg.checkpoint_path(name))
-    assert path.stat().st_size < 1e6
+    assert path.stat().st_size < 2e6
     content = torch.load(path, weights_only=True)
     assert set(content) == {'meta', 'state_dict'}
     assert not any(key.startswith('backbone.') for key in content['state_dict'])
@@ -60,7 +60,7 @@ def test_found_by_the_name_of_the_config(scene: str, caplog: pytest.LogCaptureFi
     assert inferencer.hierarchy.level_sizes == [6, 12, 24] and len(inferencer.classes) == 6
     result = inferencer(scene)
     assert set(result.clusters) == {'probe', 'linear', 'level1', 'level2', 'level3'}
-    assert len(np.unique(result.clusters['level3'])) > 2 and set(result.classes) == {'probe', 'linear', 'level1'}
+    assert len(np.unique(result.clusters['level3'])) > 2 and set(result.classes) == set(result.clusters)
     assert 'trained with' not in caplog.text
     assert set(SegmentationInferencer(HOST, device='cpu')(scene).clusters) == {'probe', 'linear'}
 
