@@ -97,7 +97,7 @@ $(READY):
 		echo 'installing what is missing into the active environment $(ENV)'; \
 		$(PIP) install --quiet -r requirements/onedl.txt; \
 	fi; \
-	$(PY) -c 'import pytest, hypothesis, xdist, pandas, tabulate' 2>/dev/null || $(PIP) install --quiet -r requirements/test.txt; \
+	$(PY) -c 'import pytest, hypothesis, xdist, pandas, tabulate, nbclient, ipykernel' 2>/dev/null || $(PIP) install --quiet -r requirements/test.txt; \
 	$(PIP) show --quiet omh-mmseg 2>/dev/null || { $(INSTALL_PACKAGE); }; \
 	touch $@
 

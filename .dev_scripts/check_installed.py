@@ -9,7 +9,8 @@ from pathlib import Path
 import omh_mmseg
 from omh_mmseg import shipped
 
-FILES = ('py.typed', 'assets/vit-t8_demo.pth', '.mim/model-index.yml', '.mim/configs/metafiles/stego.yml',
+FILES = ('py.typed', 'assets/vit-t8_demo.pth', 'assets/checkpoints/omh_stego_vit-t8_demo.pth',
+         'assets/checkpoints/stego_vit-t8_demo.pth', '.mim/model-index.yml', '.mim/configs/metafiles/stego.yml',
          '.mim/configs/study/hosts.py', '.mim/tools/train.py', '.mim/tools/dist_train.sh')  # fmt: skip
 CONFIG = 'omh_smooseg_vit-t8_demo'
 NEEDS_INDEX = 'omh_stego_vit-t8_demo'
@@ -44,9 +45,11 @@ def main() -> None:
     run('python', '-c', 'import omh_mmseg.transport, sys; assert "mmengine" not in sys.modules')
     run('python', '-c', f'import omh_mmseg, mmengine.hub as hub; hub.get_config("omh_mmseg::{CONFIG}.py")')
     assert 'omh-test: there is no checkpoint absent.pth' in run('omh-test', CONFIG, 'absent.pth', status=1)
+    assert '6 segmented' in run('omh-predict', '--demo', '--device', 'cpu')
+    run('omh-explore', '--demo', '--device', 'cpu')
     run('omh-train', CONFIG, '--work-dir', 'run', '--cfg-options', *SHORT, *IN_PROCESS, *FEW)
     run('omh-test', 'run')
-    pictures = sorted(path for path in Path().rglob('*.png') if 'run' not in path.parts)[:2]
+    pictures = sorted(Path('predictions/scenes').iterdir())[:2]
     assert 'segmented' in run('omh-predict', 'run', *pictures, '--device', 'cpu')
     built = 'default_hooks.neighbour_index.build=False'
     text = run('omh-train', NEEDS_INDEX, '--work-dir', 'other', '--cfg-options', built, *IN_PROCESS, status=1)

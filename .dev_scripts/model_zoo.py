@@ -64,7 +64,7 @@ def make_page() -> str:
         sections.setdefault(entry['Metadata']['Training Data'], []).append(make_row(name, entry))
     tables = [f'\n## {title}\n\n{HEADER}\n' + '\n'.join(rows) + '\n' for title, rows in sections.items()]
     offered = [name for name, entry in read_models().items() if 'Weights' in entry]
-    weights = f'Trained weights are offered for {", ".join(offered) or "no config yet"}.'
+    weights = f'Trained weights come with the package for {" and ".join(offered)} (`omh_mmseg.checkpoint_path(NAME)`, found by the name alone); `omh-predict --demo` shows them.'
     return INTRODUCTION.replace('{weights}', weights) + ''.join(tables)
 
 
@@ -76,6 +76,10 @@ def make_row(name: str, entry: Mapping[str, Any]) -> str:
     reported = '; '.join(f'{figures(one["Figures"])} ({one["Source"]})' for one in entry.get('Reported', []))
     ours, cost = entry.get('Ours'), entry.get('Cost')
     measured = f'{figures(ours["Figures"])} ({ours["Runs"]}: {link(ours["Source"])})' if ours else NEVER
+    trained = entry.get('Trained')
+    if trained:
+        told = f'seed {trained["Seed"]}, commit {trained["Commit"]}'
+        measured += f'; the shipped checkpoint: {figures(trained["Figures"])} ({told})'
     step = NOTHING
     if cost:
         step = f'{cost["Step (ms)"]} ms, {cost["Memory (MiB)"]} MiB ({cost["Setting"]}: {link(cost["Source"])})'

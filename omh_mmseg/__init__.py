@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from omh_mmseg import stack
-from omh_mmseg.shipped import config_path, list_configs, shipped_config
+from omh_mmseg.shipped import checkpoint_path, config_path, list_configs, shipped_config
 from omh_mmseg.version import __version__
 
 _ROOMS = ('apis', 'compat', 'datasets', 'engine', 'evaluation', 'models', 'transport', 'visualization')
@@ -38,4 +38,4 @@ def __getattr__(name: str) -> Any:
 
 stack.load_when_needed(_load)
 
-__all__ = ['__version__', 'config_path', 'list_configs']
+__all__ = ['__version__', 'checkpoint_path', 'config_path', 'list_configs']

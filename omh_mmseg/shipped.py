@@ -1,4 +1,4 @@
-"""What lies beside the package's modules: configs, and commands by the name that this user runs them by.
+"""What lies beside the package's modules: configs, weights, and commands by the name that this user runs them by.
 
 In a checkout, an editable install included, they are ``configs/`` and ``tools/``; an installed package holds both in
 ``omh_mmseg/.mim`` and has entry points for the commands that are used most.
@@ -18,6 +18,10 @@ ENTRY_POINTS = ('train', 'test', 'predict', 'prepare', 'demo', 'explore')
 """Commands that ``pip install`` brings as ``omh-<name>``."""
 BACKBONES = '_base_/models/backbones'
 """Folder of the backbones' blocks below ``configs``."""
+TRAINED = ('stego_vit-t8_demo', 'omh_stego_vit-t8_demo')
+"""Configs whose trained weights are shipped; .dev_scripts/train_demo_checkpoints.py makes them."""
+PACKAGE_SCHEME = 'omh_mmseg://'
+"""Begins the address of a file in ``omh_mmseg/assets``."""
 _CONFIG = re.compile(r'\bconfigs/(?=[\w.-]+\.py)')
 _IN_TEXT = re.compile(r'(?:python )?\btools/([\w/]+)\.py')
 
@@ -63,6 +67,38 @@ def config_path(name: str) -> str:
     return from_here(shipped_folder('configs') / f'{stem}.py')
 
 
+def checkpoint_path(name: str = TRAINED[-1]) -> str:
+    """Path of the trained weights that the library ships for a config.
+
+    They are the projection head, the probes and OMH's centres; the frozen backbone is read from its own file. Every
+    command and `omh_mmseg.apis.SegmentationInferencer` find them by the config's name alone.
+
+    Args:
+        name: One of `list_configs`, with or without ``.py``; by default STEGO + OMH on the demo scenes.
+
+    Raises:
+        FileNotFoundError: There is no such config, none are shipped for it, or the installation lacks the file.
+    """
+    stem = Path(config_path(name)).stem
+    if stem not in TRAINED:
+        raise FileNotFoundError(
+            f'omh_mmseg ships no trained weights for {name}, but for {" and ".join(TRAINED)}: train it, or give a '
+            'checkpoint of yours'
+        )
+    path = asset_path(f'{PACKAGE_SCHEME}checkpoints/{stem}.pth')
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'the trained weights of {stem} are not where omh_mmseg ships them, at {path}: this installation is '
+            f'incomplete. Install omh_mmseg anew, or train the config: {command_line("train.py")} {stem}'
+        )
+    return from_here(path)
+
+
+def asset_path(address: str) -> Path:
+    """Where the file of an address that begins with `PACKAGE_SCHEME` is shipped."""
+    return PACKAGE / 'assets' / address.removeprefix(PACKAGE_SCHEME)
+
+
 def command_line(tool: str) -> str:
     """How this user runs a command.
 
@@ -98,3 +134,13 @@ def shipped_config(path: str | os.PathLike[str]) -> str | None:
     if os.path.dirname(text) or os.path.exists(text) or text.removesuffix('.py') not in list_configs():
         return None
     return config_path(text)
+
+
+def shipped_checkpoint(path: str | os.PathLike[str]) -> str | None:
+    """Path of the trained weights of a shipped config that a user names so, see `shipped_config`; None without any.
+
+    Raises:
+        FileNotFoundError: The installation lacks the file.
+    """
+    config = shipped_config(path)
+    return None if config is None or Path(config).stem not in TRAINED else checkpoint_path(os.fspath(path))

@@ -26,7 +26,7 @@ FOLDER = Path(__file__).resolve().parents[1] / 'configs'
 FILES = sorted(path.name for path in FOLDER.glob('*.py'))
 EXPERIMENTS = [name for name in FILES if not name.startswith('pretrain_')]
 # A config for one's own images: where it is shown, and how it begins there.
-OWN_ON = ('docs/data.md', 'README.md')
+OWN_ON = ('docs/data.md',)
 OWN = re.compile(r"```python\n(_base_ = './configs/\w[^`]*)```")
 NAME = re.compile(r'(omh_)?(stego|hp|smooseg|primaps)_[a-z0-9-]+_[a-z0-9-]+\.py')
 # By the type of the host: whether it trains on pairs of images, its losses, its learning rates (of the head, then of

@@ -2,6 +2,7 @@
 
     python tools/explore.py work_dirs/my_run photos --out report
     python tools/explore.py CONFIG CHECKPOINT photos/a.jpg photos/b.jpg --out report
+    python tools/explore.py --demo
 
 Open report/index.html in a browser; it needs no network and no server.
 """
@@ -10,19 +11,21 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from omh_mmseg.commands.options import RunParser, add_config_options, add_run_arguments
+from omh_mmseg.commands.options import RunParser, add_config_options, add_prediction_arguments, read_places
 from omh_mmseg.commands.start import start
 from omh_mmseg.shipped import name_commands
 from omh_mmseg.structures.protocols import known_protocols
-from omh_mmseg.utils.work_dirs import resolve_run, split_inputs
+from omh_mmseg.utils.work_dirs import resolve_run
+
+DEMO_SCENES = 24
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = RunParser(description=name_commands(__doc__ or ''), formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_run_arguments(parser)
-    parser.add_argument('images', metavar='IMAGES', nargs='+', help='folders, searched recursively, and image files')
+    add_prediction_arguments(parser)
     parser.add_argument('--out', default='report', help='folder of the page (default: ./report)')
     parser.add_argument('--most-images', type=int,
                         help='images in the page, spread evenly over those given (default: 60)')  # fmt: skip
@@ -39,19 +42,24 @@ def run(args: argparse.Namespace) -> int:
     """Predict and write; status 1 where an image was not segmented."""
     from omh_mmseg.apis.image_paths import collect_images
     from omh_mmseg.apis.inference import SegmentationInferencer
+    from omh_mmseg.datasets.demo_scenes import draw_examples
     from omh_mmseg.datasets.images.listing import Listing
     from omh_mmseg.explorer import ReportOptions, write_report
     from omh_mmseg.explorer.report import PAGE
 
-    args.checkpoint, args.images = split_inputs(args.config, args.checkpoint, args.images)
+    read_places(args)
     sizes = {name: getattr(args, name) for name in ('most_images', 'side') if getattr(args, name) is not None}
     options = ReportOptions(**sizes, measure=not args.no_figures)
     config, checkpoint = resolve_run(args.config, args.checkpoint)
-    images, folder, skipped = collect_images(args.images)
-    inferencer = SegmentationInferencer(
-        config, checkpoint, args.device, protocol=args.protocol, options=args.cfg_options
-    )
-    summary = write_report(inferencer, images, args.out, folder, options)
+    with TemporaryDirectory() as scenes:
+        # The page has copies of its images.
+        images, folder, skipped = collect_images(
+            [str(draw_examples(scenes, DEMO_SCENES))] if args.demo else args.images
+        )
+        inferencer = SegmentationInferencer(
+            config, checkpoint, args.device, protocol=args.protocol, options=args.cfg_options
+        )
+        summary = write_report(inferencer, images, args.out, folder, options)
     for failure in summary['failed']:
         print(f'not segmented: {failure["error"]}')
     if skipped:

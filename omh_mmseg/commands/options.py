@@ -7,8 +7,10 @@ from typing import Any
 
 from omh_mmseg.choices import SPLITS
 from omh_mmseg.launchers import LAUNCHERS
+from omh_mmseg.shipped import TRAINED
 from omh_mmseg.switches import ACCEPT, TRUST, Switch
 from omh_mmseg.utils.settings import Settings
+from omh_mmseg.utils.work_dirs import is_checkpoint, stands_for_both
 
 
 class RunParser(argparse.ArgumentParser):
@@ -35,7 +37,7 @@ def add_accept_option(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False, required: bool = True) -> None:
     """Add ``--accept-differences``, ``config`` and ``checkpoint`` (or ``checkpoints``).
 
     In place of the latter two a work directory may stand: `omh_mmseg.utils.work_dirs.resolve_run` or `resolve_runs`
@@ -43,14 +45,43 @@ def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False) ->
     """
     add_accept_option(parser)
     parser.add_argument(
-        'config', metavar='CONFIG', help='config file, name of a shipped one, or the work directory of a run, for both'
-    )
+        'config', metavar='CONFIG', nargs=None if required else '?',
+        help='config file, name of a shipped one, or the work directory of a run, for both',
+    )  # fmt: skip
     if several:
         parser.add_argument('checkpoints', metavar='CHECKPOINT', nargs='*',
                             help='checkpoints, or work directories of runs')  # fmt: skip
     else:
         parser.add_argument('checkpoint', metavar='CHECKPOINT', nargs='?',
                             help='checkpoint file or address, or the work directory of a run')  # fmt: skip
+
+
+def add_prediction_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--accept-differences``, ``config``, ``checkpoint``, ``images`` and ``--demo``; see `read_places`."""
+    add_run_arguments(parser, required=False)
+    parser.add_argument('images', metavar='IMAGES', nargs='*', help='folders, searched recursively, and image files')
+    parser.add_argument(
+        '--demo', action='store_true',
+        help='in place of CONFIG, CHECKPOINT and IMAGES: weights and drawn scenes of the library, no training',
+    )  # fmt: skip
+
+
+def read_places(args: argparse.Namespace) -> None:
+    """Put the words of `add_prediction_arguments` into their places: one that stands for both needs no CHECKPOINT.
+
+    Raises:
+        ValueError: Words are missing, or left over beside ``--demo``, which needs none.
+    """
+    words = [word for word in (args.config, args.checkpoint, *args.images) if word is not None]
+    if args.demo:
+        if words:
+            raise ValueError(f'--demo has a config, weights and images of its own: leave out {" ".join(words)}')
+        args.config, args.checkpoint, args.images = TRAINED[-1], None, []
+        return
+    if len(words) < 2:
+        raise ValueError('CONFIG, CHECKPOINT and IMAGES are needed, or a work directory and IMAGES, or --demo')
+    alone = len(words) == 2 or (stands_for_both(words[0]) and not is_checkpoint(words[1]))
+    args.config, args.checkpoint, args.images = words[0], None if alone else words[1], words[1 if alone else 2 :]
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:

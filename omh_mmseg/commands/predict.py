@@ -2,24 +2,25 @@
 
 python tools/predict.py work_dirs/my_run photos
 python tools/predict.py CONFIG CHECKPOINT photos/a.jpg photos/b.jpg --grid levels.png
+python tools/predict.py --demo
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from omh_mmseg.commands.options import RunParser, add_config_options, add_run_arguments
+from omh_mmseg.commands.options import RunParser, add_config_options, add_prediction_arguments, read_places
 from omh_mmseg.commands.start import start
 from omh_mmseg.shipped import name_commands
 from omh_mmseg.structures.protocols import known_protocols
-from omh_mmseg.utils.work_dirs import resolve_run, split_inputs
+from omh_mmseg.utils.work_dirs import resolve_run
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = RunParser(description=name_commands(__doc__ or ''), formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_run_arguments(parser)
-    parser.add_argument('images', metavar='IMAGES', nargs='+', help='folders, searched recursively, and image files')
+    add_prediction_arguments(parser)
     parser.add_argument('--out-dir', default='predictions', help='folder of the results (default: ./predictions)')
     parser.add_argument('--levels', type=int, nargs='*', help='OMH levels to predict; default: all')
     parser.add_argument('--overlay', default='probe', help='head drawn over the images: probe, level1, ... or none')
@@ -39,10 +40,14 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Segment; status 1 where images failed."""
     from omh_mmseg.apis import SegmentationInferencer, collect_images, draw_prediction_grid, predict_images
+    from omh_mmseg.datasets.demo_scenes import draw_examples
     from omh_mmseg.datasets.images.listing import Listing
 
-    args.checkpoint, args.images = split_inputs(args.config, args.checkpoint, args.images)
+    read_places(args)
     config, checkpoint = resolve_run(args.config, args.checkpoint)
+    if args.demo:
+        args.images = [str(draw_examples(Path(args.out_dir) / 'scenes'))]
+        args.grid = args.grid or str(Path(args.out_dir) / 'levels.png')
     images, folder, skipped = collect_images(args.images)
     inferencer = SegmentationInferencer(
         config, checkpoint, args.device, args.levels, args.protocol, args.flip, args.crf,
@@ -52,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     summary = predict_images(inferencer, images, args.out_dir, folder, overlay, args.opacity, skipped)
     segmented = [entry['image'] for entry in summary['images']]
     if args.grid and segmented:
-        draw_prediction_grid(args.grid, inferencer, segmented, args.grid_rows, args.grid_photos)
+        draw_prediction_grid(args.grid, inferencer, segmented, args.grid_rows, args.grid_photos or args.demo)
     print(
         f'{len(summary["images"])} images in {summary["seconds"]:.1f} seconds; masks, overlays and summary.json are in '
         f'{args.out_dir}'

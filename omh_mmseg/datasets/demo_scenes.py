@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from omh_mmseg.datasets.base import FileSegDataset, data_item
-from omh_mmseg.datasets.scenes import HIERARCHY, LEVELS, SPLITS
+from omh_mmseg.datasets.scenes import HIERARCHY, LEVELS, SPLITS, draw_scene
 from omh_mmseg.datasets.scenes.store import prepare_scenes
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.granularity import Granularity
 from omh_mmseg.utils.checks import STEPS, ranges
+from omh_mmseg.utils.files import replaced_when_complete
 
-__all__ = ['HIERARCHY', 'DemoScenes']
+__all__ = ['HIERARCHY', 'DemoScenes', 'draw_examples']
 
 DEFAULT_ROOT = 'data/demo_scenes'
 DEFAULT_SEED = 2026
 DEFAULT_COUNTS = dict(train=320, val=80)
+EXAMPLES = 6
 
 
 @DATASETS.register_module()
@@ -104,3 +108,20 @@ class DemoScenes(FileSegDataset):
             data_item(str(root / 'images' / self.split / name), str(root / 'parts' / self.split / name))
             for name in names
         ]
+
+
+def draw_examples(folder: str | os.PathLike[str], count: int = EXAMPLES) -> Path:
+    """Draw the first scenes of the validation, which no shipped weights were trained on, without their labels.
+
+    Args:
+        folder: Made if absent; gets ``scene_00.png`` and on.
+        count: Number of scenes.
+
+    Returns:
+        ``folder`` as a path.
+    """
+    folder = Path(folder)
+    for index in range(count):
+        with replaced_when_complete(folder / f'scene_{index:02d}.png') as file:
+            Image.fromarray(draw_scene(DEFAULT_SEED, 'val', index)[0]).save(file, format='png')
+    return folder

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.fileio import load
 
-from omh_mmseg.shipped import shipped_folder
+from omh_mmseg.shipped import PACKAGE_SCHEME, asset_path, shipped_folder
 
 INDEX = 'model-index.yml'
 
@@ -20,4 +20,6 @@ def read_models() -> dict[str, dict[str, Any]]:
 
 def weights_of(name: str) -> str | None:
     """Path or address of the trained weights of a config; None where none are offered."""
-    return read_models().get(name.removesuffix('.py'), {}).get('Weights')
+    address = read_models().get(name.removesuffix('.py'), {}).get('Weights')
+    shipped = address is not None and address.startswith(PACKAGE_SCHEME)
+    return str(asset_path(address)) if shipped else address

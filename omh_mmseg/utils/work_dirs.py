@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from omh_mmseg.shipped import shipped_config
+from omh_mmseg.shipped import shipped_checkpoint, shipped_config
 
 LATEST = 'last_checkpoint'
 """Name of the file in which mmengine's ``CheckpointHook`` notes the newest checkpoint's path."""
@@ -35,7 +35,7 @@ def config_file(path: str | os.PathLike[str]) -> str:
 
 
 def checkpoint_file(path: str | os.PathLike[str]) -> str:
-    """The checkpoint itself, or the newest of a work directory.
+    """The checkpoint itself, that of a shipped config by name, or the newest of a work directory.
 
     That is the file that ``last_checkpoint`` names, in this directory where it was moved since; without that note, the
     only ``.pth`` file.
@@ -46,7 +46,7 @@ def checkpoint_file(path: str | os.PathLike[str]) -> str:
     """
     path = os.fspath(path)
     if '://' in path or not os.path.isdir(path):
-        return path
+        return shipped_checkpoint(path) or path
     folder = Path(path)
     there = sorted(file.name for file in folder.glob('*.pth'))
     note = folder / LATEST
@@ -70,7 +70,9 @@ def checkpoint_file(path: str | os.PathLike[str]) -> str:
 
 
 def resolve_run(config: str | os.PathLike[str], checkpoint: str | os.PathLike[str] | None) -> tuple[str, str]:
-    """Config file and checkpoint of a run that is given by both, or by a work directory in place of both or of either.
+    """Config file and checkpoint of a run that is given by both, or by one name for both.
+
+    That is a work directory, which also stands for either, or a shipped config with trained weights.
 
     Raises:
         FileNotFoundError: See `config_file` and `checkpoint_file`; or there is no ``config``.
@@ -91,26 +93,22 @@ def resolve_runs(config: str, checkpoints: Sequence[str]) -> tuple[str, list[str
     """
     if not checkpoints:
         _check_directory(config)
-    with_first = os.path.isdir(config) and all(map(os.path.isdir, checkpoints))
+    with_first = not checkpoints or (os.path.isdir(config) and all(map(os.path.isdir, checkpoints)))
     runs = [config, *checkpoints] if with_first else checkpoints
     return config_file(config), [checkpoint_file(run) for run in runs]
 
 
+def stands_for_both(path: str) -> bool:
+    """Whether a path alone gives config and checkpoint: a work directory, or a shipped config with trained weights."""
+    return os.path.isdir(path) or shipped_checkpoint(path) is not None
+
+
 def _check_directory(path: str | os.PathLike[str]) -> None:
+    if stands_for_both(os.fspath(path)):
+        return
     if os.path.isfile(path) or shipped_config(path):
         raise ValueError(f'{path} is a config file: give a checkpoint after it, or the work directory of a run alone')
-    if not os.path.isdir(path):
-        raise FileNotFoundError(f'there is no config file or work directory {path} (looked from {Path.cwd()})')
-
-
-def split_inputs(config: str, checkpoint: str | None, inputs: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Checkpoint and inputs of a command line ``CONFIG [CHECKPOINT] INPUT ...``.
-
-    After a work directory in place of CONFIG and CHECKPOINT, the first input stands where a checkpoint would.
-    """
-    if checkpoint is not None and os.path.isdir(config) and not is_checkpoint(checkpoint):
-        return None, [checkpoint, *inputs]
-    return checkpoint, list(inputs)
+    raise FileNotFoundError(f'there is no config file or work directory {path} (looked from {Path.cwd()})')
 
 
 def is_checkpoint(path: str) -> bool:

@@ -8,11 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from omh_mmseg.commands.explore import main
 from omh_mmseg.explorer import ReportOptions, write_report
-from omh_mmseg.explorer.pictures import resized_labels, runs, shown_size
+from omh_mmseg.explorer.pictures import (
+    GRID_SIDE,
+    resized_labels,
+    runs,
+    shown_size,
+    write_level,
+    write_photo,
+    write_shade,
+)
+from omh_mmseg.explorer.report import MOST_BYTES
 from omh_mmseg.explorer.statistics import LevelStatistics
 
 QUIET = ReportOptions(progress=False)
@@ -140,6 +150,39 @@ def test_command(models, images, tmp_path: Path, capsys: pytest.CaptureFixture) 
         main([*words[:2], 'absent.png', *words[3:]])
     with pytest.raises(SystemExit, match=r'side must be a whole number in \[32, 4096\]; got 1'):
         main([*words, '--side', '1'])
+
+
+def test_sixty_images_take_less_than_the_limit(tmp_path: Path) -> None:
+    """4:3 photos of noise, and levels of 11, 22 and 44 clusters that change at every position of the code."""
+    random, size, total = np.random.default_rng(0), (360, 480), 0
+    for _ in range(2):
+        coarse = Image.fromarray(random.integers(0, 256, (60, 80, 3), dtype=np.uint8))
+        photo = coarse.resize(size[::-1], Image.Resampling.BICUBIC)
+        write_photo(tmp_path / 'photo.jpg', np.asarray(photo), size)
+        # The folder configs: 240 pixels at stride 16.
+        code = torch.from_numpy(random.standard_normal((1, 16, 15, 20)).astype(np.float32))
+        code = torch.nn.functional.interpolate(code, size=size, mode='bilinear')[0].flatten(1)
+        total += (tmp_path / 'photo.jpg').stat().st_size
+        for clusters in (11, 22, 44):
+            centres = torch.from_numpy(random.standard_normal((clusters, 16)).astype(np.float32))
+            shown = (centres @ code).argmax(0).reshape(size).numpy()
+            write_level(tmp_path / 'level.png', shown, np.full((clusters, 3), 100))
+            total += (tmp_path / 'level.png').stat().st_size
+            for cluster in np.unique(shown):
+                write_shade(tmp_path / 'shade.png', shown == cluster)
+                total += (tmp_path / 'shade.png').stat().st_size
+            grid = resized_labels(shown, (GRID_SIDE * 3 // 4, GRID_SIDE))
+            total += len(json.dumps(runs(grid), separators=(',', ':')))
+    assert 3e6 < 30 * total < MOST_BYTES - 5e5  # the rest is the page
+
+
+def test_a_large_page_says_how_to_make_it_smaller(
+    models, images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr('omh_mmseg.explorer.report.MOST_BYTES', 40e3)
+    summary = write_report(models.host, images, tmp_path / 'report', options=QUIET)
+    fitting = max(1, int(3 * 40e3 / summary['bytes']))
+    assert f'--most-images {fitting} makes it small enough, or --side below 480' in ''.join(capsys.readouterr())
 
 
 def test_best_examples_are_large_and_clear() -> None:

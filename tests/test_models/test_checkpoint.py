@@ -143,8 +143,9 @@ def test_real_weights_of_mobilenet(shared_dir):
 
 def test_weights_shipped_with_the_package(load, weights, tmp_path, monkeypatch):
     load(weights)
-    shutil.move(tmp_path / 'weights.pth', tmp_path / 'shipped.pth')
-    monkeypatch.setattr(checkpoint, 'ASSETS', tmp_path)
+    (tmp_path / 'assets').mkdir()
+    shutil.move(tmp_path / 'weights.pth', tmp_path / 'assets' / 'shipped.pth')
+    monkeypatch.setattr('omh_mmseg.shipped.PACKAGE', tmp_path)
     assert list(read_state_dict('omh_mmseg://shipped.pth')) == list(weights)
     with pytest.raises(FileNotFoundError, match='No backbone weights at .*absent.pth'):
         read_state_dict('omh_mmseg://absent.pth')

@@ -52,8 +52,11 @@ def test_names_of_shipped_configs(work, monkeypatch):
     monkeypatch.chdir(work)
     assert config_file(name) == config_file(f'{name}.py') == shipped
     assert resolve_run(name, 'iter_2.pth') == (shipped, 'iter_2.pth')
-    with pytest.raises(ValueError, match=f'{name} is a config file: give a checkpoint after it'):
-        resolve_run(name, None)
+    weights = str(REPOSITORY / 'omh_mmseg' / 'assets' / 'checkpoints' / f'{name}.pth')
+    assert resolve_run(name, None) == (shipped, weights) and resolve_runs(name, []) == (shipped, [weights])
+    assert resolve_runs(name, [str(work), str(work)])[1] == [str(work / 'iter_4.pth')] * 2
+    with pytest.raises(ValueError, match='stego_vit-s8_coco is a config file: give a checkpoint after it'):
+        resolve_run('stego_vit-s8_coco', None)
     (work / f'{name}.py').touch()
     assert config_file(f'{name}.py') == f'{name}.py'
 

@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from omh_mmseg.checkpoint_files import CheckpointError, read_as_data
 from omh_mmseg.models.backbones.key_converters import KEY_CONVERTERS
 from omh_mmseg.models.utils.loaded_weights import not_finite
+from omh_mmseg.shipped import PACKAGE_SCHEME, asset_path
 from omh_mmseg.switches import TRUST, is_on
 from omh_mmseg.utils.downloads import check_digest, is_address, read_address, split_digest
 from omh_mmseg.utils.text import first_few
 
-PACKAGE_SCHEME = 'omh_mmseg://'
-ASSETS = Path(__file__).resolve().parents[2] / 'assets'
 WRAPPER_KEYS = ('state_dict', 'model', 'teacher')
 SAFETENSORS = '.safetensors'
 LISTED_KEYS = 6
@@ -51,7 +50,7 @@ def read_state_dict(checkpoint: str) -> dict[str, Tensor]:
     else:
         name, digest = split_digest(checkpoint)
         shipped = name.startswith(PACKAGE_SCHEME)
-        path = ASSETS / name.removeprefix(PACKAGE_SCHEME) if shipped else Path(name)
+        path = asset_path(name) if shipped else Path(name)
         if not path.is_file():
             raise FileNotFoundError(
                 f'No backbone weights at {path.absolute()}. Set model.backbone.checkpoint to a file or URL, '
