@@ -1,13 +1,15 @@
-"""Segment a folder of images (or single ones): masks, overlays, a picture of all levels and a JSON summary.
+"""Segment a folder of images (or single ones), or videos: masks, overlays, a picture of all levels, a JSON summary.
 
 python tools/predict.py work_dirs/my_run photos
 python tools/predict.py CONFIG CHECKPOINT photos/a.jpg photos/b.jpg --grid levels.png
+python tools/predict.py work_dirs/my_run clip.mp4 --smoothing 0.5
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from omh_mmseg.commands.options import RunParser, add_config_options, add_run_arguments
 from omh_mmseg.commands.start import start
@@ -20,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = RunParser(description=name_commands(__doc__ or ''), formatter_class=argparse.RawDescriptionHelpFormatter)
     add_run_arguments(parser)
-    parser.add_argument('images', metavar='IMAGES', nargs='+', help='folders, searched recursively, and image files')
+    parser.add_argument('images', metavar='IMAGES', nargs='+', help='folders, searched recursively, image and video files')
     parser.add_argument('--out-dir', default='predictions', help='folder of the results (default: ./predictions)')
     parser.add_argument('--levels', type=int, nargs='*', help='OMH levels to predict; default: all')
     parser.add_argument('--overlay', default='probe', help='head drawn over the images: probe, level1, ... or none')
@@ -32,6 +34,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--crf', action=argparse.BooleanOptionalAction, help='refine with the dense CRF')
     parser.add_argument('--flip', action=argparse.BooleanOptionalAction, help='average with the mirrored image')
     parser.add_argument('--batch-size', type=int, default=1, help='images of one size taken together')
+    parser.add_argument('--smoothing', type=float, default=0.0, help='of videos: weight of the past in the code, [0, 1)')
+    parser.add_argument('--stride', type=int, default=1, help='of videos: every so many frames one is segmented')
+    parser.add_argument('--raft', metavar='WEIGHTS', help="of --smoothing: torchvision's RAFT (small) in place of DIS")
     parser.add_argument('--device', help='e.g. cpu or cuda:1; default: the first GPU, else the CPU')
     add_config_options(parser)
     return parser
@@ -41,16 +46,24 @@ def run(args: argparse.Namespace) -> int:
     """Segment; status 1 where images failed."""
     from omh_mmseg.apis import SegmentationInferencer, collect_images, draw_prediction_grid, predict_images
     from omh_mmseg.datasets.images.listing import Listing
+    from omh_mmseg.datasets.video.video_folder import videos_among
 
     if args.checkpoint is not None and Path(args.config).is_dir() and not is_checkpoint(args.checkpoint):
         args.images, args.checkpoint = [args.checkpoint, *args.images], None
     config, checkpoint = resolve_run(args.config, args.checkpoint)
-    images, folder, skipped = collect_images(args.images)
+    videos = videos_among(args.images)
+    others = [path for path in args.images if path not in videos]
+    _refuse_idle(args, bool(videos), bool(others))
+    images, folder, skipped = collect_images(others) if others else ([], None, [])
     inferencer = SegmentationInferencer(
         config, checkpoint, args.device, args.levels, args.protocol, args.flip, args.crf,
         args.batch_size, args.cfg_options,
     )  # fmt: skip
     overlay = None if args.overlay == 'none' else args.overlay
+    for video in videos:
+        _predict_video(args, inferencer, video, overlay)
+    if not others:
+        return 0
     summary = predict_images(inferencer, images, args.out_dir, folder, overlay, args.opacity, skipped)
     segmented = [entry['image'] for entry in summary['images']]
     if args.grid and segmented:
@@ -69,6 +82,31 @@ def run(args: argparse.Namespace) -> int:
         f'{counts["skipped"]} skipped'
     )
     return 1 if summary['failed'] else 0
+
+
+def _predict_video(args: argparse.Namespace, inferencer: Any, video: str, overlay: str | None) -> None:
+    from omh_mmseg.apis import predict_video
+
+    folder = Path(args.out_dir) / Path(video).stem
+    flow = None if args.raft is None else dict(type='RAFTFlow', weights=args.raft)
+    summary = predict_video(inferencer, video, folder, overlay, args.opacity, args.smoothing, flow, args.stride)
+    speed = ''
+    if summary['frames_per_second'] is not None:
+        speed = (
+            f' in {summary["seconds"]:.1f} seconds: {summary["frames_per_second"]} frames per second, the bare forward '
+            f'{summary["forward_per_second"]}'
+        )
+    print(f'{video}: {summary["frames"]} frames{speed}; masks, overlay and summary.json are in {folder}')
+
+
+def _refuse_idle(args: argparse.Namespace, videos: bool, images: bool) -> None:
+    """Raise ValueError for options that nothing of what is given takes."""
+    of_videos = dict(smoothing=args.smoothing != 0, stride=args.stride != 1, raft=args.raft is not None)
+    of_images = dict(grid=args.grid is not None, batch_size=args.batch_size != 1)
+    for given, options, kind in ((videos, of_videos, 'video'), (images, of_images, 'image')):
+        idle = [f'--{name.replace("_", "-")}' for name, is_set in options.items() if is_set and not given]
+        if idle:
+            raise ValueError(f'{", ".join(idle)} would reach nothing: there is no {kind} among {args.images}')
 
 
 def main(argv: list[str] | None = None) -> None:
