@@ -47,12 +47,12 @@ def predict_video(
 
     ::
 
-        <out_dir>/{clusters,merged,classes}/<head>/000000.png, ...   masks of the frames, as `predict_images` writes them
+        <out_dir>/{clusters,merged,classes}/<head>/000000.png, ...   masks, as `predict_images` writes them
         <out_dir>/overlay.mp4                                        the overlay's head over the video
         <out_dir>/summary.json                                       settings, colours, speed, pixels of every cluster
 
-    One frame at a time is held. Every few frames ``<out_dir>/progress`` notes how far the work is: the same call goes on
-    from there, with the same result, and does nothing where all is done. A video of one frame is segmented like others.
+    One frame at a time is held. Every few frames ``<out_dir>/progress`` notes how far the work is: the same call goes
+    on from there, with the same result, and does nothing where all is done. A single frame is segmented, too.
 
     Args:
         inferencer: Model and options.
@@ -160,7 +160,7 @@ def _draw(
             if writer is None:
                 size = (labels.shape[1], labels.shape[0])
                 speed = (frames.frames_per_second or UNKNOWN_SPEED) / frames.stride
-                writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*'mp4v'), speed, size)
+                writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*'mp4v'), speed, size)
                 if not writer.isOpened():
                     raise OSError(
                         f'OpenCV cannot write {temporary}: it lacks the codec mp4v, or the folder cannot be written; '

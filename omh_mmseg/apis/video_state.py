@@ -102,7 +102,8 @@ class VideoState:
         if differing:
             told = '; '.join(f'{key} was {known.get(key)} and is {self.settings[key]} now' for key in differing)
             raise ValueError(
-                f'{self.out_dir} holds results of other settings: {told}. Choose another folder (--out-dir), or delete it'
+                f'{self.out_dir} holds results of other settings: {told}. Choose another folder (--out-dir), or delete '
+                'this one'
             )
 
 

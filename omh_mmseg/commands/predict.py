@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = RunParser(description=name_commands(__doc__ or ''), formatter_class=argparse.RawDescriptionHelpFormatter)
     add_run_arguments(parser)
-    parser.add_argument('images', metavar='IMAGES', nargs='+', help='folders, searched recursively, image and video files')
+    parser.add_argument('images', metavar='IMAGES', nargs='+', help='folders, searched recursively; files; videos')
     parser.add_argument('--out-dir', default='predictions', help='folder of the results (default: ./predictions)')
     parser.add_argument('--levels', type=int, nargs='*', help='OMH levels to predict; default: all')
     parser.add_argument('--overlay', default='probe', help='head drawn over the images: probe, level1, ... or none')
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--crf', action=argparse.BooleanOptionalAction, help='refine with the dense CRF')
     parser.add_argument('--flip', action=argparse.BooleanOptionalAction, help='average with the mirrored image')
     parser.add_argument('--batch-size', type=int, default=1, help='images of one size taken together')
-    parser.add_argument('--smoothing', type=float, default=0.0, help='of videos: weight of the past in the code, [0, 1)')
+    parser.add_argument('--smoothing', type=float, default=0.0, help='of videos: weight of the past, in [0, 1)')
     parser.add_argument('--stride', type=int, default=1, help='of videos: every so many frames one is segmented')
     parser.add_argument('--raft', metavar='WEIGHTS', help="of --smoothing: torchvision's RAFT (small) in place of DIS")
     parser.add_argument('--device', help='e.g. cpu or cuda:1; default: the first GPU, else the CPU')

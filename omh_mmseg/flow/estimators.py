@@ -110,9 +110,10 @@ class RAFTFlow:
         height, width = frame.shape[:2]
         pad = (0, -width % RAFT_CELL, 0, -height % RAFT_CELL)
         images = [
-            F.pad(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 127.5 - 1, pad, 'replicate')
+            torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
             for image in (frame, other)
         ]
+        images = [F.pad(image, pad, 'replicate') for image in images]
         flow = self._net(*images, num_flow_updates=self.num_updates)[-1]
         return flow[0, :, :height, :width].contiguous().numpy()
 

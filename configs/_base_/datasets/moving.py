@@ -1,5 +1,5 @@
-# Short sequences of drawn scenes in motion, with labels at three levels and known flow, made on first use (docs/video.md):
-# level 'group' (6 classes), 'object' (12) or 'part' (24); num_classes must fit the level.
+# Short sequences of drawn scenes in motion, with labels at three levels and known flow, made on first use
+# (docs/video.md): level 'group' (6 classes), 'object' (12) or 'part' (24); num_classes must fit the level.
 data_root = 'data/moving_scenes'
 level = 'group'
 num_classes = 6

@@ -116,7 +116,8 @@ def _layers(
 ) -> list[Layer]:
     """All layers on a field that every frame is cut from: the camera sees a part of the canvas, a little turned."""
     margins = [(abs(pan[0]) * (frames - 1), abs(pan[1]) * (frames - 1))]
-    margins += [tuple(abs(p - own) * (frames - 1) for p, own in zip(pan, velocity)) for _, velocity in sprites]
+    for _, own in sprites:
+        margins.append((abs(pan[0] - own[0]) * (frames - 1), abs(pan[1] - own[1]) * (frames - 1)))
     angle = float(np.clip(rng.normal(0, 0.05), -0.1, 0.1))
     turned = float(abs(np.cos(angle)) + abs(np.sin(angle)))
     # So large a part that the pan stays on the canvas.

@@ -61,7 +61,8 @@ class MovingScenes(DemoScenes):
         **kwargs: Any,
     ) -> None:
         self.frames = frames
-        super().__init__(split, level, data_root, seed, dict(DEFAULT_SEQUENCES if sequences is None else sequences), **kwargs)
+        counts = dict(DEFAULT_SEQUENCES if sequences is None else sequences)
+        super().__init__(split, level, data_root, seed, counts, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Draw the sequences if they are missing, then list their frames."""

@@ -71,7 +71,9 @@ class TemporalPairs(DatasetWrapper):
         if view not in VIEWS:
             raise ValueError(f'view={view!r} is unknown; choose one of {VIEWS}')
         if view == NEIGHBOUR and flow is not None:
-            raise ValueError(f"flow={flow!r} reaches nothing: a frame that is the neighbour needs none; set view='later'")
+            raise ValueError(
+                f"flow={flow!r} reaches nothing: a frame that is the neighbour needs none; set view='later'"
+            )
         self.gap, self.view, self.flow, self.cell = gap, view, flow, cell
         self._remembered: OrderedDict[int, Tensor] = OrderedDict()
         self._bytes = 0
@@ -81,7 +83,8 @@ class TemporalPairs(DatasetWrapper):
         source = source_of(self.dataset)
         self.order = FrameOrder(source)
         self.partners = self.order.partners(self.gap)
-        self.frame_flow = None if self.view == NEIGHBOUR else FrameFlow(source, None if self.flow is None else dict(self.flow))
+        flow = None if self.flow is None else dict(self.flow)
+        self.frame_flow = None if self.view == NEIGHBOUR else FrameFlow(source, flow)
         first = []
         for seed in (0, 1):
             with seeded('temporal pairs', seed):
@@ -126,7 +129,8 @@ class TemporalPairs(DatasetWrapper):
         source = self.frame_flow.source
         # Cached features come without the image.
         tensors = [
-            view if isinstance(view, Tensor) else source[item]['inputs'] for item, view in ((idx, here), (partner, there))
+            view if isinstance(view, Tensor) else source[item]['inputs']
+            for item, view in ((idx, here), (partner, there))
         ]
         pixels = [np.ascontiguousarray(tensor.permute(1, 2, 0).numpy()[..., ::-1]) for tensor in tensors]
         flow = self.frame_flow.between(idx, partner, (pixels[0], pixels[1]))

@@ -46,8 +46,8 @@ class TemporalPairsHook(Hook):
             if self.gap != 1 or self.flow is not None:
                 why = 'the data set is of TemporalPairs already' if given else 'the model has no temporal term'
                 raise ValueError(
-                    f'default_hooks.temporal_pairs.gap={self.gap} and flow={self.flow} would reach nothing: {why}. Leave '
-                    "them out, or set model.temporal=dict(type='TemporalConsistencyLoss')"
+                    f'default_hooks.temporal_pairs.gap={self.gap} and flow={self.flow} would reach nothing: {why}. '
+                    "Leave them out, or set model.temporal=dict(type='TemporalConsistencyLoss')"
                 )
             return
         with seeded('temporal pairs'):

@@ -26,9 +26,9 @@ class TemporalConsistencyLoss(nn.Module):
     .. math::
         L = \frac{1}{\sum_p v_p} \sum_p v_p \, KL(b_{p + f(p)} \,\|\, a_p)
 
-    per clustering, the mean over the clusterings. :math:`v_p` is the share of the position's pixels that the later frame
-    shows as well. No gradient goes through b, nor into the centres: what learns is the code. It is on no host's side, and
-    ours; docs/video.md.
+    per clustering, the mean over the clusterings. :math:`v_p` is the share of the position's pixels that the later
+    frame shows as well. No gradient goes through b, nor into the centres: what learns is the code. The term is no
+    host's; a choice of this library, docs/video.md.
 
     Args:
         loss_weight: Factor on the result.
