@@ -130,3 +130,29 @@ def test_command(trained_demo, clip, tmp_path, capsys):
     assert run_command(build_parser().parse_args([*given, *options, '--device', 'cpu'])) == 0
     assert 'clip.mp4: 3 frames' in capsys.readouterr().out
     assert (tmp_path / 'out' / 'clip' / 'overlay.mp4').is_file()
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow(inferencer, tmp_path, monkeypatch):
+    """300 frames of 480 x 854 pixels: what the process holds after 300 is what it held after 60, up to 16 MiB."""
+    status = Path('/proc/self/status')
+    if not status.is_file():
+        pytest.skip('no /proc, which tells the memory of a process')
+    writer = cv2.VideoWriter(str(tmp_path / 'long.mp4'), cv2.VideoWriter.fourcc(*'mp4v'), 25, (854, 480))
+    ground = cv2.resize(np.random.default_rng(0).integers(0, 256, (30, 80, 3), dtype=np.uint8), (1500, 480))
+    for number in range(300):
+        writer.write(np.ascontiguousarray(ground[:, 2 * number : 2 * number + 854]))
+    writer.release()
+    held = {}
+    added = VideoState.add
+
+    def add(state, pixels, smoother):
+        added(state, pixels, smoother)
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith('VmRSS'))
+        held[state.frames] = int(line.split()[1]) / 1024
+
+    monkeypatch.setattr(VideoState, 'add', add)
+    run = inferencer(levels=[1])
+    summary = predict_video(run, tmp_path / 'long.mp4', tmp_path / 'out', smoothing=0.5, progress=False)
+    print({frames: round(held[frames], 1) for frames in (1, 60, 150, 300)}, summary['frames_per_second'])
+    assert summary['frames'] == 300 and held[300] - held[60] < 16

@@ -18,8 +18,10 @@ from omh_mmseg.flow import visible, warp_labels
 from omh_mmseg.registry import DATASETS
 
 PIPELINE = [
-    dict(type='LoadImageFromFile', _scope_='omh_mmseg'), dict(type='LoadOptionalAnnotations'), dict(type='PackSegInputs'),
-]  # fmt: skip
+    dict(type='LoadImageFromFile', _scope_='omh_mmseg'),
+    dict(type='LoadOptionalAnnotations'),
+    dict(type='PackSegInputs'),
+]
 
 
 def build(kind: str, **options):
@@ -98,12 +100,13 @@ def test_a_folder_of_frames(tmp_path):
     assert sorted(item['inputs']) == ['anchor', 'later'] and item['data_samples'].frames_apart == 2
     assert item['data_samples'].flow_to_later.data.shape == (3, 4, 4)
     neighbours = DATASETS.build(dict(type='TemporalPairs', dataset=dataset, view='neighbour'))
-    assert sorted(neighbours[0]['inputs']) == ['anchor', 'neighbour'] and 'flow_to_later' not in neighbours[0]['data_samples']
+    item = neighbours[0]
+    assert sorted(item['inputs']) == ['anchor', 'neighbour'] and 'flow_to_later' not in item['data_samples']
     for refused, match in (
         (dict(dataset=dataset, view='neighbour', flow=dict(type='DISFlow')), 'reaches nothing'),
         (dict(dataset=dataset, view='next'), 'unknown'),
         (dict(dataset=build('FolderSegDataset', **options)), 'VideoFolder in place of'),
-        (dict(dataset=build('VideoFolder', pattern=r'(?P<sequence>.*(?P<frame>\d))', **options)), 'no frame has another'),
+        (dict(dataset=build('VideoFolder', pattern=r'(?P<sequence>.*(?P<frame>\d))', **options)), 'no frame has'),
     ):
         with pytest.raises(ValueError, match=match):
             DATASETS.build(dict(type='TemporalPairs', **refused))
@@ -111,7 +114,8 @@ def test_a_folder_of_frames(tmp_path):
 
 def test_a_pipeline_that_draws_is_refused(tmp_path):
     for name in ('a_1', 'a_2'):
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / f'{name}.png')
+        pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f'{name}.png')
     steps = [PIPELINE[0], dict(type='RandomCrop', crop_size=(16, 16)), PIPELINE[2]]
     dataset = DATASETS.build(dict(type='VideoFolder', data_root=str(tmp_path), num_classes=2, pipeline=steps))
     with pytest.raises(ValueError, match='draws at random'):
@@ -142,7 +146,8 @@ def test_a_video(tmp_path):
     item = dataset[2]
     assert item['inputs'].shape == (3, 48, 64) and item['data_samples'].img_path.endswith('clip.mp4/000006')
     assert np.array_equal(dataset.read_frame(2)[..., ::-1], item['inputs'].permute(1, 2, 0).numpy())
-    pairs = DATASETS.build(dict(type='TemporalPairs', dataset=build('VideoFolder', data_root=str(tmp_path), num_classes=3)))
+    folder = build('VideoFolder', data_root=str(tmp_path), num_classes=3)
+    pairs = DATASETS.build(dict(type='TemporalPairs', dataset=folder))
     assert len(pairs) == 12 and pairs[4]['data_samples'].flow_to_later.data.shape == (3, 6, 8)
 
 

@@ -74,7 +74,8 @@ def test_what_an_object_hides():
 
 def test_dis():
     y, x = np.mgrid[:96, :128].astype(float)
-    frames = [np.repeat((255 * pattern(x - dx, y - dy)).astype(np.uint8)[..., None], 3, 2) for dx, dy in ((0, 0), (3, -2))]
+    grey = [(255 * pattern(x - dx, y - dy)).astype(np.uint8) for dx, dy in ((0, 0), (3, -2))]
+    frames = [np.repeat(image[..., None], 3, 2) for image in grey]
     flow = build_flow(None)(*frames)
     assert flow.shape == (2, 96, 128) and flow.dtype == np.float32
     assert np.median(np.abs(flow[:, 20:76, 20:108] - np.array([3, -2])[:, None, None])) < 0.3
