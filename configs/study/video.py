@@ -11,7 +11,7 @@ _term = {'model.temporal': dict(type='TemporalConsistencyLoss', loss_weight=0.1)
 _strong = {'model.temporal': dict(type='TemporalConsistencyLoss', loss_weight=1.0)}
 runs = [
     dict(name='control', options={{_base_._control_options}}, references=[]),
-    dict(name='control + term', options={'model.omh_head.match': None, 'model.omh_head.cluster': None, **_term}),
+    dict(name='term alone', options={'model.omh_head.match': None, 'model.omh_head.cluster': None, **_term}),
     dict(name='OMH'),
     dict(name='OMH + term', options=_term, references=['control', 'OMH']),
     dict(name='OMH + term 1.0', options=_strong, references=['control', 'OMH']),

@@ -172,5 +172,5 @@ def test_videos_that_cannot_be_read(tmp_path):
 def test_a_change_of_size(tmp_path):
     frames = VideoFrames(write_video(tmp_path / 'clip.mp4'))
     frames.size = (40, 64)
-    with pytest.raises(ValueError, match='size changes within .*first frame has 64 x 40 pixels and frame 0 has 64 x 48'):
+    with pytest.raises(ValueError, match='size changes within .*has 64 x 40 pixels and frame 0 has 64 x 48'):
         next(iter(frames))
