@@ -39,6 +39,9 @@ default_hooks = dict(
     label_free=dict(type='LabelFreeHook', when='no_labels', images=100),
     # STEGO's nearest neighbours, made on first use; build=False stops a run that lacks them.
     neighbour_index=dict(type='NeighbourIndexHook', build=True),
+    # For model.temporal: frames are paired with those so many frames later (docs/video.md); flow=None is the exact one
+    # of moving scenes, else OpenCV's DIS.
+    temporal_pairs=dict(type='TemporalPairsHook', gap=1, flow=None),
     # 'auto' caches frozen features beside the work directory where that is exact, fits and saves forward passes; None
     # never; a folder, e.g. data/feature_cache, always and there.
     feature_cache=dict(

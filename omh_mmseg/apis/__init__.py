@@ -4,6 +4,7 @@ from omh_mmseg.apis.image_paths import collect_images
 from omh_mmseg.apis.inference import Segmentation, SegmentationInferencer, find_images, init_model, list_folder
 from omh_mmseg.apis.prediction_files import predict_images
 from omh_mmseg.apis.prediction_grid import draw_prediction_grid
+from omh_mmseg.apis.video import predict_video
 
 __all__ = [
     'Segmentation',
@@ -14,4 +15,5 @@ __all__ = [
     'init_model',
     'list_folder',
     'predict_images',
+    'predict_video',
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,12 +67,14 @@ class Examined:
         inputs: Normalised and padded image (1, 3, H, W).
         code: What the prediction started from, (1, D, h, w).
         size: Height and width of the image in ``inputs``, without padding.
+        seconds: Time from ``inputs`` to the code.
     """
 
     segmentation: Segmentation
     inputs: Tensor
     code: Tensor
     size: tuple[int, int]
+    seconds: float = 0.0
 
 
 def init_model(
@@ -231,8 +234,13 @@ class SegmentationInferencer:
             yield from self._predict(batch, paths)
 
     @torch.no_grad()
-    def examine(self, image: str) -> Examined:
-        """Segment one image file, and keep what the prediction came from.
+    def examine(self, image: Picture, change: Callable[[Tensor, np.ndarray], Tensor] | None = None) -> Examined:
+        """Segment one picture, and keep what the prediction came from.
+
+        Args:
+            image: See `__call__`.
+            change: From the code (1, D, h, w) and the pixels of the network's input (H, W, 3), uint8, RGB, without
+                padding, to the code that is predicted from; by default the code itself.
 
         Raises:
             FileNotFoundError: No such file.
@@ -244,9 +252,16 @@ class SegmentationInferencer:
         data = self.model.data_preprocessor(batch, False)
         inputs, samples = data['inputs'], data['data_samples']
         height, width = item['inputs'].shape[-2:]
+        start = time.perf_counter()
         code = self.model.prediction_code(inputs)
+        if code.is_cuda:
+            torch.cuda.synchronize(code.device)
+        seconds = time.perf_counter() - start
+        if change is not None:
+            code = change(code, item['inputs'].permute(1, 2, 0).numpy()[..., ::-1])
         (sample,) = self.model.predict_from_code(code, inputs, samples)
-        return Examined(self._result(sample, image), inputs, code, (height, width))
+        path = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
+        return Examined(self._result(sample, path), inputs, code, (height, width), seconds)
 
     @property
     def heads(self) -> dict[str, int]:
@@ -263,6 +278,10 @@ class SegmentationInferencer:
             return np.arange(self.model.num_classes)
         known = self.model.assignment.as_dict().get(field_of(head))
         return None if known is None else np.asarray(known)
+
+    def metainfo_of(self, image: Picture) -> dict[str, Any]:
+        """What the pipeline makes of a picture: sizes, scale and crop."""
+        return dict(self._load(image)['data_samples'].metainfo)
 
     def _load(self, image: Picture) -> dict[str, Any]:
         if not isinstance(image, (str, os.PathLike)):

@@ -74,7 +74,7 @@ def predict_images(
         raise ValueError(f'opacity must lie in (0, 1]; got {opacity}.')
     names = _names(images, root)
     palettes = head_palettes(inferencer)
-    summary = _described(inferencer, palettes)
+    summary = describe_heads(inferencer, palettes)
     summary.update(images=[], failed=[], skipped=[dict(path=path, reason=reason) for path, reason in skipped])
 
     def failed(path: Any, error: Exception) -> None:
@@ -83,7 +83,7 @@ def predict_images(
     with replaced_when_complete(out_dir / SUMMARY) as file:
         for result in inferencer.iterate(track(images, 'segmenting'), failed):
             assert result.path is not None
-            entry = _write_masks(out_dir, names[result.path], result, inferencer, palettes)
+            entry = write_masks(out_dir, names[result.path], result, inferencer, palettes)
             if overlay is not None:
                 entry['overlay'] = _write_overlay(
                     out_dir, names[result.path], result, overlay, palettes, opacity, inferencer.reader
@@ -142,7 +142,8 @@ def _names(images: Sequence[str], root: str | os.PathLike[str] | None) -> dict[s
     return names
 
 
-def _described(inferencer: SegmentationInferencer, palettes: dict[str, np.ndarray]) -> dict[str, Any]:
+def describe_heads(inferencer: SegmentationInferencer, palettes: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What a summary says of the heads, and by which protocol they are predicted."""
     heads = {}
     for head, clusters in inferencer.heads.items():
         assignment = inferencer.assignment_of(head)
@@ -157,13 +158,14 @@ def _described(inferencer: SegmentationInferencer, palettes: dict[str, np.ndarra
     return dict(classes=list(inferencer.classes), heads=heads, protocol=protocol_of_config(inferencer.model.cfg))
 
 
-def _write_masks(
+def write_masks(
     out_dir: Path,
     name: str,
     result: Segmentation,
     inferencer: SegmentationInferencer,
     palettes: dict[str, np.ndarray],
 ) -> dict[str, Any]:
+    """Write the masks of an image as `predict_images` does, and return its entry in the summary."""
     height, width = next(iter(result.clusters.values())).shape
     entry: dict[str, Any] = dict(image=result.path, height=height, width=width, masks={}, pixels={})
     painted = dict(merged=_merged_palette(inferencer), classes=class_palette(inferencer))

@@ -1,14 +1,16 @@
-"""Segment a folder of images (or single ones): masks, overlays, a picture of all levels and a JSON summary.
+"""Segment a folder of images (or single ones), or videos: masks, overlays, a picture of all levels, a JSON summary.
 
 python tools/predict.py work_dirs/my_run photos
 python tools/predict.py CONFIG CHECKPOINT photos/a.jpg photos/b.jpg --grid levels.png
 python tools/predict.py --demo
+python tools/predict.py work_dirs/my_run clip.mp4 --smoothing 0.5
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from omh_mmseg.commands.options import RunParser, add_config_options, add_prediction_arguments, read_places
 from omh_mmseg.commands.start import start
@@ -32,6 +34,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--crf', action=argparse.BooleanOptionalAction, help='refine with the dense CRF')
     parser.add_argument('--flip', action=argparse.BooleanOptionalAction, help='average with the mirrored image')
     parser.add_argument('--batch-size', type=int, default=1, help='images of one size taken together')
+    parser.add_argument('--smoothing', type=float, default=0.0, help='of videos: weight of the past, in [0, 1)')
+    parser.add_argument('--stride', type=int, default=1, help='of videos: every so many frames one is segmented')
+    parser.add_argument('--raft', metavar='WEIGHTS', help="of --smoothing: torchvision's RAFT (small) in place of DIS")
     parser.add_argument('--device', help='e.g. cpu or cuda:1; default: the first GPU, else the CPU')
     add_config_options(parser)
     return parser
@@ -42,18 +47,26 @@ def run(args: argparse.Namespace) -> int:
     from omh_mmseg.apis import SegmentationInferencer, collect_images, draw_prediction_grid, predict_images
     from omh_mmseg.datasets.demo_scenes import draw_examples
     from omh_mmseg.datasets.images.listing import Listing
+    from omh_mmseg.datasets.video.video_folder import videos_among
 
     read_places(args)
     config, checkpoint = resolve_run(args.config, args.checkpoint)
     if args.demo:
         args.images = [str(draw_examples(Path(args.out_dir) / 'scenes'))]
         args.grid = args.grid or str(Path(args.out_dir) / 'levels.png')
-    images, folder, skipped = collect_images(args.images)
+    videos = videos_among(args.images)
+    others = [path for path in args.images if path not in videos]
+    _refuse_idle(args, bool(videos), bool(others))
+    images, folder, skipped = collect_images(others) if others else ([], None, [])
     inferencer = SegmentationInferencer(
         config, checkpoint, args.device, args.levels, args.protocol, args.flip, args.crf,
         args.batch_size, args.cfg_options,
     )  # fmt: skip
     overlay = None if args.overlay == 'none' else args.overlay
+    for video in videos:
+        _predict_video(args, inferencer, video, overlay)
+    if not others:
+        return 0
     summary = predict_images(inferencer, images, args.out_dir, folder, overlay, args.opacity, skipped)
     segmented = [entry['image'] for entry in summary['images']]
     if args.grid and segmented:
@@ -72,6 +85,31 @@ def run(args: argparse.Namespace) -> int:
         f'{counts["skipped"]} skipped'
     )
     return 1 if summary['failed'] else 0
+
+
+def _predict_video(args: argparse.Namespace, inferencer: Any, video: str, overlay: str | None) -> None:
+    from omh_mmseg.apis import predict_video
+
+    folder = Path(args.out_dir) / Path(video).stem
+    flow = None if args.raft is None else dict(type='RAFTFlow', weights=args.raft)
+    summary = predict_video(inferencer, video, folder, overlay, args.opacity, args.smoothing, flow, args.stride)
+    speed = ''
+    if summary['frames_per_second'] is not None:
+        speed = (
+            f' in {summary["seconds"]:.1f} seconds: {summary["frames_per_second"]} frames per second, the bare forward '
+            f'{summary["forward_per_second"]}'
+        )
+    print(f'{video}: {summary["frames"]} frames{speed}; masks, overlay and summary.json are in {folder}')
+
+
+def _refuse_idle(args: argparse.Namespace, videos: bool, images: bool) -> None:
+    """Raise ValueError for options that nothing of what is given takes."""
+    of_videos = dict(smoothing=args.smoothing != 0, stride=args.stride != 1, raft=args.raft is not None)
+    of_images = dict(grid=args.grid is not None, batch_size=args.batch_size != 1)
+    for given, options, kind in ((videos, of_videos, 'video'), (images, of_images, 'image')):
+        idle = [f'--{name.replace("_", "-")}' for name, is_set in options.items() if is_set and not given]
+        if idle:
+            raise ValueError(f'{", ".join(idle)} would reach nothing: there is no {kind} among {args.images}')
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -17,9 +17,14 @@ from omh_mmseg.datasets.transforms import (
     ResizeShortSide,
     ResizeToCover,
 )
+from omh_mmseg.datasets.video.moving_scenes import MovingScenes
+from omh_mmseg.datasets.video.pairs import TemporalPairs
+from omh_mmseg.datasets.video.video_folder import VideoFolder
+from omh_mmseg.datasets.video.with_flow import FramesWithFlow
 
 __all__ = [
     'COCOStuff27', 'CentreCrop', 'Cityscapes27', 'DemoScenes', 'FiveCrop', 'FiveCropPatch', 'FolderSegDataset',
-    'ImageReader', 'ImageReaderBackend', 'LoadImage', 'LoadOptionalAnnotations', 'MatImageBackend', 'NeighbourPairs',
-    'Potsdam3', 'ResizeShortSide', 'ResizeToCover', 'SeededInfiniteSampler',
+    'FramesWithFlow', 'ImageReader', 'ImageReaderBackend', 'LoadImage', 'LoadOptionalAnnotations', 'MatImageBackend',
+    'MovingScenes', 'NeighbourPairs', 'Potsdam3', 'ResizeShortSide', 'ResizeToCover', 'SeededInfiniteSampler',
+    'TemporalPairs', 'VideoFolder',
 ]  # fmt: skip

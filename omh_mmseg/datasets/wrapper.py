@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from mmengine.dataset import BaseDataset
 
@@ -28,6 +28,11 @@ class DatasetWrapper(ABC):
         dataset: The wrapped data set, built or as a config.
         lazy_init: Leave :meth:`full_init` to the first access.
     """
+
+    wraps_cache: ClassVar[bool] = False
+    """Whether items are put together from several, so that a feature cache goes inside."""
+    extra_views: ClassVar[int] = 0
+    """Images that an item has beside its own."""
 
     @ranges()
     def __init__(self, dataset: BaseDataset | DatasetWrapper | dict, lazy_init: bool = False) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from omh_mmseg.choices import REFIT_POSITIONS
-from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
 from omh_mmseg.datasets.samplers import SeededIndex, seeded_loader
 from omh_mmseg.evaluation.heads import PROBE, head_of
 from omh_mmseg.models.prediction.cluster_bias import clusterings, counts_length
@@ -68,7 +67,9 @@ def collect_codes(
         Codes (P, D) of the images that are this process's share.
     """
     dataset: Any = loader.dataset
-    images = dataset.dataset if isinstance(dataset, NeighbourPairs) else dataset
+    images = dataset
+    while getattr(images, 'wraps_cache', False):
+        images = images.dataset
     positions = max(1, min(positions, most // max(1, len(images))))
     rank, ranks = get_dist_info()
     own = range(rank, len(images), ranks)

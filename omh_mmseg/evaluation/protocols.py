@@ -23,6 +23,8 @@ PACKED = (
     'reduce_zero_label',
 )  # fmt: skip
 """What ``PackSegInputs`` keeps by default."""
+FRAMES = 'FramesWithFlow'
+"""What the test set is put into by a protocol that scores frames in their order."""
 CRF_RESOURCES = ('backend', 'workers')
 """Keys of ``test_cfg.crf`` that say where it is computed, not what."""
 
@@ -60,6 +62,8 @@ def apply_protocol(config: Config, protocol: str | Protocol) -> Protocol:
         config[NOTE][PIPELINE] = deepcopy(pipeline)
     flips = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0, direction='horizontal')]
     config.tta_pipeline = [*deepcopy(before_packing), dict(type='TestTimeAug', transforms=[flips, [deepcopy(pack)]])]
+    if protocol.temporal and config.test_dataloader.dataset.type != FRAMES:
+        config.test_dataloader.dataset = dict(type=FRAMES, dataset=config.test_dataloader.dataset)
     if not protocol.crop:
         # Images keep their own shapes.
         config.test_dataloader.batch_size = 1

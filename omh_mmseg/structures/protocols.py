@@ -26,6 +26,7 @@ class Protocol:
         alpha: Inverse temperature of the cluster probabilities that the CRF starts from.
         upsampling: What is upsampled to the scored size, and how.
         matching: Of clusters to classes, over the whole scored set; the linear probe needs none.
+        temporal: Whether frames of a video are also scored by how steady the predictions are.
     """
 
     name: str
@@ -41,12 +42,15 @@ class Protocol:
     alpha: float = 2.0
     upsampling: str = 'code, bilinear'
     matching: str = 'hungarian'
+    temporal: bool = False
 
     def settings(self) -> dict[str, Any]:
         """Plain data of all that applies, for reports."""
         settings = asdict(self)
         if self.mode == 'whole':
             del settings['crop_size'], settings['stride']
+        if not self.temporal:
+            del settings['temporal']
         if self.side is None:
             settings.pop('interpolation')
             settings['side'] = 'of the image' if self.mode == 'slide' else 'of the config'
@@ -63,9 +67,12 @@ PRESETS = {
     'hp': Protocol('hp', flip=False),
     'smooseg': Protocol('smooseg'),
     'mmseg': Protocol('mmseg', side=None, crop=False, flip=False, crf=False, label_size='original'),
-}
+    'video': Protocol(
+        'video', side=None, crop=False, flip=False, crf=False, label_size='original', temporal=True
+    ),
+}  # fmt: skip
 """``stego`` and ``smooseg``: their evaluation scripts; ``hp``: its final evaluation; ``mmseg``: the full image at the
-size of its label, as users of mmseg score."""
+size of its label, as users of mmseg score; ``video``: the same, and how steady predictions are from frame to frame."""
 
 _NAME = re.compile(r'(?P<preset>[a-z]+)(?P<side>-\d+)?(?P<options>(-no-crf|-no-flip|-slide)*)')
 

@@ -60,6 +60,9 @@ class NeighbourPairs(DatasetWrapper):
         ValueError: The index belongs to other images or another pipeline, or has too few columns.
     """
 
+    wraps_cache = True
+    extra_views = 1
+
     @ranges(num_neighbours='[1, 1000000]')
     def __init__(
         self,

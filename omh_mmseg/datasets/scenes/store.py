@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +25,10 @@ STAMP = 'stamp.json'
 MOST_WORKERS = 8
 WORTH_WORKERS = 64
 """Scenes from which on the start of processes pays."""
+
+
+Draw = Callable[[Path, str, int], None]
+"""Writes what a number stands for, a scene or a sequence, of a split, into a folder."""
 
 
 def drawing_stamp(seed: int, counts: dict[str, int]) -> dict[str, object]:
@@ -49,11 +55,11 @@ def is_complete(root: Path, stamp: dict[str, object]) -> bool:
     )
 
 
-def _draw_all(folder: Path, seed: int, counts: dict[str, int]) -> None:
-    for split in counts:
+def _draw_all(folder: Path, draw: Draw, jobs: Mapping[str, int]) -> None:
+    for split in jobs:
         (folder / 'images' / split).mkdir(parents=True)
         (folder / 'parts' / split).mkdir(parents=True)
-    drawing = _Drawing(folder, seed, [(split, index) for split, count in counts.items() for index in range(count)])
+    drawing = _Drawing(folder, draw, [(split, index) for split, count in jobs.items() for index in range(count)])
     # A scene depends on its number alone, so that processes may share the work.
     workers = min(processors(), MOST_WORKERS)
     if workers == 1 or len(drawing) < WORTH_WORKERS or multiprocessing.current_process().daemon:
@@ -65,20 +71,23 @@ def _draw_all(folder: Path, seed: int, counts: dict[str, int]) -> None:
 
 
 class _Drawing(Dataset):
-    """Draws and writes the scene of a number."""
+    """Draws and writes what a number stands for."""
 
-    def __init__(self, folder: Path, seed: int, jobs: list[tuple[str, int]]) -> None:
-        self.folder, self.seed, self.jobs = folder, seed, jobs
+    def __init__(self, folder: Path, draw: Draw, jobs: list[tuple[str, int]]) -> None:
+        self.folder, self.draw, self.jobs = folder, draw, jobs
 
     def __len__(self) -> int:
         return len(self.jobs)
 
     def __getitem__(self, item: int) -> int:
-        split, index = self.jobs[item]
-        image, parts = draw_scene(self.seed, split, index)
-        Image.fromarray(image).save(self.folder / 'images' / split / f'{index:05d}.png')
-        Image.fromarray(parts).save(self.folder / 'parts' / split / f'{index:05d}.png')
+        self.draw(self.folder, *self.jobs[item])
         return item
+
+
+def _write_scene(folder: Path, split: str, index: int, seed: int) -> None:
+    image, parts = draw_scene(seed, split, index)
+    Image.fromarray(image).save(folder / 'images' / split / f'{index:05d}.png')
+    Image.fromarray(parts).save(folder / 'parts' / split / f'{index:05d}.png')
 
 
 def prepare_scenes(root: str | os.PathLike[str], seed: int, counts: dict[str, int]) -> Path:
@@ -99,7 +108,28 @@ def prepare_scenes(root: str | os.PathLike[str], seed: int, counts: dict[str, in
         FileExistsError: ``root`` holds something else, which is left alone.
         OSError: ``root`` cannot be written.
     """
-    root, stamp = Path(root), drawing_stamp(seed, counts)
+    return prepare_drawn(root, drawing_stamp(seed, counts), partial(_write_scene, seed=seed), counts)
+
+
+def prepare_drawn(
+    root: str | os.PathLike[str], stamp: dict[str, object], draw: Draw, jobs: Mapping[str, int]
+) -> Path:
+    """`prepare_scenes`, whatever is drawn.
+
+    Args:
+        root: Folder of the set.
+        stamp: What the pictures depend on; its ``counts`` are the numbers of images per split.
+        draw: Writes what a number of a split stands for: images and parts, and what else belongs to them.
+        jobs: How many numbers there are per split.
+
+    Returns:
+        ``root`` as a path.
+
+    Raises:
+        FileExistsError: See `prepare_scenes`.
+        OSError: Likewise.
+    """
+    root = Path(root)
     if is_complete(root, stamp):
         return root
     if root.exists() and not (root / STAMP).is_file() and not (root.is_dir() and not any(root.iterdir())):
@@ -119,7 +149,7 @@ def prepare_scenes(root: str | os.PathLike[str], seed: int, counts: dict[str, in
                 shutil.rmtree(leftover, ignore_errors=True)
             folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
             try:
-                _draw_all(folder / 'new', seed, counts)
+                _draw_all(folder / 'new', draw, jobs)
                 (folder / 'new' / STAMP).write_text(json.dumps(stamp) + '\n')
                 _replace(folder / 'new', root, folder / 'old', stamp)
             finally:

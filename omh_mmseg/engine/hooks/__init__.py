@@ -19,11 +19,13 @@ from omh_mmseg.engine.hooks.resumed_validation_hook import ResumedValidationHook
 from omh_mmseg.engine.hooks.run_length_hook import RunLengthHook
 from omh_mmseg.engine.hooks.score_report_hook import ScoreReportHook
 from omh_mmseg.engine.hooks.submodule_gradient_clip_hook import SubmoduleGradientClipHook
+from omh_mmseg.engine.hooks.temporal_pairs_hook import TemporalPairsHook
 from omh_mmseg.engine.hooks.work_dir_lock_hook import WorkDirLockHook
 
 __all__ = [
     'AssignmentHook', 'BorderClusterHook', 'CheckpointCheckHook', 'ClosingRefitHook', 'DeferredRuntimeInfoHook',
     'FeatureCacheHook', 'HierarchyHook', 'LabelFreeHook', 'NeighbourIndexHook', 'NonFiniteLossHook',
     'ProtocolHook', 'PrototypeStartHook', 'ProvenanceHook', 'RandomStateHook', 'ReferencePoolHook',
-    'ResumedValidationHook', 'RunLengthHook', 'ScoreReportHook', 'SubmoduleGradientClipHook', 'WorkDirLockHook',
+    'ResumedValidationHook', 'RunLengthHook', 'ScoreReportHook', 'SubmoduleGradientClipHook', 'TemporalPairsHook',
+    'WorkDirLockHook',
 ]  # fmt: skip

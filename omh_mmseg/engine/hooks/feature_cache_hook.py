@@ -13,8 +13,8 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from omh_mmseg.choices import SPLITS
-from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
 from omh_mmseg.datasets.samplers import SeededInfiniteSampler, seed_items
+from omh_mmseg.datasets.wrapper import DatasetWrapper
 from omh_mmseg.engine.models import model_of
 from omh_mmseg.feature_cache.automatic import AUTOMATIC, LIMIT_GIB, Probes, completed, folder_of, half_precision
 from omh_mmseg.feature_cache.build import FeatureCache
@@ -110,9 +110,11 @@ class FeatureCacheHook(Hook):
         if root is None or split not in self.splits or split in self.declined:
             return
         model = model_of(runner)
+        pairs: list[DatasetWrapper] = []
         dataset = loop.dataloader.dataset
-        pairs = dataset if isinstance(dataset, NeighbourPairs) else None
-        dataset = dataset if pairs is None else pairs.dataset
+        while getattr(dataset, 'wraps_cache', False):
+            pairs.append(dataset)
+            dataset = dataset.dataset
         reason = why_live(model, split)
         if reason:
             runner.logger.info(f'no feature cache for {split}: {reason}')
@@ -126,7 +128,7 @@ class FeatureCacheHook(Hook):
             if set(cached.fields) - {SAMPLE} == set(fields) and cached.images == images:
                 return
             dataset = cached.dataset
-        seen = 1 if pairs is None else 2
+        seen = 1 + sum(each.extra_views for each in pairs)
 
         def complete(cache: FeatureCache, probes: Probes) -> CachedFeatures:
             _announce(runner, cache, probes, loop, split, seen)
@@ -153,11 +155,11 @@ class FeatureCacheHook(Hook):
                 return
         self._place(runner, loop, split, pairs, dataset if made is None else made)
 
-    def _place(self, runner: Runner, loop: Any, split: str, pairs: NeighbourPairs | None, dataset: Any) -> None:
+    def _place(self, runner: Runner, loop: Any, split: str, pairs: Sequence[DatasetWrapper], dataset: Any) -> None:
         """Let a loop load from another data set of the same items."""
-        if pairs is not None:
-            pairs.dataset = dataset
-            dataset = pairs
+        if pairs:
+            pairs[-1].dataset = dataset
+            dataset = pairs[0]
         reload_loop(runner, loop, split, dataset)
 
 

@@ -26,9 +26,11 @@ from omh_mmseg.evaluation.scores import (
     scores_from_confusion,
     without_extra_clusters,
 )
+from omh_mmseg.evaluation.temporal import TemporalCounts
 from omh_mmseg.registry import METRICS
 from omh_mmseg.structures.assignment import META_KEY, AssignmentSource, missing_assignment, read_assignment
 from omh_mmseg.structures.labels import IGNORED_LABEL
+from omh_mmseg.structures.temporal import SEQUENCE
 from omh_mmseg.utils.checks import FINITE, SIZE, STEPS, ranges
 
 FROM_CHECKPOINT = 'checkpoint'
@@ -46,6 +48,10 @@ class UnsupervisedIoUMetric(BaseMetric):
 
     Samples without ``gt_sem_seg`` are counted and left out. If there are no labels at all, ``evaluate`` says so and
     returns no scores.
+
+    Frames of a video with the flow between them (`FramesWithFlow`, the protocol ``video``) are scored as well by how
+    steady each head and each finer level is, `TemporalCounts`, with labels or without: ``<name>/TC`` and
+    ``<name>/changes``.
 
     Args:
         ignore_index: Label of the pixels that are left out.
@@ -164,6 +170,8 @@ class UnsupervisedIoUMetric(BaseMetric):
                 self.writer.write(sample, self._painting(sample))
             if not self.format_only:
                 self._add(sample)
+                if SEQUENCE in sample:
+                    self._add_frame(sample)
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Reduce over the ranks, score, log and start afresh.
@@ -187,6 +195,7 @@ class UnsupervisedIoUMetric(BaseMetric):
             if self.format_only:
                 return {}
             counts, seen, num_labelled, num_unlabelled = self._reduced(size)
+            steady = self._frames.scores({field: name for field, (name, _) in self.heads.items()}, self.prefix)
             if self.from_checkpoint:
                 stored: dict[str, Any] = next(filter(None, all_gather_object(self._stored)), {})
                 self.assignment = read_assignment(stored) if stored else {}
@@ -202,11 +211,11 @@ class UnsupervisedIoUMetric(BaseMetric):
                 f'no labels: scores are unavailable ({num_labelled + num_unlabelled} images predicted, '
                 f'{num_labelled} of them with a label file, none with a labelled pixel)'
             )
-            return {}
+            return steady
         if num_unlabelled:
             logger.warning(f'scores cover {num_labelled} images; {num_unlabelled} more have no label and are left out')
         metrics = self.compute_metrics([(field, sums) for field, sums in counts.items() if seen[field]])
-        return {f'{self.prefix}/{key}' if self.prefix else key: value for key, value in metrics.items()}
+        return {f'{self.prefix}/{key}' if self.prefix else key: value for key, value in metrics.items()} | steady
 
     def compute_metrics(self, results: list[tuple[str, np.ndarray]]) -> dict[str, float]:
         """Score and log each head.
@@ -321,6 +330,7 @@ class UnsupervisedIoUMetric(BaseMetric):
         self._latest_name = ''
         self._num_processed = 0
         self._stored = {}
+        self._frames = TemporalCounts()
 
     def _add(self, sample: Mapping[str, Any]) -> None:
         # The latest image is counted when the next one comes: it may be a sampler's repetition, which is known from the
@@ -343,6 +353,11 @@ class UnsupervisedIoUMetric(BaseMetric):
             except ValueError as error:
                 label = f' (label {sample["seg_map_path"]})' if sample.get('seg_map_path') else ''
                 raise ValueError(f'{sample.get("img_path", "an image")}{label}, {field}: {error}') from error
+
+    def _add_frame(self, sample: Mapping[str, Any]) -> None:
+        if get_dist_info()[1] > 1:
+            raise ValueError('frames of a video are scored in their order, by one process; test without a launcher')
+        self._frames.add(sample, {field: self._shape(field)[0] for field in self._fields})
 
     def _count_latest(self) -> None:
         if self._latest_labelled is not None:

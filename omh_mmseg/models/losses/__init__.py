@@ -9,8 +9,10 @@ from omh_mmseg.models.losses.hierarchy_matching_loss import HierarchyMatchingLos
 from omh_mmseg.models.losses.object_contrast_loss import ObjectContrastLoss
 from omh_mmseg.models.losses.smoothness_energy_loss import SmoothnessEnergyLoss
 from omh_mmseg.models.losses.stego_correlation_loss import STEGOCorrelationLoss
+from omh_mmseg.models.losses.temporal_consistency_loss import TemporalConsistencyLoss
 
 __all__ = [
     'AdaptiveCorrespondenceLoss', 'ClassFrequencyLoss', 'ClusterLoss', 'EigenCue', 'HiddenPositiveLoss',
     'HierarchyMatchingLoss', 'ObjectContrastLoss', 'STEGOCorrelationLoss', 'SmoothnessEnergyLoss',
+    'TemporalConsistencyLoss',
 ]  # fmt: skip

@@ -10,6 +10,7 @@ import torch
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from omh_mmseg.models.losses.temporal_consistency_loss import stacked_flow
 from omh_mmseg.models.omh.gradient_shares import GradientShares, gradient_figures
 from omh_mmseg.models.prediction.cluster_assignment import ClusterAssignment
 from omh_mmseg.models.prediction.cluster_bias import ClusterBias, clusterings
@@ -21,6 +22,7 @@ from omh_mmseg.registry import MODELS
 from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs, pixels
 from omh_mmseg.structures.host_step import HostStep
 from omh_mmseg.structures.labels import stacked_labels
+from omh_mmseg.structures.temporal import LATER
 from omh_mmseg.utils.checks import SIZE, STEPS, ranges
 
 
@@ -37,6 +39,7 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         cluster_probe: Config of the cluster probe; ``in_channels`` and ``num_classes`` are filled in.
         linear_probe: Config of the linear probe, likewise; None leaves it out.
         omh_head: Config of `OMHHead`, likewise; None switches OMH off.
+        temporal: Config of `TemporalConsistencyLoss`, for data sets of frames; None leaves it out.
         data_preprocessor: See mmengine.
         gradient_log_interval: Every so many steps the norms of each OMH loss's gradient on the code, relative to the
             host's, and their cosines with it are logged; 0 never.
@@ -62,6 +65,7 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         cluster_probe: dict[str, Any],
         linear_probe: dict[str, Any] | None = None,
         omh_head: dict[str, Any] | None = None,
+        temporal: dict[str, Any] | None = None,
         data_preprocessor: dict[str, Any] | None = None,
         gradient_log_interval: int = 50,
         test_cfg: dict[str, Any] | None = None,
@@ -82,6 +86,7 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         self.omh_head = _build('omh_head', omh_head, channels, num_classes)
         # A host that compares with the images in another light sets it.
         self.photometric_view: PhotometricView | None = None
+        self.temporal = None if temporal is None else MODELS.build(temporal)
         self.use_test_cfg(test_cfg or {})
         fields = {field: len(centres) for field, centres in clusterings(self).items()}
         self.cluster_bias = ClusterBias(fields)
@@ -131,6 +136,7 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         """
         if self.omh_head is not None:
             self.omh_head.begin_step()
+        inputs, later = self._without_later(inputs)
         losses, codes, code = self.host_losses(inputs)
         host = torch.stack(list(losses.values())).sum()
         losses.update(self.cluster_probe.loss(code))
@@ -144,9 +150,39 @@ class UnsupervisedSegmentor(PredictingSegmentor):
             logged = self.gradient_log_interval and self.step % self.gradient_log_interval == 0
             if logged and codes.requires_grad:
                 losses.update(gradient_figures(host, added, codes))
+        if later is not None:
+            losses.update(self._temporal_losses(code, later, data_samples))
         self.after_losses()
         self._step_counter.advance(self.iteration)
         return losses
+
+    def _without_later(
+        self, inputs: Inputs | dict[str, Inputs]
+    ) -> tuple[Inputs | dict[str, Inputs], Inputs | None]:
+        """What the host sees of a batch, and the later frames where the temporal term takes part in this step."""
+        views = dict(inputs) if isinstance(inputs, dict) else {}
+        later = views.pop(LATER, None)
+        if (later is None) != (self.temporal is None):
+            raise ValueError(
+                'model.temporal needs pairs of frames, and the batch has none: train with '
+                "default_hooks.temporal_pairs=dict(type='TemporalPairsHook'), or wrap the train data set in "
+                "dict(type='TemporalPairs', ...)."
+                if later is None
+                else 'the batch has later frames, which reach nothing without model.temporal. Set '
+                "model.temporal=dict(type='TemporalConsistencyLoss'), or take TemporalPairs off the train data set."
+            )
+        if later is None or self.temporal is None:
+            return inputs, None
+        rest = views['anchor'] if len(views) == 1 else views
+        return rest, later if self.step >= self.temporal.begin else None
+
+    def _temporal_losses(self, code: Tensor, later: Inputs, samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
+        assert self.temporal is not None
+        with torch.no_grad():
+            later_code = self.decode_head(self.extract_feat(later))
+        image = (int(later.shape[-2]), int(later.shape[-1]))
+        flow, shown = stacked_flow(samples, image, (int(code.shape[-2]), int(code.shape[-1])), code.device)
+        return self.temporal(code, later_code, clusterings(self), flow, shown)
 
     @property
     def frozen_fields(self) -> dict[str, str]:

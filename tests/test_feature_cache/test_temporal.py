@@ -1,0 +1,54 @@
+"""The temporal term on every host, from live features and from cached ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from omh_mmseg.datasets.video.pairs import TemporalPairs
+from omh_mmseg.feature_cache.cached_features import CachedFeatures
+
+HOSTS = ['smooseg', *(pytest.param(host, marks=pytest.mark.slow) for host in ('stego', 'hp'))]
+
+
+def in_frames(config, term: bool = True, **pairs):
+    """The run on the same photos as frames of a sequence, ``00.png`` to ``09.png``."""
+    dataset = config.train_dataloader.dataset
+    (dataset.dataset if config.model.type == 'STEGO' else dataset).type = 'VideoFolder'
+    config.custom_hooks = [*config.custom_hooks, dict(type='TemporalPairsHook', **pairs)]
+    if term:
+        config.model.temporal = dict(type='TemporalConsistencyLoss', loss_weight=0.5, begin=1)
+    return config
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_same_from_the_cache_and_off_is_off(settings, train, tmp_path, host):
+    _, without = train(settings(host, omh=True, steps=3))
+    _, off = train(in_frames(settings(host, omh=True, steps=3), term=False))
+    assert off == without
+    runner, live = train(in_frames(settings(host, omh=True, steps=3)))
+    assert isinstance(runner.train_dataloader.dataset, TemporalPairs)
+    cached_runner, cached = train(in_frames(settings(host, omh=True, folder=tmp_path / 'cache', steps=3)))
+    inner = cached_runner.train_dataloader.dataset
+    while getattr(inner, 'wraps_cache', False):
+        inner = inner.dataset
+    assert isinstance(inner, CachedFeatures)
+    for one, other in zip(cached, live):
+        assert one == pytest.approx(other, rel=1e-5, abs=1e-5)
+    # Before the term begins a step is that of a run without it.
+    assert 'loss_temporal' not in live[0] and {key: live[0][key] for key in without[0]} == without[0]
+    assert live[1]['loss_temporal'] > 0 and 0 < live[1]['temporal_shown'] <= 1
+    assert {f'temporal_{field}' for field in ('sem_seg', 'level1', 'level2', 'level3')} < live[1].keys()
+
+
+def test_what_reaches_nothing(settings, train):
+    with pytest.raises(ValueError, match='gap=2 .* would reach nothing: the model has no temporal term'):
+        train(in_frames(settings('smooseg', steps=1), term=False, gap=2))
+    config = in_frames(settings('smooseg', steps=1))
+    config.custom_hooks = config.custom_hooks[:-1]
+    with pytest.raises(ValueError, match='needs pairs of frames, and the batch has none'):
+        train(config)
+    config = settings('smooseg', steps=1)
+    config.model.temporal = dict(type='TemporalConsistencyLoss')
+    config.custom_hooks = [*config.custom_hooks, dict(type='TemporalPairsHook')]
+    with pytest.raises(ValueError, match='VideoFolder in place of FolderSegDataset'):
+        train(config)
