@@ -95,10 +95,11 @@ class FrozenPart:
             by_size.setdefault(tuple(image.shape), []).append(number)
         for numbers in by_size.values():
             inputs = self.preprocessor(dict(inputs=[images[number] for number in numbers]), training)['inputs']
-            fields = {}
+            fields: dict[str, Tensor] = {}
             given = {FEATURES, *self.settings}.intersection(names) - {MIRRORED}
             if given:
                 frozen = self.freeze(inputs)
+                assert frozen.features is not None
                 held = {FEATURES: frozen.features} | frozen.extras
                 fields = {name: held[name] for name in names if name in given}
             if MIRRORED in names:
