@@ -137,12 +137,10 @@ class ViewsDataPreprocessor(SegDataPreProcessor):
 
         def together(name: str) -> Tensor | None:
             values = [item.extras.get(name, getattr(item, name, None)) for item in items]
-            if any(value is None for value in values):
+            found = [value for value in values if value is not None]
+            if len(found) < len(values):
                 return None
-            return batched(values)
-
-        def batched(values: Sequence[Tensor]) -> Tensor:
-            batch = torch.stack(list(values)).to(self.device, non_blocking=self._non_blocking)
+            batch = torch.stack(found).to(self.device, non_blocking=self._non_blocking)
             return widened(batch) if batch.is_floating_point() else batch
 
         features = together('features')

@@ -79,8 +79,8 @@ def correlation_term(
 
     Source: docs/methods/stego.md 3A.3.
     """
-    units = (_unit(maps) for maps in (features_1.detach(), features_2.detach(), code_1, code_2))
-    return _unit_term(*units, shift, pointwise, zero_clamp, stabilize)
+    f_1, f_2, c_1, c_2 = map(_unit, (features_1.detach(), features_2.detach(), code_1, code_2))
+    return _unit_term(f_1, f_2, c_1, c_2, shift, pointwise, zero_clamp, stabilize)
 
 
 def _unit(maps: Tensor) -> Tensor:
@@ -100,13 +100,12 @@ def _unit_term(
             feature_cosine = feature_cosine - feature_cosine.mean(dim=2, keepdim=True)
             feature_cosine = feature_cosine - feature_cosine.mean() + old_mean
     code_cosine = torch.bmm(c_1.transpose(1, 2), c_2)
-    if callable(shift):
-        shift = shift(feature_cosine.mean(), code_cosine.mean())
+    b = shift(feature_cosine.mean(), code_cosine.mean()) if callable(shift) else shift
     if zero_clamp:
         code_cosine = code_cosine.clamp(min=0.0)
     if stabilize:
         code_cosine = code_cosine.clamp(max=STABILIZE_CEILING)
-    return -(code_cosine * (feature_cosine - shift)).mean()
+    return -(code_cosine * (feature_cosine - b)).mean()
 
 
 @MODELS.register_module()
