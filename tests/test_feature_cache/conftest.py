@@ -63,6 +63,18 @@ HOSTS: dict[str, dict[str, Any]] = dict(
         cluster_probe=dict(type='PrototypeHead', temperature=0.1, momentum=0.9),
         smoothness_loss=dict(type='SmoothnessEnergyLoss', within_shift=0.1, across_shift=0.3),
     ),
+    eagle=dict(
+        type='EAGLE',
+        linear_probe=dict(type='LinearProbe'),
+        cluster_probe=dict(type='ClusterProbe'),
+        decode_head=dict(type='ProjectionHead', channels=10),
+        correspondence_loss=dict(
+            type='AdaptiveCorrespondenceLoss', positive_weight=0.25, negative_weight=0.63, feature_samples=3
+        ),
+        object_loss=dict(type='ObjectContrastLoss'),
+        eigen_cue=dict(type='EigenCue'),
+        switch_step=3,
+    ),
 )  # fmt: skip
 
 

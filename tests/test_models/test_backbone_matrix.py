@@ -73,6 +73,13 @@ HOSTS = {
         cluster_probe=dict(type='PrototypeHead', temperature=0.1, momentum=0.998),
         smoothness_loss=dict(type='SmoothnessEnergyLoss', within_shift=0.1, across_shift=0.5),
     ),
+    'EAGLE': dict(
+        type='EAGLE', linear_probe=dict(type='LinearProbe'), cluster_probe=dict(type='ClusterProbe'),
+        decode_head=dict(type='ProjectionHead', channels=8), object_loss=dict(type='ObjectContrastLoss'),
+        eigen_cue=dict(type='EigenCue'), switch_step=0, correspondence_loss=dict(
+            type='AdaptiveCorrespondenceLoss', positive_weight=0.25, negative_weight=0.63, feature_samples=5
+        ),
+    ),
 }  # fmt: skip
 
 
@@ -84,6 +91,8 @@ def build(host: str, backbone: str, omh: bool) -> nn.Module:
     config['omh_head'] = dict(type='OMHHead', reach=dict(begin=0)) if omh else None
     if host == 'HP':
         config['local_affinity'] = 'attention' if backbone.startswith('ViT') else 'features'
+    if host == 'EAGLE' and backbone.startswith('ViT'):
+        config['backbone'] |= dict(feature='keys')
     model = MODELS.build(config)
     model.init_weights()
     if host == 'HP':

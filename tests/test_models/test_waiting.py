@@ -50,7 +50,7 @@ class Waiting(TorchDispatchMode):
 
 
 @pytest.mark.parametrize('omh', [None, 'FixedWeight', 'HostShare'])
-@pytest.mark.parametrize('host', ['STEGO', 'HiddenPositives', 'SmooSeg'])
+@pytest.mark.parametrize('host', ['STEGO', 'HiddenPositives', 'SmooSeg', 'EAGLE'])
 def test_a_step_asks_for_no_value(host, omh, tiny_vit, host_parts, monkeypatch):
     model = MODELS.build(
         dict(
@@ -99,7 +99,7 @@ def test_a_step_asks_for_no_value(host, omh, tiny_vit, host_parts, monkeypatch):
     monkeypatch.setattr(contrast, '_rows_to_visit', lambda kept: torch.arange(len(kept)))
     # Values are checked where they can be looked at, as on a CPU.
     transport = [f'transport.{name}' for name in ('checks', 'diagnostics', 'matching')]
-    for module in (*transport, 'models.losses.upsampled_cross_entropy'):
+    for module in (*transport, 'models.losses.upsampled_cross_entropy', 'models.losses.object_contrast_loss'):
         monkeypatch.setattr(f'omh_mmseg.{module}.may_look_at', lambda values: False)
     for step in range(3):
         with waiting:
