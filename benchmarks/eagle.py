@@ -67,7 +67,7 @@ def eigen(args: argparse.Namespace) -> tuple[Rows, list[Verdict]]:
 
 
 def inputs_of(batch: int, side: int) -> list[Tensor]:
-    """Features, code and project head's output of x, x+ and x~ (3 B, ...), colours, directions, positions and pairings."""
+    """Features and code of x, x+ and x~ (3 B, ...), the projected code, colours, directions, positions, pairings."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
@@ -82,7 +82,9 @@ def inputs_of(batch: int, side: int) -> list[Tensor]:
     ]  # fmt: skip
 
 
-def library(features: Tensor, codes: Tensor, z: Tensor, colours: Tensor, phi: Tensor, xy: Tensor, perms: Tensor) -> Tensor:
+def library(
+    features: Tensor, codes: Tensor, z: Tensor, colours: Tensor, phi: Tensor, xy: Tensor, perms: Tensor
+) -> Tensor:
     """The parts of the package."""
     f, c = features.chunk(3), codes.chunk(3)
     total = torch.stack(list(AdaptiveCorrespondenceLoss(0.25, 0.63)(f, c, tuple(xy), perms).values())).sum()
