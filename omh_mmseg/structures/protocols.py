@@ -65,8 +65,8 @@ PRESETS = {
     'eagle': Protocol('eagle', alpha=4.0),
     'mmseg': Protocol('mmseg', side=None, crop=False, flip=False, crf=False, label_size='original'),
 }
-"""``stego``, ``smooseg`` and ``eagle``: their evaluation scripts; ``hp``: its final evaluation; ``mmseg``: the full image
-at the size of its label, as users of mmseg score."""
+"""``stego``, ``smooseg`` and ``eagle``: their evaluation scripts; ``hp``: its final evaluation; ``mmseg``: the full
+image at the size of its label, as users of mmseg score."""
 
 _NAME = re.compile(r'(?P<preset>[a-z]+)(?P<side>-\d+)?(?P<options>(-no-crf|-no-flip|-slide)*)')
 
