@@ -5,8 +5,8 @@ _base_ = [
     './_base_/schedules/eagle.py',
     './_base_/default_runtime.py',
 ]
-# The numbers: docs/methods/eagle.md 4.5, COCO-Stuff-27; our choice are fewer channels, no extra clusters, and the step of
-# the switch, which is a third of the run here.
+# The numbers: docs/methods/eagle.md 4.5, COCO-Stuff-27; our choice are fewer channels, no extra clusters, and the step
+# of the switch, which is a third of the run here.
 model = dict(
     type='EAGLE',
     num_classes=6,

@@ -73,6 +73,8 @@ SMALLEST = [
     ('evaluation crf --sizes 32x48 --clusters 4 --pictures 1',
      ['backend', 'height', 'width', 'clusters', 'segmentations', *TIMES, 'cpu_ratio', 'changed_percent'],
      2 * int(find_spec('pydensecrf') is not None)),
+    ('eagle eigen --positions 36', ['positions', 'code', 'solver', *TIMES, 'error'], 1),
+    ('eagle step --batch-sizes 2 --sides 4', ['batch', 'side', 'form', *TIMES, 'rss_mib'], 1),
     ('start_up --imports nothing --commands 1', ['what', 'cpu_s', 'wall_s'], 0),
     pytest.param(
         'photos --images 6 --steps 2', ['images', 'steps', 'what', 'command', 'cpu_s'], 1, marks=pytest.mark.slow),
@@ -144,6 +146,10 @@ def check_rows(name: str, rows: list[dict[str, str]]) -> None:
         assert list(rows[0].values())[:3] == ['32', '48', 'prediction'] and len(rows) == 6
     elif name == 'start_up':
         assert [row['what'] for row in rows] == ['nothing', 'tools/analysis_tools/border_clusters.py --help']
+    elif name == 'eagle_eigen':
+        assert len(rows) == 2 * 4 and all(float(row['error']) < 1e-3 for row in rows)
+    elif name == 'eagle_step':
+        assert [row['form'] for row in rows] == ['library', 'straight line']
     elif name == 'cached_steps_views':
         assert [row['views'] for row in rows] == ['', '', '1'] and rows[0]['cpu_ratio'] == '1.0'
     elif name == 'cached_steps_omh':
@@ -196,6 +202,19 @@ def test_every_question_is_tried(load) -> None:
     for script in load('run_all').SCRIPTS:
         for question in load(script).main.questions:
             assert any(command.startswith(f'{script} {question}') for command in tried)
+
+
+def test_both_forms_of_eagle_agree(load) -> None:
+    module = load('eagle')
+    values, gradients = [], []
+    for form in module.FORMS.values():
+        inputs = module.inputs_of(2, 5)
+        values.append(form(*inputs))
+        values[-1].backward()
+        gradients.append([inputs[number].grad for number in (1, 2)])
+    torch.testing.assert_close(values[0], values[1])
+    for one, other in zip(*gradients):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize('loss', ['matching', 'energy', 'contrast'])

@@ -28,27 +28,37 @@ EXPERIMENTS = [name for name in FILES if not name.startswith('pretrain_')]
 # A config for one's own images: where it is shown, and how it begins there.
 OWN_ON = ('docs/data.md',)
 OWN = re.compile(r"```python\n(_base_ = './configs/\w[^`]*)```")
-NAME = re.compile(r'(omh_)?(stego|hp|smooseg|primaps)_[a-z0-9-]+_[a-z0-9-]+\.py')
+NAME = re.compile(r'(omh_)?(stego|hp|smooseg|eagle|primaps)_[a-z0-9-]+_[a-z0-9-]+\.py')
 # By the type of the host: whether it trains on pairs of images, its losses, its learning rates (of the head, then of
 # other modules by the start of their names), and what it predicts beside the levels of OMH.
-PAIRED = {'STEGO': True, 'SmooSeg': False, 'HiddenPositives': False, 'PriMaPs': False}
+PAIRED = {'STEGO': True, 'SmooSeg': False, 'HiddenPositives': False, 'EAGLE': False, 'PriMaPs': False}
 HOST_LOSSES = {
     'STEGO': {'loss_self', 'loss_knn', 'loss_rand', 'loss_cluster_probe', 'loss_linear_probe'},
     'SmooSeg': {'loss_within', 'loss_across', 'loss_data'},
     'HiddenPositives': {'loss_contrast', 'loss_consistency', 'loss_cluster_probe', 'loss_linear_probe'},
     'PriMaPs': {'loss_prototypes', 'loss_linear_probe'},
+    'EAGLE': {
+        'loss_positive', 'loss_negative', 'loss_object', 'loss_eigen', 'loss_cluster_probe', 'loss_linear_probe'
+    },
 }
 RATES = {
     'STEGO': (5e-4, {'cluster_probe.': 5e-3, 'linear_probe.': 5e-3, 'omh_head.': 5e-3}),
     'SmooSeg': (1e-4, {'cluster_probe.': 5e-4, 'omh_head.': 5e-3}),
     'HiddenPositives': (5e-4, {'cluster_probe.': 5e-3, 'linear_probe.': 1e-3, 'omh_head.': 5e-3}),
     'PriMaPs': (5e-3, {}),
-}
+    'EAGLE': (
+        5e-4, {'cluster_probe.': 5e-3, 'linear_probe.': 1e-3, 'eigen_lookups.': 5e-5, 'omh_head.': 5e-3}
+    ),
+    ('EAGLE', 'Cityscapes27'): (
+        5e-4, {'cluster_probe.': 3e-3, 'linear_probe.': 5e-3, 'eigen_lookups.': 5e-4, 'omh_head.': 5e-3}
+    ),
+}  # fmt: skip
 PREDICTIONS = {
     'STEGO': {'pred_sem_seg', 'pred_linear'},
     'SmooSeg': {'pred_sem_seg'},
     'HiddenPositives': {'pred_sem_seg', 'pred_linear'},
     'PriMaPs': {'pred_sem_seg', 'pred_linear'},
+    'EAGLE': {'pred_sem_seg', 'pred_linear'},
 }
 
 
@@ -111,7 +121,7 @@ def test_an_experiment_states_its_numbers(name):
     assert 'batch_size' in stated.train_dataloader and {'max_iters', 'val_interval'} == set(stated.train_cfg)
     if re.search('_vit-[sb]8_|_dinov2', name):
         cited = {'STEGO': 'stego.md 4.[23]', 'HiddenPositives': 'hp.md 4.4', 'SmooSeg': 'smooseg.md 4.5'}
-        cited['PriMaPs'] = 'primaps.md 5.3'
+        cited |= {'PriMaPs': 'primaps.md 5.3', 'EAGLE': 'eagle.md 4.5'}
         assert re.search(rf'# .*docs/methods/{cited[stated.model.type]}', text)
 
 
@@ -181,6 +191,12 @@ HP_NUMBERS = {
     'cityscapes': (0.6, 0.05, 0.02, 0.999, 50, 2048, 512, 6960, 20),
     'potsdam': (0.4, 0.0, 1.0, 0.999, 100, 1024, 256, 710, 20),
 }
+# docs/methods/eagle.md 4.5, for both backbones: weights of positives and negatives, bias, samples, smoothing, extra
+# clusters, the switch, u, steps.
+EAGLE_NUMBERS = {
+    'coco': (0.25, 0.63, 0, 11, None, 5, 200, 0.9, 10000),
+    'cityscapes': (0.18, 1.0, 0.11, 28, 0.1, 1, 380, 0.7, 6000),
+}
 # docs/methods/data.md 5.1, 5.5, 5.6 and docs/methods/evaluation.md 8.24: classes, and whether images are cut in five.
 DATASETS_OF_THE_LITERATURE = {'coco': (27, True), 'cityscapes': (27, True), 'potsdam': (3, False)}
 DINO = {
@@ -245,6 +261,26 @@ def test_numbers_of_hp(data, backbone):
     assert not {'reweighting', 'fp16_masks'} & set(loss)
 
 
+@pytest.mark.parametrize('backbone', ['s8', 'b8'])
+@pytest.mark.parametrize('data', EAGLE_NUMBERS)
+def test_numbers_of_eagle(data, backbone):
+    config = read(f'eagle_vit-{backbone}_{data}.py')
+    model, loss = config.model, config.model.correspondence_loss
+    assert (
+        loss.positive_weight,
+        loss.negative_weight,
+        loss.get('shift_bias', 0),
+        loss.get('feature_samples', 11),
+        model.object_loss.get('smoothing'),
+        model.cluster_probe.extra_clusters,
+        model.switch_step,
+        model.object_share,
+        config.train_cfg.max_iters,
+    ) == EAGLE_NUMBERS[data]
+    assert (model.backbone.feature, list(model.backbone.out_indices)) == ('keys', [-3, -2, -1])
+    assert (model.decode_head.channels, model.eigen_cue.num_vectors, config.train_dataloader.batch_size) == (512, 4, 32)
+
+
 @pytest.mark.parametrize('name', [name for name in EXPERIMENTS if 'dinov2' in name])
 def test_dinov2(name):
     """Images fit the patches without padding, in training and test."""
@@ -293,7 +329,7 @@ def built(request) -> tuple[Config, torch.nn.Module]:
     if isinstance(config.model.backbone.backbone.get('arch'), str):
         wide = 768 if 'vit-b' in request.param else 384
         config.model.backbone.backbone.arch = dict(
-            embed_dims=wide, num_layers=2, num_heads=wide // 64, feedforward_channels=4 * wide
+            embed_dims=wide, num_layers=3, num_heads=wide // 64, feedforward_channels=4 * wide
         )
     if config.model.get('omh_head'):
         config.model.omh_head.reach = dict(begin=0)
@@ -303,6 +339,8 @@ def built(request) -> tuple[Config, torch.nn.Module]:
     model.init_weights()
     for pool in (getattr(model, name) for name in ('agnostic_pool', 'specific_pool') if hasattr(model, name)):
         pool.copy_(torch.nn.functional.normalize(torch.randn(pool.shape), dim=1))
+    if config.model.type == 'EAGLE':  # after the switch everything learns
+        model.iteration.fill_(model.switch_step + 1)
     return config, model
 
 
@@ -353,7 +391,9 @@ def test_learning_rates(built):
     config, model = built
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
     groups = {id(parameter): group for group in wrapper.param_groups for parameter in group['params']}
-    head, others = RATES[config.model.type]
+    dataset = innermost_datasets(config.train_dataloader.dataset)
+    kind = config.model.type, next(iter(dataset.values())).type
+    head, others = RATES.get(kind) or RATES[kind[0]]
     decay = config.optim_wrapper.optimizer.get('weight_decay', 0)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -375,7 +415,7 @@ def test_predicts(built):
     assert {name for name in result.keys() if name.startswith('pred')} == expected
     for name in expected:
         assert result.get(name).data.shape == (1, 80, 96)
-    assert int(result.pred_sem_seg.data.max()) < config.model.num_classes
+    assert int(result.pred_sem_seg.data.max()) < len(model.cluster_probe.centres)
 
 
 def test_padding_fits_the_stride(built):

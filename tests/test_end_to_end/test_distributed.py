@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TOOLS = REPOSITORY / 'tools'
 MMSEG_TOOLS = Path(mmseg.__file__).parent / '.mim' / 'tools'
 LIMIT = 400
-HOSTS = [f'{omh}{host}' for host in ('stego', 'hp', 'smooseg', 'primaps') for omh in ('', 'omh_')]
+HOSTS = [f'{omh}{host}' for host in ('stego', 'hp', 'smooseg', 'eagle', 'primaps') for omh in ('', 'omh_')]
 RANK_DIARY = '''
 import os
 import signal
@@ -202,6 +202,8 @@ def setting(demo: SimpleNamespace, command: Callable, run: Callable) -> Callable
         options |= {'train_dataloader.batch_size': 2, 'default_hooks.checkpoint.interval': 2}
         if host == 'hp':
             options |= {'model.pool_size': 8, 'model.warmup': 1, 'custom_hooks.0.renew_interval': 2}
+        if host == 'eagle':
+            options['model.switch_step'] = 1
         return SimpleNamespace(config=config, options=[f'{key}={value}' for key, value in options.items()])
 
     return of

@@ -156,6 +156,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     'cosines': ('analysis_tools/feature_cosines.py', 'CONFIG', '--cfg-options', 'model.backbone.checkpoint=FILE'),
     'stego2omh': ('model_converters/stego2omh.py', 'FILE', f'{RUN}/out.pth'),
     'hp2omh': ('model_converters/hp2omh.py', 'FILE', f'{RUN}/out.pth'),
+    'eagle2omh': ('model_converters/eagle2omh.py', 'FILE', f'{RUN}/out.pth'),
     'smooseg2omh': ('model_converters/smooseg2omh.py', 'FILE', f'{RUN}/out.pth'),
     'dino2mmpretrain': ('model_converters/dino2mmpretrain.py', 'FILE', f'{RUN}/out.pth'),
     'train of mmseg': (f'{TOOLS_OF_MMSEG}/train.py', 'CONFIG', '--work-dir', RUN, '--cfg-options', 'load_from=FILE'),

@@ -60,7 +60,7 @@ POINTS: dict[str, tuple[str, int, str]] = {
     'in the writing of a checkpoint': ('before_save_checkpoint', 5, 'LOWEST'),
     'in the last validation': ('before_val_iter', 8, 'LOWEST'),
 }
-HOSTS = ('stego', 'hp', 'smooseg', 'primaps')
+HOSTS = ('stego', 'hp', 'smooseg', 'eagle', 'primaps')
 CASES = [(host, omh, workers) for host in HOSTS for omh in (False, True) for workers in (0, 2)]
 QUICK = ('stego', True, 2)
 RUN_NAME = '__killed_run__'
@@ -105,6 +105,8 @@ def settings(folder: Path, host: str, omh: bool, workers: int) -> tuple[str, dic
         options |= {'model.pool_size': 8, 'model.warmup': 2}
     if host == 'primaps':
         options |= {'model.proposals.crf': None, 'model.cluster_probe.interval': 2}
+    if host == 'eagle':
+        options['model.switch_step'] = 3
     pairs = 'dataset.' if host == 'stego' else ''
     if pairs:
         options['train_dataloader.dataset.index'] = str(folder / 'index.npz')

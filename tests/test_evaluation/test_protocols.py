@@ -51,9 +51,10 @@ def item(tmp_path: Path) -> dict:
     return dict(img_path=str(tmp_path / 'a.png'), seg_map_path=str(tmp_path / 'label.png'), reduce_zero_label=False)
 
 
-# docs/methods/evaluation.md 6.2: side, flip averaging, CRF; 6.4: temperature; docs/methods/data.md 5.6: nearest resize,
-# centre square.
+# docs/methods/evaluation.md 6.2, 6.4, docs/methods/eagle.md 7: side, flip averaging, CRF, temperature;
+# docs/methods/data.md 5.6: nearest resize, centre square.
 TABLE = {'stego': (320, True, True), 'hp': (320, False, True), 'smooseg': (320, True, True)}
+TABLE['eagle'] = TABLE['stego']
 
 
 @pytest.mark.parametrize('name', sorted(TABLE))
@@ -63,7 +64,8 @@ def test_presets_of_the_literature(name, experiment, item):
     config = read(experiment)
     levels = config.model.test_cfg['levels'] = [1] if config.model.get('omh_head') else []
     protocol = apply_protocol(config, name)
-    assert (protocol.name, protocol.side, protocol.flip, protocol.crf, protocol.alpha) == (name, side, flip, crf, 2.0)
+    alpha = 4.0 if name == 'eagle' else 2.0
+    assert (protocol.name, protocol.side, protocol.flip, protocol.crf, protocol.alpha) == (name, side, flip, crf, alpha)
     data = Compose(config.test_dataloader.dataset.pipeline)(dict(item))
     sample = data['data_samples']
     assert data['inputs'].shape == (3, side, side) and sample.gt_sem_seg.shape == (side, side)
@@ -166,7 +168,7 @@ def test_names(name, crf, flip, expected):
 
 @pytest.mark.parametrize('name', ['picie', '', 'stego_no_crf', 'stego-no-crf-', 'stego-fast', 'STEGO'])
 def test_unknown_names_list_the_known(name):
-    with pytest.raises(ValueError, match='there is no protocol .* known are stego, hp, smooseg, mmseg, each with'):
+    with pytest.raises(ValueError, match='there is no protocol .* known are stego, hp, .*, eagle, mmseg, each with'):
         resolve(name)
 
 

@@ -71,6 +71,18 @@ HOSTS: dict[str, dict[str, Any]] = dict(
         prototype_loss=dict(type='ClassFrequencyLoss'),
         proposals=dict(type='MaskProposals', crf=None),
     ),
+    eagle=dict(
+        type='EAGLE',
+        linear_probe=dict(type='LinearProbe'),
+        cluster_probe=dict(type='ClusterProbe'),
+        decode_head=dict(type='ProjectionHead', channels=10),
+        correspondence_loss=dict(
+            type='AdaptiveCorrespondenceLoss', positive_weight=0.25, negative_weight=0.63, feature_samples=3
+        ),
+        object_loss=dict(type='ObjectContrastLoss'),
+        eigen_cue=dict(type='EigenCue'),
+        switch_step=3,
+    ),
 )  # fmt: skip
 
 

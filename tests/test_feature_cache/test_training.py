@@ -18,7 +18,7 @@ from omh_mmseg.structures.frozen_inputs import FrozenItem
 CASES = [('stego', True, 2)]
 OTHERS = [
     (host, omh, workers)
-    for host in ('stego', 'hp', 'smooseg', 'primaps')
+    for host in ('stego', 'hp', 'smooseg', 'eagle', 'primaps')
     for omh in (False, True)
     for workers in (0, 2)
     if (host, omh, workers) not in CASES
@@ -46,18 +46,20 @@ def test_same_losses_and_scores(settings, train, tmp_path, host, omh, workers) -
     assert_close(cached, live, rel=1e-6, abs=1e-6)
 
 
-@pytest.mark.parametrize('host', ['smooseg', *(pytest.param(host, marks=pytest.mark.slow) for host in ('stego', 'hp'))])
+@pytest.mark.parametrize(
+    'host', ['smooseg', *(pytest.param(host, marks=pytest.mark.slow) for host in ('stego', 'hp', 'eagle'))]
+)
 def test_passes_are_saved(settings, train, tmp_path, passes, host) -> None:
-    """A complete cache leaves the three probed items of each loop, and HP its jittered view."""
+    """A complete cache leaves the three probed items of each loop, and HP and EAGLE their jittered view."""
     train(settings(host, folder=tmp_path / 'cache', steps=2))
     passes.clear()
     runner, _ = train(settings(host, folder=tmp_path / 'cache', steps=5))
-    jittered = [4] * 5 if host == 'hp' else []
+    jittered = [4] * 5 if host in ('hp', 'eagle') else []
     # The validation after the last step comes last; HP's pools come from the cache as well.
     assert passes == [1] * 3 + jittered + [1] * 3
     dataset = runner.train_dataloader.dataset
     dataset = dataset.dataset if host == 'stego' else dataset
-    assert isinstance(dataset, CachedFeatures) and dataset.images == (host == 'hp')
+    assert isinstance(dataset, CachedFeatures) and dataset.images == (host in ('hp', 'eagle'))
 
 
 def test_proposals_alone_are_kept(settings, train, tmp_path, passes) -> None:

@@ -78,6 +78,13 @@ HOSTS = {
         linear_probe=dict(type='LinearProbe'), prototype_loss=dict(type='ClassFrequencyLoss'),
         proposals=dict(type='MaskProposals', crf=None),
     ),
+    'EAGLE': dict(
+        type='EAGLE', linear_probe=dict(type='LinearProbe'), cluster_probe=dict(type='ClusterProbe'),
+        decode_head=dict(type='ProjectionHead', channels=8), object_loss=dict(type='ObjectContrastLoss'),
+        eigen_cue=dict(type='EigenCue'), switch_step=0, correspondence_loss=dict(
+            type='AdaptiveCorrespondenceLoss', positive_weight=0.25, negative_weight=0.63, feature_samples=5
+        ),
+    ),
 }  # fmt: skip
 
 
@@ -91,6 +98,8 @@ def build(host: str, backbone: str, omh: bool) -> nn.Module:
         config['omh_head']['match'] = None
     if host == 'HP':
         config['local_affinity'] = 'attention' if backbone.startswith('ViT') else 'features'
+    if host == 'EAGLE' and backbone.startswith('ViT'):
+        config['backbone'] |= dict(feature='keys')
     model = MODELS.build(config)
     model.init_weights()
     if host == 'HP':

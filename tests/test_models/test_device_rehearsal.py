@@ -161,7 +161,7 @@ def rehearsal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rehearsal]:
     yield Rehearsal()
 
 
-HOSTS = ('STEGO', 'HiddenPositives', 'SmooSeg', 'PriMaPs')
+HOSTS = ('STEGO', 'HiddenPositives', 'SmooSeg', 'EAGLE', 'PriMaPs')
 OMH = {
     'none': None,
     'gradient': dict(centres=dict(start='kmeans'), reach=dict(type='HostShare', begin=1)),

@@ -50,7 +50,11 @@ class Waiting(TorchDispatchMode):
         self.on_host = False
 
 
-CASES = [(host, omh) for host in ('STEGO', 'HiddenPositives', 'SmooSeg') for omh in (None, 'FixedWeight', 'HostShare')]
+CASES = [
+    (host, omh)
+    for host in ('STEGO', 'HiddenPositives', 'SmooSeg', 'EAGLE')
+    for omh in (None, 'FixedWeight', 'HostShare')
+]
 
 
 @pytest.mark.parametrize(('host', 'omh'), [*CASES, ('PriMaPs', None), ('PriMaPs', 'FixedWeight')])
@@ -105,7 +109,8 @@ def test_a_step_asks_for_no_value(host, omh, tiny_vit, host_parts, monkeypatch):
     monkeypatch.setattr(contrast, '_rows_to_visit', lambda kept: torch.arange(len(kept)))
     # Values are checked where they can be looked at, as on a CPU.
     transport = [f'transport.{name}' for name in ('checks', 'diagnostics', 'matching')]
-    for module in (*transport, 'models.losses.upsampled_cross_entropy', 'models.omh.centre_rules'):
+    losses = ('upsampled_cross_entropy', 'object_contrast_loss')
+    for module in (*transport, *(f'models.losses.{name}' for name in losses), 'models.omh.centre_rules'):
         monkeypatch.setattr(f'omh_mmseg.{module}.may_look_at', lambda values: False)
     for step in range(3):
         with waiting:

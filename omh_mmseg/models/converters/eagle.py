@@ -61,12 +61,12 @@ def convert_eagle_checkpoint(content: Any, source: str) -> ConvertedEAGLE:
         source: Name of the file, for messages.
 
     Raises:
-        ValueError: If it is no checkpoint of EAGLE; entries that are missing, left over or of the wrong shape are named.
+        ValueError: If it is no checkpoint of EAGLE; entries that are missing, left over or of a wrong shape are named.
     """
     named = content.get('state_dict') if isinstance(content, Mapping) else None
     if not isinstance(named, Mapping) or not any(key.startswith(BACKBONE) for key in named):
         holds = listed(named if isinstance(named, Mapping) else content if isinstance(content, Mapping) else [])
-        raise ValueError(f"{source} is not a checkpoint of EAGLE, with '{BACKBONE}*' in its state_dict; found: {holds}.")
+        raise ValueError(f"{source} is not a checkpoint of EAGLE, whose state_dict has '{BACKBONE}*'; found: {holds}.")
     state, shape, others = split_backbone(named, BACKBONE, source)
     left_out = [key for key in others if key.startswith(LEFT_OUT)]
     remaining = {key: value for key, value in others.items() if key not in left_out}
@@ -96,7 +96,9 @@ def convert_eagle_checkpoint(content: Any, source: str) -> ConvertedEAGLE:
     ]
     if wrong or clusters < classes:
         wrong += [f'there are {clusters} clusters for {classes} classes'] if clusters < classes else []
-        raise ValueError(f'The parts of {source} do not fit each other: {"; ".join(wrong)} (in the names of our EAGLE).')
+        raise ValueError(
+            f'The parts of {source} do not fit each other: {"; ".join(wrong)} (in the names of our EAGLE).'
+        )
     # Lightning of the reference's environment counts batches (docs/methods/eagle.md 9.9).
     steps = content.get('global_step', 0)
     state |= parts | dict(iteration=torch.tensor(steps if isinstance(steps, int) else 0, dtype=torch.long))

@@ -95,7 +95,7 @@ class EAGLE(UnsupervisedSegmentor):
 
     @property
     def share(self) -> float:
-        """u of this step."""
+        """The share u of the cues in this step."""
         return 0.0 if self.step <= self.switch_step else self.object_share
 
     def cue(self, code: Tensor, colours: Tensor, lookup: ClusterProbe) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,10 @@ class PhotometricView(nn.Module):
     Source: docs/methods/data.md 5.6, docs/methods/hp.md 8.14.
     """
 
-    @ranges(brightness=WEIGHT, contrast=WEIGHT, saturation=WEIGHT, hue='[0, 0.5]', grayscale=SHARE, blur=SHARE, blur_size='[1, 63]')
+    @ranges(
+        brightness=WEIGHT, contrast=WEIGHT, saturation=WEIGHT, hue='[0, 0.5]', grayscale=SHARE, blur=SHARE,
+        blur_size='[1, 63]',
+    )  # fmt: skip
     def __init__(
         self,
         space: str = 'reference',

@@ -65,7 +65,7 @@ def test_our_model_computes_the_reference_forward_pass(theirs, tiny_vit, host_pa
     ('name', 'value', 'message'),
     [
         ('net.cluster2.0.weight', None, 'holds no tensor net.cluster2.0.weight'),
-        ('net.cluster1.0.weight', torch.zeros(10, 24, 1, 1), r'linear.weight is \(10, 24, 1, 1\), not \(10, 72, 1, 1\)'),
+        ('net.cluster1.0.weight', torch.zeros(10, 24, 1, 1), r'is \(10, 24, 1, 1\), not \(10, 72, 1, 1\)'),
         ('linear_probe.weight', torch.zeros(6, 10, 1, 1), 'there are 5 clusters for 6 classes'),
         ('net.other.weight', torch.zeros(2), 'without a counterpart in our EAGLE: net.other.weight'),
         ('project_head.weight', torch.zeros(3, 3), 'project_head.weight is'),

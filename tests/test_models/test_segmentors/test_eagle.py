@@ -213,5 +213,5 @@ def test_half_precision(tiny_eagle):
 
 
 def test_float64_stays(tiny_eagle):
-    model = tiny_eagle().double()
-    assert all(value.dtype == torch.float64 for value in model.loss(torch.randn(2, 3, 32, 32).double(), samples()).values())
+    losses = tiny_eagle().double().loss(torch.randn(2, 3, 32, 32).double(), samples())
+    assert all(value.dtype == torch.float64 for value in losses.values())
