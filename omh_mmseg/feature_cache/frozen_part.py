@@ -95,7 +95,7 @@ class FrozenPart:
             by_size.setdefault(tuple(image.shape), []).append(number)
         for numbers in by_size.values():
             inputs = self.preprocessor(dict(inputs=[images[number] for number in numbers]), training)['inputs']
-            fields = {}
+            fields: dict[str, Any] = {}
             given = [name for name in {FEATURES, *self.settings} if name in names and name != MIRRORED]
             if given:
                 frozen = self.freeze(inputs)

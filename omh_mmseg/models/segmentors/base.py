@@ -85,6 +85,28 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         self.assignment = ClusterAssignment(fields, self.test_cfg.get('assignment'))
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
         self._step_counter = StepCounter()
+        self._code_is_frozen = False
+
+    def freeze_code(self) -> None:
+        """Train no part of the code: the projection head stays as it is, without its dropout.
+
+        Raises:
+            ValueError: OMH has losses that reach the code alone.
+        """
+        self.decode_head.requires_grad_(False)
+        self._code_is_frozen, head = True, self.omh_head
+        losses = head is not None and (head.match is not None or head.cluster is not None)
+        if losses and (head.reach.scales_gradients or not head.rule.joint):
+            raise ValueError(
+                'the losses of OMH reach the features, which are frozen here: set omh_head.match=None and cluster=None,'
+                " or let them move centres, with centres=dict(type='JointCentres') and reach=dict(type='FixedWeight')."
+            )
+
+    def train(self, mode: bool = True) -> UnsupervisedSegmentor:
+        """See torch; a frozen head stays as it predicts."""
+        super().train(mode)
+        self.decode_head.train(mode and not self._code_is_frozen)
+        return self
 
     @property
     def step(self) -> int:
@@ -103,6 +125,8 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         self.iteration.zero_()
         self.assignment.forget()
         self.cluster_bias.forget()
+        if hasattr(self.cluster_probe, 'begin_run'):
+            self.cluster_probe.begin_run()
         if self.omh_head is not None:
             self.omh_head.plan.begin_run()
             self.omh_head.rule.begin_run()
@@ -157,8 +181,8 @@ class UnsupervisedSegmentor(PredictingSegmentor):
 
     @property
     def trains_on_images(self) -> bool:
-        """Whether a training step needs the images beside what is frozen of them."""
-        return False
+        """Whether a training step needs the images beside what is frozen of them: for a view that is not cached."""
+        return self.jitter_settings is not None
 
     @property
     def jitter_settings(self) -> str | None:
@@ -166,12 +190,15 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         return None
 
     def jittered(self, images: Tensor) -> Tensor:
-        """A view (B, 3, H, W) of normalised images in another light, by draws from torch's generator.
+        """A view (B, 3, H, W) of normalised images by the host's ``photometric_view``, drawn by torch's generator.
 
         Raises:
             NotImplementedError: Training compares with no such view.
         """
-        raise NotImplementedError(f'{type(self).__name__} trains on no jittered view')
+        if not hasattr(self, 'photometric_view'):
+            raise NotImplementedError(f'{type(self).__name__} trains on no jittered view')
+        preprocessor = self.data_preprocessor
+        return self.photometric_view(images, getattr(preprocessor, 'mean', None), getattr(preprocessor, 'std', None))
 
     def freeze(self, images: Tensor) -> FrozenInputs:
         """The `frozen_fields` of normalised images (B, 3, H, W), which stand for them from then on."""

@@ -228,19 +228,9 @@ class HiddenPositives(UnsupervisedSegmentor):
         return dict(weights=torch.float32)
 
     @property
-    def trains_on_images(self) -> bool:
-        """For the view in another light, where there is one and it is not cached."""
-        return self.jitter_settings is not None
-
-    @property
     def jitter_settings(self) -> str | None:
         """Of the photometric view, where the consistency has a weight."""
         return self.photometric_view.settings if self.hidden_positive_loss.consistency_weight > 0 else None
-
-    def jittered(self, images: Tensor) -> Tensor:
-        """See `PhotometricView`."""
-        preprocessor = self.data_preprocessor
-        return self.photometric_view(images, getattr(preprocessor, 'mean', None), getattr(preprocessor, 'std', None))
 
     def freeze(self, images: Tensor) -> FrozenInputs:
         """Features and weights of local positives."""
