@@ -46,7 +46,7 @@ from omh_mmseg.datasets.neighbours.store import (
 )
 from omh_mmseg.preparation.features import cached_train_set
 from omh_mmseg.registry import DATASETS, MODELS
-from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs
+from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs, pixels
 from omh_mmseg.structures.provenance import ProvenanceError
 from omh_mmseg.utils.config import find_pairs_config
 from omh_mmseg.utils.devices import check_device
@@ -319,7 +319,8 @@ def _feature_blocks(
     loader = DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=pseudo_collate)
 
     def encode(inputs: Inputs) -> torch.Tensor:
-        return inputs.features if isinstance(inputs, FrozenInputs) else backbone(inputs)
+        known = inputs.features if isinstance(inputs, FrozenInputs) else None
+        return backbone(pixels(inputs)) if known is None else known
 
     for batch, data in zip(batches, loader):
         inputs = preprocessor(dict(inputs=data['inputs']), False)['inputs']

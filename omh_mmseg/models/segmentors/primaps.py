@@ -114,7 +114,7 @@ class PriMaPs(UnsupervisedSegmentor):
         """Of the images and of their views; those of flipped ones are turned back, like everything that follows."""
         flips = (torch.rand(len(images)) < self.flip_prob).view(-1, 1, 1, 1)
         flips = flips.to(self.iteration.device, non_blocking=True)
-        known = images if isinstance(images, FrozenInputs) else FrozenInputs(None, images.shape[-2:], images=images)
+        known = images if isinstance(images, FrozenInputs) else FrozenInputs(None, (0, 0), images=images)
         features, student = known.features, known.view
 
         def turned(maps: Tensor) -> Tensor:
