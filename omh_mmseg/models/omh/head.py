@@ -180,12 +180,7 @@ class OMHHead(BaseModule):
 
     @torch.no_grad()
     def follow_coarsest(self, centres: Tensor) -> None:
-        """Make level 1 a copy of given centres, without a gradient; ValueError unless they are (K_1, D)."""
-        if len(centres) != self.level_sizes[0]:
-            raise ValueError(
-                f'level 1 of OMH has {self.level_sizes[0]} clusters and shall follow {len(centres)} prototypes: leave '
-                'extra_clusters out, or set share_prototypes=False.'
-            )
+        """Make level 1 a copy of given centres (K_1, D), without a gradient from now on."""
         self.centres[0].requires_grad_(False).copy_(centres)
 
     def _solve(self, similarities: Sequence[Tensor]) -> tuple[list[TransportPlan], dict[str, Tensor]]:

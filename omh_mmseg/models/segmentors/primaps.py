@@ -43,8 +43,7 @@ class PriMaPs(UnsupervisedSegmentor):
     Raises:
         ValueError: If losses of OMH would reach nothing but the frozen code, or prototypes cannot be shared.
 
-    Source: Hahn et al., Boosting Unsupervised Semantic Segmentation with Principal Mask Proposals, TMLR 2024;
-    docs/methods/primaps.md.
+    Source: Hahn et al., TMLR 2024; docs/methods/primaps.md.
     """
 
     PART_DEFAULTS: ClassVar = {**UnsupervisedSegmentor.PART_DEFAULTS, 'student_view': dict(type=StudentView)}
@@ -67,6 +66,12 @@ class PriMaPs(UnsupervisedSegmentor):
         self.photometric_view = StudentView(**(student_view or {}))
         self.share_prototypes = share_prototypes
         self.freeze_code()
+        levels = None if self.omh_head is None or not share_prototypes else self.omh_head.level_sizes
+        if levels is not None and levels[0] != len(self.cluster_probe.centres):
+            raise ValueError(
+                f'level 1 of OMH has {levels[0]} clusters and shall follow {len(self.cluster_probe.centres)} prototypes: '
+                'leave extra_clusters out, or set share_prototypes=False.'
+            )
         self.after_losses()
         self._warned = False
 
