@@ -47,6 +47,10 @@ SMALLEST = [
     (f'step_share {TINY} --image-size 32 --batch-sizes 2 --part-repeats 1 --variants default "solver gradient" '
      '"all of these"',
      ['batch', 'what', *TIMES, 'wall_percent', 'cpu_percent'], 1),
+    ('proposals components --channels 16',
+     ['channels', 'what', *TIMES, 'error', 'masks'], 1),
+    ('proposals step --batch 2 --width 8 --size 32 --classes 4',
+     ['batch', 'channels', 'form', *TIMES, 'rss_mib', 'loss'], 1),
     pytest.param(
         f'gpu_rate {TINY} --image-size 32 --batch-size 2 --steps 1 --hosts stego hp --device cpu',
         ['host', 'batch', 'images', 'step', 'omh', 'wall_ms', 'images_per_s', 'share_of_bare', 'peak_mib'], 4,

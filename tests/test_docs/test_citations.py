@@ -144,7 +144,8 @@ def test_a_paragraph_has_one_place() -> None:
         for name, shown in re.findall(r'<a id="([^"]+)"></a>\**([\w.]+)', text):
             assert name == shown, f'{page.name}: anchor {name} before {shown}'
         for name in ANCHOR.findall(text):
-            places.setdefault('OMH ' + name if page.name == 'omh.md' else name, []).append(page.name)
+            own = page.name in ('omh.md', 'primaps.md')
+            places.setdefault(f'{page.name} {name}' if own else name, []).append(page.name)
     assert {name: pages for name, pages in places.items() if len(pages) > 1} == {}
 
 

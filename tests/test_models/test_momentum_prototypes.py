@@ -51,7 +51,7 @@ def test_a_step_of_expectation_maximisation(arrays: dict[str, Tensor]) -> None:
     def resize(maps: Tensor) -> Tensor:
         return F.interpolate(maps, size=size, mode='bilinear', align_corners=False)
 
-    classes = torch.cat([arg_max(one, resize, size.numel()) for one in probe.scores(a['step/feats']).split(1)])
+    classes = torch.cat([arg_max(one, resize, size.numel()) for one in probe(a['step/feats']).split(1)])
     targets = assign_proposals(classes, proposals, len(probe.directions))
     assert torch.equal(targets, a['step/pseudo'].long())
     logits = probe.running(a['step/feats_aug'])

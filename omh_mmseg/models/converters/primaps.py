@@ -49,7 +49,7 @@ def convert_primaps_checkpoint(content: Any, source: str) -> ConvertedHost:
         )
     state, shape, others = split_backbone(entries, BACKBONE, source)
     classes, channels = others['linear_probe.weight'].shape[:2]
-    sizes = {key: (classes, 1 if key.endswith('_g') else channels, 1, 1) for key in needed}
+    sizes: dict[str, tuple[int, ...]] = {key: (classes, 1 if key.endswith('_g') else channels, 1, 1) for key in needed}
     sizes['linear_probe.bias'] = (classes,)
     shapes = {key: tuple(others[key].shape) for key in needed}
     wrong = [f'{key} is {shapes[key]}, not {size}' for key, size in sizes.items() if shapes[key] != size]

@@ -80,10 +80,6 @@ class MomentumPrototypes(BaseModule):
 
     def forward(self, code: Tensor) -> Tensor:
         """Logits (B, K, h, w) of the momentum prototypes on a code (B, C, h, w); no gradient to them."""
-        return self.scores(code)
-
-    def scores(self, code: Tensor) -> Tensor:
-        """See `forward`."""
         return _products(code, self.centres)
 
     def running(self, code: Tensor) -> Tensor:

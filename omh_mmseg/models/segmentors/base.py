@@ -93,6 +93,28 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         self.assignment = ClusterAssignment(fields, self.test_cfg.get('assignment'))
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
         self._step_counter = StepCounter()
+        self._code_is_frozen = False
+
+    def freeze_code(self) -> None:
+        """Train no part of the code: the projection head stays as it is, without its dropout.
+
+        Raises:
+            ValueError: OMH has losses that reach the code alone.
+        """
+        self.decode_head.requires_grad_(False)
+        self._code_is_frozen, head = True, self.omh_head
+        losses = head is not None and (head.match is not None or head.cluster is not None)
+        if losses and (head.reach.scales_gradients or not head.rule.joint):
+            raise ValueError(
+                'the losses of OMH reach the features, which are frozen here: set omh_head.match=None and cluster=None,'
+                " or let them move centres, with centres=dict(type='JointCentres') and reach=dict(type='FixedWeight')."
+            )
+
+    def train(self, mode: bool = True) -> UnsupervisedSegmentor:
+        """See torch; a frozen head stays as it predicts."""
+        super().train(mode)
+        self.decode_head.train(mode and not self._code_is_frozen)
+        return self
 
     @property
     def step(self) -> int:
@@ -111,6 +133,8 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         self.iteration.zero_()
         self.assignment.forget()
         self.cluster_bias.forget()
+        if hasattr(self.cluster_probe, 'begin_run'):
+            self.cluster_probe.begin_run()
         if self.omh_head is not None:
             self.omh_head.plan.begin_run()
             self.omh_head.rule.begin_run()
@@ -205,7 +229,7 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         return None if self.photometric_view is None else self.photometric_view.settings
 
     def jittered(self, images: Tensor) -> Tensor:
-        """A view (B, 3, H, W) of normalised images in another light, by draws from torch's generator.
+        """A view (B, 3, H, W) of normalised images by the host's ``photometric_view``, drawn by torch's generator.
 
         Raises:
             NotImplementedError: Training compares with no such view.

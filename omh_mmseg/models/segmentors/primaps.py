@@ -29,8 +29,7 @@ class PriMaPs(UnsupervisedSegmentor):
     prototypes learn that class on a view of the image in another light. `PrototypeStartHook` says where they begin.
 
     Nothing else is trained: ``decode_head`` is an `IdentityHead`, or that of another host, whose checkpoint is named in
-    ``load_from`` and whose centres the prototypes then begin from. OMH sees a code that no loss can move; it is refused
-    with losses that reach the code alone.
+    ``load_from`` and whose centres the prototypes then begin from.
 
     Args:
         cluster_probe: Config of `MomentumPrototypes`.
@@ -38,15 +37,13 @@ class PriMaPs(UnsupervisedSegmentor):
         proposals: Config of `MaskProposals`.
         flip_prob: Probability of a horizontal flip of an image in a step.
         student_view: Options of `StudentView`.
-        share_prototypes: OMH's level 1, where there is one, follows the momentum prototypes in place of a clustering of
-            its own.
+        share_prototypes: OMH's level 1, where there is one, follows the momentum prototypes.
         **kwargs: See `UnsupervisedSegmentor`.
 
     Raises:
-        ValueError: If OMH's losses would reach nothing, or prototypes cannot be shared.
+        ValueError: If losses of OMH would reach nothing but the frozen code, or prototypes cannot be shared.
 
-    Source: Hahn et al., Boosting Unsupervised Semantic Segmentation with Principal Mask Proposals, TMLR 2024;
-    docs/methods/primaps.md.
+    Source: Hahn et al., TMLR 2024; docs/methods/primaps.md.
     """
 
     PART_DEFAULTS: ClassVar = {**UnsupervisedSegmentor.PART_DEFAULTS, 'student_view': dict(type=StudentView)}
@@ -66,46 +63,35 @@ class PriMaPs(UnsupervisedSegmentor):
         self.prototype_loss = MODELS.build(prototype_loss)
         self.proposals = MODELS.build(proposals)
         self.flip_prob = flip_prob
-        self.student_view = StudentView(**(student_view or {}))
+        self.photometric_view = StudentView(**(student_view or {}))
         self.share_prototypes = share_prototypes
-        self.decode_head.requires_grad_(False)
+        self.freeze_code()
+        levels = None if self.omh_head is None or not share_prototypes else self.omh_head.level_sizes
+        if levels is not None and levels[0] != len(self.cluster_probe.centres):
+            raise ValueError(
+                f'level 1 of OMH has {levels[0]} clusters and shall follow {len(self.cluster_probe.centres)} prototypes: '
+                'leave extra_clusters out, or set share_prototypes=False.'
+            )
+        self.after_losses()
         self._warned = False
-        self._check_omh()
-        self._share_prototypes()
 
     def host_losses(self, inputs: Inputs | dict[str, Inputs]) -> HostStep:
-        """Loss of the running prototypes on images (B, 3, H, W).
-
-        Raises:
-            ValueError: If the batch holds several views.
-        """
+        """Loss of the running prototypes on images (B, 3, H, W); ValueError if there are several views."""
         images = single_view(inputs, type(self).__name__)
         # Due after the optimiser's step of the batch before.
         self.cluster_probe.follow(self.step)
-        drawn = (torch.rand(len(images)) < self.flip_prob).view(-1, 1, 1, 1)
-        flips = drawn.to(self.iteration.device, non_blocking=True)
         with torch.no_grad():
-            code, student = (self.decode_head(maps) for maps in self._features(images, flips))
+            code, student = map(self.decode_head, self._features(images))
         proposals = self._proposals(images)
-        classes = self._classes(self.cluster_probe.scores(code), proposals.shape[-2:])
         logits = self.cluster_probe.running(student)
+        classes = _classes(self.cluster_probe(code), proposals.shape[-2:])
         targets = assign_proposals(classes, proposals, logits.shape[1])
         return HostStep(dict(loss_prototypes=self.prototype_loss(logits, targets)), code, code)
 
     def after_losses(self) -> None:
         """OMH's level 1 follows, where it is shared."""
-        self._share_prototypes()
-
-    def begin_run(self) -> None:
-        """As every host; the prototypes stay, and their updates count from 0."""
-        super().begin_run()
-        self.cluster_probe.begin_run()
-
-    def train(self, mode: bool = True) -> PriMaPs:
-        """The frozen head drops no channels in training."""
-        super().train(mode)
-        self.decode_head.eval()
-        return self
+        if self.share_prototypes and self.omh_head is not None:
+            self.omh_head.follow_coarsest(self.cluster_probe.centres)
 
     @property
     def frozen_fields(self) -> dict[str, str]:
@@ -119,19 +105,9 @@ class PriMaPs(UnsupervisedSegmentor):
         return dict(proposals=torch.uint8)
 
     @property
-    def trains_on_images(self) -> bool:
-        """For the view in another light, where it is not cached."""
-        return True
-
-    @property
     def jitter_settings(self) -> str:
-        """Of that view."""
-        return self.student_view.settings
-
-    def jittered(self, images: Tensor) -> Tensor:
-        """See `StudentView`."""
-        preprocessor = self.data_preprocessor
-        return self.student_view(images, getattr(preprocessor, 'mean', None), getattr(preprocessor, 'std', None))
+        """Of the student's view."""
+        return self.photometric_view.settings
 
     def freeze(self, images: Tensor) -> FrozenInputs:
         """Features and proposals."""
@@ -139,24 +115,21 @@ class PriMaPs(UnsupervisedSegmentor):
         bgr = [] if self.proposals.crf is None else list(map(bgr_bytes_by(self.data_preprocessor), images))
         return FrozenInputs(features, size, extras=dict(proposals=self.proposals(features, size, bgr)))
 
-    def _features(self, images: Inputs, flips: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the images and of their views, flipped and turned back where ``flips`` (B, 1, 1, 1) say so."""
+    def _features(self, images: Inputs) -> tuple[Tensor, Tensor]:
+        """Of the images and of their views; those of flipped ones are turned back, like everything that follows."""
+        flips = (torch.rand(len(images)) < self.flip_prob).view(-1, 1, 1, 1)
+        flips = flips.to(self.iteration.device, non_blocking=True)
+        known = images if isinstance(images, FrozenInputs) else FrozenInputs(None, (0, 0), images=images)
+        features, student = known.features, known.view
 
         def turned(maps: Tensor) -> Tensor:
             return torch.where(flips, maps.flip(-1), maps)
 
-        known = images if isinstance(images, FrozenInputs) else None
-        flipped = None if known is not None and known.view is not None else turned(pixels(images))
-        if known is None or known.features is None or (self.flip_prob > 0 and known.mirrored is None):
-            features = turned(self.backbone(turned(pixels(images))))
-        else:
-            features = known.features
-            if known.mirrored is not None:
-                features = torch.where(flips, known.mirrored.flip(-1), features)
-        if flipped is None:
-            # A cached view is of the image as it is.
-            return features, known.view  # type: ignore[union-attr, return-value]
-        return features, turned(self.backbone(self.jittered(flipped)))
+        if features is None or (known.mirrored is None and self.flip_prob > 0):
+            features = turned(self.backbone(turned(pixels(known))))
+        elif known.mirrored is not None:
+            features = torch.where(flips, known.mirrored.flip(-1), features)
+        return features, turned(self.backbone(self.jittered(turned(pixels(known))))) if student is None else student
 
     def _proposals(self, images: Inputs) -> Tensor:
         if isinstance(images, FrozenInputs) and 'proposals' in images.extras:
@@ -164,31 +137,13 @@ class PriMaPs(UnsupervisedSegmentor):
         if not self._warned:
             self._warned = True
             MMLogger.get_current_instance().warning(
-                'mask proposals are computed anew at each step. A feature cache keeps them: set '
-                "default_hooks.feature_cache.folder, and fields=['proposals'] there where features take too much room"
+                'mask proposals are made anew at each step; default_hooks.feature_cache keeps them: set its folder, '
+                "and fields=['proposals'] where features take too much room"
             )
         return self.freeze(pixels(images)).extras['proposals']
 
-    def _classes(self, scores: Tensor, size: torch.Size) -> Tensor:
-        """Class (B, H, W) of each pixel from scores (B, K, h, w)."""
-        resize = partial(F.interpolate, size=tuple(size), mode='bilinear', align_corners=False)
-        return torch.cat([arg_max(one, resize, size[0] * size[1]) for one in scores.split(1)])
 
-    def _check_omh(self) -> None:
-        head = self.omh_head
-        losses = head is not None and (head.match is not None or head.cluster is not None)
-        if losses and (head.reach.scales_gradients or not head.rule.joint):
-            raise ValueError(
-                'the losses of OMH reach the features, which are frozen here: set omh_head.match=None and cluster=None,'
-                " or let them move centres, with centres=dict(type='JointCentres') and reach=dict(type='FixedWeight')."
-            )
-        clusters = len(self.cluster_probe.centres)
-        if self.share_prototypes and head is not None and head.level_sizes[0] != clusters:
-            raise ValueError(
-                f'share_prototypes=True needs {clusters} clusters in level 1 of OMH, as there are prototypes; got '
-                f'{head.level_sizes[0]}. Set share_prototypes=False, or leave extra_clusters out.'
-            )
-
-    def _share_prototypes(self) -> None:
-        if self.share_prototypes and self.omh_head is not None:
-            self.omh_head.follow_coarsest(self.cluster_probe.centres)
+def _classes(scores: Tensor, size: torch.Size) -> Tensor:
+    """Class (B, H, W) of each pixel from scores (B, K, h, w)."""
+    resize = partial(F.interpolate, size=tuple(size), mode='bilinear', align_corners=False)
+    return torch.cat([arg_max(one, resize, size.numel()) for one in scores.split(1)])
