@@ -53,7 +53,7 @@ def run_python(code: str, blocked: tuple[str, ...] = ()) -> subprocess.Completed
     """Run ``code`` in a fresh interpreter in which the ``blocked`` top-level modules are not installed."""
     return subprocess.run(
         [sys.executable, '-c', BLOCK.format(blocked=repr(blocked)) + code],
-        cwd=REPOSITORY, capture_output=True, text=True, timeout=120,
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=600,
     )
 
 

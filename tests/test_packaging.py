@@ -143,7 +143,7 @@ def test_hooks_run_what_make_lint_runs() -> None:
 class TestMakefile:
     def make(self, *arguments: str, path: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ['make', '-C', str(REPOSITORY), *arguments], capture_output=True, text=True, timeout=60,
+            ['make', '-C', str(REPOSITORY), *arguments], capture_output=True, text=True, timeout=300,
             env={'PATH': path, 'HOME': os.environ.get('HOME', '/'), **environment},
         )
 

@@ -12,7 +12,8 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 
 from omh_mmseg.analysis.level_counts import labelled_loader, load_levels, run_names
-from omh_mmseg.evaluation.border import SIDES, BorderCounts, border_sentence, head_name
+from omh_mmseg.evaluation.border import SIDES, BorderCounts, border_sentence
+from omh_mmseg.evaluation.heads import head_of
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.utils.files import write_text
 from omh_mmseg.utils.tables import PathLike, list_files, markdown_table, write_csv
@@ -45,7 +46,7 @@ def border_rows(counts: BorderCounts) -> list[dict[str, Any]]:
         shares = counts.shares(field)
         for cluster, total in enumerate(totals):
             for side, lines in zip(SIDES, shares[:, :, cluster]):
-                row = dict(clustering=head_name(field), cluster=cluster, side=side, all=total / max(totals.sum(), 1))
+                row = dict(clustering=head_of(field), cluster=cluster, side=side, all=total / max(totals.sum(), 1))
                 rows.append(row | {f'line_{number}': share for number, share in enumerate(lines, start=1)})
     return rows
 
@@ -79,7 +80,7 @@ def analyse_border(
         rows += [dict(run=name) | row for row in border_rows(counts)]
         texts.append(f'{name}: {border_sentence(counts)}')
         ends = [
-            dict(clustering=head_name(field), cluster=one.cluster, side=one.side, line=one.line, share=one.share)
+            dict(clustering=head_of(field), cluster=one.cluster, side=one.side, line=one.line, share=one.share)
             | {'share of the next': one.inside, 'of the cluster on the border': one.on_border}
             for field in counts.sizes
             for one in counts.found(field)

@@ -21,6 +21,7 @@ from omh_mmseg.registry import DATASETS
 from omh_mmseg.shipped import command_line
 from omh_mmseg.utils.config import read_config, split_dataset
 from omh_mmseg.utils.files import write_text
+from omh_mmseg.utils.spread import evenly_spread
 from omh_mmseg.utils.tables import PathLike, list_files, markdown_table, write_csv
 from omh_mmseg.utils.work_dirs import checkpoint_file, config_file
 
@@ -51,8 +52,7 @@ def measure(
     init_default_scope(config.get('default_scope', 'mmseg'))
     dataset = DATASETS.build(split_dataset(config, split))
     meter = LabelFreeMeter(load_levels(config, checkpoint, device))
-    count = len(dataset) if images is None else min(images, len(dataset))
-    measure_images(meter, dataset, np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist())
+    measure_images(meter, dataset, evenly_spread(len(dataset), len(dataset) if images is None else images))
     return meter.figures()
 
 

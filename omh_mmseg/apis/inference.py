@@ -23,6 +23,7 @@ from omh_mmseg.datasets.images.formats import image_suffixes
 from omh_mmseg.datasets.images.listing import Listing, list_images, tell_skipped
 from omh_mmseg.datasets.images.load_image import reader_of, with_own_loader
 from omh_mmseg.datasets.images.reader import ImageReader, Picture
+from omh_mmseg.evaluation.heads import field_of
 from omh_mmseg.evaluation.protocols import LABELS, apply_protocol
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 from omh_mmseg.registry import DATASETS, MODELS
@@ -275,7 +276,7 @@ class SegmentationInferencer:
         """Class of each cluster of a head, -1 for none; None where they have not been matched."""
         if head == 'linear':
             return np.arange(self.model.num_classes)
-        known = self.model.assignment.as_dict().get(_field(head))
+        known = self.model.assignment.as_dict().get(field_of(head))
         return None if known is None else np.asarray(known)
 
     def metainfo_of(self, image: Picture) -> dict[str, Any]:
@@ -297,7 +298,7 @@ class SegmentationInferencer:
         return [self._result(sample, path) for sample, path in zip(samples, paths)]
 
     def _result(self, sample: SegDataSample, path: str | None) -> Segmentation:
-        fields = {head: _field(head) for head in self.heads}
+        fields = {head: field_of(head) for head in self.heads}
         if 'probe' in fields and CLUSTERS in sample:
             fields['probe'] = CLUSTERS
         clusters = {head: sample.get(name).data[0].cpu().numpy() for head, name in fields.items()}
@@ -353,10 +354,6 @@ def _config_and_checkpoint(
     if absent:
         raise ValueError(f'the config has no {" and no ".join(absent)}, which predictions need')
     return config, checkpoint
-
-
-def _field(head: str) -> str:
-    return 'pred_sem_seg' if head == 'probe' else f'pred_{head}'
 
 
 def _metainfo(config: Config) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.assignment import UNMATCHED
 from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.dataset_configs import innermost_datasets
+from omh_mmseg.utils.spread import evenly_spread
 from omh_mmseg.visualization import draw_segmentation_grid
 from omh_mmseg.visualization.local_visualizer import fit_image
 
@@ -57,8 +58,7 @@ def draw_prediction_grid(
     """
     if rows < 1 or not images:
         raise ValueError(f'a grid needs at least one row and one image; got rows={rows} and {len(images)} images.')
-    spread = np.linspace(0, len(images) - 1, min(rows, len(images))).round().astype(int)
-    chosen = [images[index] for index in spread]
+    chosen = [images[index] for index in evenly_spread(len(images), rows)]
     heads = [head for head in inferencer.heads if head.startswith('level')] or ['probe']
     results = list(inferencer.iterate(chosen))
     sizes = [result.clusters[heads[0]].shape for result in results]

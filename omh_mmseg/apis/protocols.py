@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from omh_mmseg.apis.scoring import without_tables
+from omh_mmseg.engine.hooks.assignment_hook import unsupervised_metrics
 from omh_mmseg.evaluation.protocols import apply_protocol, predict_scored_alone
 from omh_mmseg.feature_cache.frozen_part import FEATURES, MIRRORED, FrozenPart, features_alone
 from omh_mmseg.models.prediction.predictor import Predictor
@@ -110,9 +111,8 @@ def _prepare(
     predict_scored_alone(config)
     evaluators = config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
     evaluator = Evaluator(evaluators)
-    for metric in evaluator.metrics:
-        if hasattr(metric, 'use_cluster_sizes'):
-            metric.use_cluster_sizes(model.assignment.sizes)
+    for metric in unsupervised_metrics(evaluator):
+        metric.use_cluster_sizes(model.assignment.sizes)
     return _Scoring(protocol, config, Predictor(config.model.test_cfg, model), evaluator)
 
 

@@ -14,24 +14,23 @@ from mmengine.runner.checkpoint import _load_checkpoint
 
 from omh_mmseg.apis.inference import init_model
 from omh_mmseg.apis.scoring import score_model
-from omh_mmseg.checkpoint_files import FILE, TRAINED_WITH
 from omh_mmseg.choices import REFIT_POSITIONS
 from omh_mmseg.engine import launch
+from omh_mmseg.engine.checkpoints import write_again
 from omh_mmseg.engine.hooks.assignment_hook import unsupervised_metrics
 from omh_mmseg.engine.hooks.closing_refit_hook import BEFORE
 from omh_mmseg.engine.models import model_of
 from omh_mmseg.engine.refit import (
     MAX_CODES,
-    clustering_name,
     collect_codes,
     named_fields,
     refit_model,
     shares_of,
 )
+from omh_mmseg.evaluation.heads import head_of
 from omh_mmseg.models.prediction.cluster_bias import clusterings
 from omh_mmseg.models.utils.closing_refit import Refit
 from omh_mmseg.utils.config import building
-from omh_mmseg.utils.files import replaced_when_complete
 
 REFIT = 'refit:'
 """What the names of scores after a closing refit begin with, where both are in one result."""
@@ -67,9 +66,9 @@ def refit_checkpoint(
     """
     model: Any = init_model(config, checkpoint, device)
     fields = named_fields(model, which)
-    done = [clustering_name(field) for field in fields if model.cluster_bias.of(field) is not None]
+    done = [head_of(field) for field in fields if model.cluster_bias.of(field) is not None]
     content = _load_checkpoint(checkpoint, map_location='cpu', logger='silent')
-    done += [clustering_name(field) for field in fields if field in (content.get(BEFORE) or {})]
+    done += [head_of(field) for field in fields if field in (content.get(BEFORE) or {})]
     if done:
         raise ValueError(f'{checkpoint} holds clusterings that were refitted: {", ".join(dict.fromkeys(done))}')
     seed = int((config.get('randomness') or {}).get('seed') or 0)
@@ -111,10 +110,10 @@ def score_refit(runner: Runner, which: str | Sequence[str] = 'all') -> dict[str,
     codes = collect_codes(model, runner.train_dataloader, runner.seed or 0)
     found = {'': {field: shares_of(model, codes, field) for field in fields}}
     found[REFIT] = refit_model(model, codes, fields)
-    scores = {f'{REFIT}{clustering_name(field)}/delta': one.delta for field, one in found[REFIT].items()}
+    scores = {f'{REFIT}{head_of(field)}/delta': one.delta for field, one in found[REFIT].items()}
     for prefix, clusterings_found in found.items():
         for field, one in clusterings_found.items():
-            name = f'{prefix}{clustering_name(field)}'
+            name = f'{prefix}{head_of(field)}'
             scores[f'{name}/clusters'] = float(len(one.shares) - len(one.unused))
             scores[f'{name}/effective'] = one.effective
     if runner.val_loop is not None:
@@ -125,7 +124,7 @@ def score_refit(runner: Runner, which: str | Sequence[str] = 'all') -> dict[str,
 
 def refit_row(field: str, before: Refit, after: Refit, scores: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """A clustering's figures before and after its refit, see `refit_checkpoint`."""
-    name = clustering_name(field)
+    name = head_of(field)
     row: dict[str, Any] = dict(clustering=name, delta=after.delta)
     for suffix, one, scored in ((' before', before, scores[0]), ('', after, scores[-1])):
         row[f'clusters{suffix}'] = len(one.shares) - len(one.unused)
@@ -136,8 +135,4 @@ def refit_row(field: str, before: Refit, after: Refit, scores: Sequence[Mapping[
 
 def _save(content: dict[str, Any], model: Any, before: Mapping[str, torch.Tensor], target: Any) -> None:
     state = {key: value.cpu() for key, value in model.state_dict().items()}
-    # What the loader noted of the file that was read is not of the one that is written.
-    for noted in (FILE, TRAINED_WITH):
-        getattr(state, '_metadata', {}).get('', {}).pop(noted, None)
-    with replaced_when_complete(target) as file:
-        torch.save({**content, 'state_dict': state, BEFORE: dict(before)}, file)
+    write_again({**content, 'state_dict': state, BEFORE: dict(before)}, target)

@@ -13,6 +13,8 @@ from mmengine.logging import MMLogger
 from rich.progress import track
 from torch.utils.data import DataLoader
 
+from omh_mmseg.engine.hooks.assignment_hook import unsupervised_metrics
+
 
 def score_model(model: Any, loader: DataLoader, evaluator: Evaluator, title: str) -> dict[str, float]:
     """Predict every image of a loader and score the predictions.
@@ -26,9 +28,8 @@ def score_model(model: Any, loader: DataLoader, evaluator: Evaluator, title: str
     Returns:
         Metric -> score.
     """
-    for metric in evaluator.metrics:
-        if hasattr(metric, 'use_cluster_sizes'):
-            metric.use_cluster_sizes(model.assignment.sizes)
+    for metric in unsupervised_metrics(evaluator):
+        metric.use_cluster_sizes(model.assignment.sizes)
     dataset: Any = loader.dataset
     training = model.training
     model.eval()

@@ -15,7 +15,7 @@ from omh_mmseg.commands.options import RunParser, add_config_options, add_run_ar
 from omh_mmseg.commands.start import start
 from omh_mmseg.shipped import name_commands
 from omh_mmseg.structures.protocols import known_protocols
-from omh_mmseg.utils.work_dirs import is_checkpoint, resolve_run
+from omh_mmseg.utils.work_dirs import resolve_run, split_inputs
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,8 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from omh_mmseg.explorer import ReportOptions, write_report
     from omh_mmseg.explorer.report import PAGE
 
-    if args.checkpoint is not None and Path(args.config).is_dir() and not is_checkpoint(args.checkpoint):
-        args.images, args.checkpoint = [args.checkpoint, *args.images], None
+    args.checkpoint, args.images = split_inputs(args.config, args.checkpoint, args.images)
     sizes = {name: getattr(args, name) for name in ('most_images', 'side') if getattr(args, name) is not None}
     options = ReportOptions(**sizes, measure=not args.no_figures)
     config, checkpoint = resolve_run(args.config, args.checkpoint)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from omh_mmseg.choices import REFIT_POSITIONS
 from omh_mmseg.datasets.samplers import SeededIndex, seeded_loader
-from omh_mmseg.evaluation.heads import PROBE, PROBE_FIELD
+from omh_mmseg.evaluation.heads import PROBE, head_of
 from omh_mmseg.models.prediction.cluster_bias import clusterings
 from omh_mmseg.models.utils.closing_refit import Refit, refit, shares_with
 from omh_mmseg.utils.generators import generator_of
@@ -32,7 +32,7 @@ def named_fields(model: Any, clusterings_of: str | Sequence[str]) -> list[str]:
     Raises:
         ValueError: The model has no clustering of a name.
     """
-    known = {clustering_name(field): field for field in clusterings(model)}
+    known = {head_of(field): field for field in clusterings(model)}
     if isinstance(clusterings_of, str):
         choices = dict(all=list(known), levels=[name for name in known if name != PROBE], none=[])
         names = choices.get(clusterings_of, [clusterings_of])
@@ -113,7 +113,7 @@ def refit_model(model: Any, codes: Tensor, fields: Sequence[str], delta: float |
     logger, found = MMLogger.get_current_instance(), {}
     centres_of = clusterings(model)
     for field in fields:
-        centres, name = centres_of[field], clustering_name(field)
+        centres, name = centres_of[field], head_of(field)
         found[field] = result = refit(codes, centres, delta)
         centres.copy_(result.centres.to(centres) * centres.norm(dim=1, keepdim=True))
         model.cluster_bias.set(field, result.bias)
@@ -134,11 +134,6 @@ def refit_model(model: Any, codes: Tensor, fields: Sequence[str], delta: float |
 def shares_of(model: Any, codes: Tensor, field: str) -> Refit:
     """A clustering of a model as it is, with the shares of its clusters among codes from `collect_codes`."""
     return shares_with(codes, clusterings(model)[field], model.cluster_bias.of(field))
-
-
-def clustering_name(field: str) -> str:
-    """Name of a clustering, as the metric's heads are called."""
-    return PROBE if field == PROBE_FIELD else field.removeprefix('pred_')
 
 
 def _inside(code: Tensor, image: Sequence[int], padded: Sequence[int]) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omh_mmseg.evaluation.heads import PROBE, PROBE_FIELD
+from omh_mmseg.evaluation.heads import head_of
 
 SIDES = ('top', 'left', 'bottom', 'right')
 UPRIGHT = ('left', 'right')
@@ -155,15 +155,10 @@ def at_positions(maps: Tensor, height: float, width: float) -> Tensor:
     return maps[..., rows[rows < maps.shape[-2]], :][..., columns[columns < maps.shape[-1]]]
 
 
-def head_name(field: str) -> str:
-    """Name of a clustering by the field of the data sample that has it: ``probe``, ``level1``, ..."""
-    return PROBE if field == PROBE_FIELD else field.removeprefix('pred_')
-
-
 def describe(found: Iterable[BorderCluster]) -> str:
     """Where each of these clusters ends, in words."""
     return '; '.join(
-        f'{head_name(one.field)}, cluster {one.cluster}: {one.share:.0%} of {_line(one)}, {one.inside:.0%} of the next'
+        f'{head_of(one.field)}, cluster {one.cluster}: {one.share:.0%} of {_line(one)}, {one.inside:.0%} of the next'
         for one in found
     )
 

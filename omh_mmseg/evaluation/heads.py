@@ -21,6 +21,16 @@ LEVEL = re.compile(r'pred_level(\d+)')
 """Fields of OMH's levels."""
 
 
+def head_of(field: str) -> str:
+    """Name of a head by the field of the data sample that has its clusters: ``probe``, ``level1``, ..."""
+    return PROBE if field == PROBE_FIELD else field.removeprefix('pred_')
+
+
+def field_of(head: str) -> str:
+    """The field that `head_of` gives this name."""
+    return PROBE_FIELD if head == PROBE else f'pred_{head}'
+
+
 def scored_fields(evaluators: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> set[str] | None:
     """Fields of the predictions that the evaluators of a config read; None where one of them is not known."""
     fields: set[str] = set()

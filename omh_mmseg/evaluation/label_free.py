@@ -7,7 +7,6 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import rankdata
 from torch import Tensor
 
 FIGURES = ('in_use', 'effective', 'margin', 'mirror', 'crop', 'boundary')
@@ -85,6 +84,8 @@ def boundary_agreement(labels: Tensor, gradients: Tensor) -> float:
         In [0, 1], equal gradients counting half: 0.5 for boundaries that know nothing of the image. NaN where there is
         no boundary, or nothing else.
     """
+    from scipy.stats import rankdata
+
     edges = cluster_boundaries(labels).flatten().cpu().numpy()
     on, off = int(edges.sum()), int((~edges).sum())
     if not on or not off:

@@ -26,6 +26,7 @@ from omh_mmseg.models.prediction.label_free import LabelFreeMeter
 from omh_mmseg.utils.checks import COUNT, options_of
 from omh_mmseg.utils.files import write_text
 from omh_mmseg.utils.progress import progress_bar
+from omh_mmseg.utils.spread import evenly_spread
 from omh_mmseg.visualization.colours import hex_colour
 from omh_mmseg.visualization.local_visualizer import fit_image
 
@@ -102,7 +103,7 @@ def write_report(
     options = options or ReportOptions()
     out = Path(out)
     _check_folder(out)
-    chosen = [images[place] for place in _spread(len(images), options.most_images)]
+    chosen = [images[place] for place in evenly_spread(len(images), options.most_images)]
     report = _Report(inferencer, chosen, options)
     with _replaced_folder(out) as folder:
         with progress_bar(options.progress) as bar:
@@ -238,10 +239,6 @@ def _run_name(config: Any) -> str:
     """Of the config's file."""
     path = getattr(config, 'filename', None)
     return Path(path).stem if path else 'model'
-
-
-def _spread(count: int, most: int) -> list[int]:
-    return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
 
 
 def _check_folder(out: Path) -> None:

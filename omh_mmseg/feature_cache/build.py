@@ -27,6 +27,7 @@ from omh_mmseg.utils.files import replaced_when_complete
 from omh_mmseg.utils.generators import seeded
 from omh_mmseg.utils.progress import progress_bar
 from omh_mmseg.utils.ranks import in_turn
+from omh_mmseg.utils.spread import evenly_spread
 
 PROBED_ITEMS = 3
 TOLERANCE = 0.05
@@ -131,7 +132,7 @@ class FeatureCache:
         """
         if not len(self):
             raise ValueError('there are no images to cache features of')
-        chosen = sorted({round(place) for place in np.linspace(0, len(self) - 1, PROBED_ITEMS)})
+        chosen = evenly_spread(len(self), PROBED_ITEMS)
         probes = {}
         for item in chosen:
             loaded = []

@@ -103,6 +103,16 @@ def _check_directory(path: str | os.PathLike[str]) -> None:
         raise FileNotFoundError(f'there is no config file or work directory {path} (looked from {Path.cwd()})')
 
 
+def split_inputs(config: str, checkpoint: str | None, inputs: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Checkpoint and inputs of a command line ``CONFIG [CHECKPOINT] INPUT ...``.
+
+    After a work directory in place of CONFIG and CHECKPOINT, the first input stands where a checkpoint would.
+    """
+    if checkpoint is not None and os.path.isdir(config) and not is_checkpoint(checkpoint):
+        return None, [checkpoint, *inputs]
+    return checkpoint, list(inputs)
+
+
 def is_checkpoint(path: str) -> bool:
     """Whether a path is meant as a checkpoint, by its name or as it is an address."""
     return '://' in path or path.lower().endswith(WEIGHTS)

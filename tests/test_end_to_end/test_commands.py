@@ -136,12 +136,12 @@ def test_interrupted_preparation_is_continued(demo, command, start, run, tmp_pat
     os.mkfifo(image)
     process = start(tmp_path, command('prepare.py', 'neighbours', demo.config, options=options))
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 600
         while not list(tmp_path.glob('index/a.npz.partial/features.f32')):
             assert process.poll() is None and time.monotonic() < until, process.communicate(timeout=5)[0]
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGINT)
-        log, _ = process.communicate(timeout=60)
+        log, _ = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 1, log
@@ -168,12 +168,12 @@ def test_interrupted_training_names_its_checkpoint(trained, command, start, tmp_
     options = trained.options | {'train_cfg.max_iters': 1000, 'train_dataloader.num_workers': 2}
     process = start(tmp_path, command('train.py', trained.config, '--work-dir', 'run', options=options))
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 600
         while not (tmp_path / 'run' / 'last_checkpoint').is_file():
             assert process.poll() is None and time.monotonic() < until, process.communicate(timeout=5)[0]
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)
-        log, _ = process.communicate(timeout=60)
+        log, _ = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 130, log

@@ -321,7 +321,7 @@ def test_interrupted(setting: Callable, start: Callable, tmp_path: Path) -> None
     options += ['train_dataloader.num_workers=1']
     words = ['bash', TOOLS / 'dist_train.sh', host.config, 2, '--work-dir', tmp_path / 'run', '--cfg-options']
     started = start([*words, *options], tmp_path / 'here')
-    until = time.monotonic() + 200
+    until = time.monotonic() + 600
     while not (tmp_path / 'run/last_checkpoint').is_file():
         assert started.process.poll() is None and time.monotonic() < until, started.log
         time.sleep(0.1)

@@ -403,7 +403,7 @@ def test_two_processes(tmp_path):
         for rank in range(2)
     ]
     for process in ranks:
-        _, errors = process.communicate(timeout=240)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors.decode()[-3000:]
     first, second = (torch.load(tmp_path / f'{rank}.pth') for rank in range(2))
     for name, value in first['state_dict'].items():

@@ -387,7 +387,7 @@ def test_hierarchies_of_work_directories(run, command, tmp_path):
     plans = command('analysis_tools/hierarchy.py', 'plans', '--checkpoints', run.work_dir, '--out', 'plans')
     assert 'by entropy weight' in plans
     printed = command('analysis_tools/hierarchy.py', 'scores', run.config)
-    assert 'hierarchy.py scores:' in printed and 'give a checkpoint after it' in printed
+    assert 'hierarchy.py: ' in printed and 'give a checkpoint after it' in printed
 
 
 def test_a_work_directory_that_is_copied_without_its_note_leaves_its_original_alone(run, command, tmp_path):

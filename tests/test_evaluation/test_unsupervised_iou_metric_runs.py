@@ -114,7 +114,7 @@ def test_two_processes(tmp_path: Path) -> None:
         for rank in range(2)
     ]
     for process in ranks:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors.decode()
     metric = make_metric(bootstrap=20)
     metric.use_cluster_sizes(dict(pred_sem_seg=5, pred_level2=6))

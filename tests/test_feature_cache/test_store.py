@@ -173,7 +173,7 @@ def test_claims_exclude_other_processes(tmp_path, lock) -> None:
         process = fork.Process(target=_take, args=(tmp_path, [(0, 4), (4, 8), (10, 14)], answers))
         process.start()
         process.join(60)
-        return answers.get(timeout=5)
+        return answers.get(timeout=60)
 
     assert lock.take(2, 6)
     assert asked() == [False, False, True]

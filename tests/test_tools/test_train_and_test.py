@@ -97,7 +97,7 @@ def test_command_runs_from_another_directory(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
     done = subprocess.run(
         [sys.executable, str(TOOLS / 'train.py'), 'absent.py'], cwd=tmp_path, capture_output=True, text=True,
-        timeout=120, env=environment,
+        timeout=600, env=environment,
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith('train.py: there is no config file absent.py')

@@ -153,7 +153,7 @@ def test_processes_at_once(serve):
         workers[0].join(0.01)
     workers[1].join(0.3)
     serve.ready.set()
-    assert [results.get(timeout=20) for _ in workers] == [True, True]
+    assert [results.get(timeout=60) for _ in workers] == [True, True]
     for worker in workers:
         worker.join(20)
     assert serve.asked == ['/model.pth']

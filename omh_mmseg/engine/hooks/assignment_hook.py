@@ -6,20 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import _load_checkpoint
 
-from omh_mmseg.checkpoint_files import FILE, TRAINED_WITH
+from omh_mmseg.engine.checkpoints import write_again
 from omh_mmseg.engine.models import find_model
 from omh_mmseg.evaluation import UnsupervisedIoUMetric
 from omh_mmseg.models.prediction import ClusterAssignment
 from omh_mmseg.registry import HOOKS
 from omh_mmseg.shipped import command_line
-from omh_mmseg.utils.files import replaced_when_complete
 
 
 @HOOKS.register_module()
@@ -111,11 +109,7 @@ def _write_checkpoint(checkpoint: dict[str, Any], assignment: ClusterAssignment,
     state = checkpoint.get('state_dict', checkpoint)
     for field, classes in assignment.state_dict().items():
         state[f'assignment.{field}'] = classes.cpu()
-    # What the loader noted of the file that was read is not of the one that is written.
-    for noted in (FILE, TRAINED_WITH):
-        getattr(state, '_metadata', {}).get('', {}).pop(noted, None)
-    with replaced_when_complete(target) as file:
-        torch.save(checkpoint, file)
+    write_again(checkpoint, target)
 
 
 def _pass_on_sizes(runner: Runner, evaluator: Evaluator) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from mmengine.dist import all_reduce, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -14,6 +12,7 @@ from omh_mmseg.engine.models import model_of
 from omh_mmseg.models.prediction.label_free import LabelFreeMeter, measure_images
 from omh_mmseg.registry import DATASETS, HOOKS
 from omh_mmseg.utils.checks import COUNT, ranges
+from omh_mmseg.utils.spread import evenly_spread
 
 WHEN = ('no_labels', 'always', 'never')
 
@@ -61,13 +60,8 @@ class LabelFreeHook(Hook):
             self._datasets[split] = DATASETS.build(runner.cfg[f'{split}_dataloader'].dataset)
         dataset, (rank, world_size) = self._datasets[split], get_dist_info()
         meter = LabelFreeMeter(model)
-        measure_images(meter, dataset, spread(len(dataset), self.images)[rank::world_size])
+        measure_images(meter, dataset, evenly_spread(len(dataset), self.images)[rank::world_size])
         state = meter.state()
         all_reduce(state)
         meter.use_state(state)
         metrics.update(meter.scores())
-
-
-def spread(count: int, most: int) -> Sequence[int]:
-    """At most so many of ``count`` numbers, evenly spread."""
-    return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist() if count else []

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
+from omh_mmseg.evaluation.heads import field_of, head_of
 from omh_mmseg.evaluation.label_free import (
     FIGURES,
     boundary_agreement,
@@ -19,7 +20,8 @@ from omh_mmseg.evaluation.label_free import (
     image_gradients,
     margins,
 )
-from omh_mmseg.models.prediction.code_maps import arg_max, slide_averaged
+from omh_mmseg.models.prediction.cluster_bias import clusterings
+from omh_mmseg.models.prediction.code_maps import arg_max, slide_averaged, upsampled_norm
 from omh_mmseg.models.utils.similarity import centre_scores, code_similarity
 from omh_mmseg.utils.precision import widened
 
@@ -32,8 +34,9 @@ _MEANS = tuple(figure for figure in FIGURES if figure not in ('in_use', 'effecti
 class LabelFreeMeter:
     """Sums of the figures of `omh_mmseg.evaluation.label_free` over images, for the cluster probe and every level.
 
-    An image goes through the network three times: as it is, mirrored, and cut to its middle. Clusters of the three are
-    compared on the grid of the code. Flip averaging and CRF are left out, as both would be a part of what is measured.
+    An image goes through the network three times: as it is, mirrored, and cut to its middle. Clusters of the three,
+    with the bias of a closing refit, are compared on the grid of the code. Flip averaging and CRF are left out, as both
+    would be a part of what is measured.
 
     Args:
         model: A segmentor; see `PredictingModel`.
@@ -77,7 +80,7 @@ class LabelFreeMeter:
         )
         grid = {}
         for head, centres in self._centres().items():
-            similarities = code_similarity(code, centres)[0, :, :height, :width]
+            similarities = self._similarities(head, code[..., :height, :width], centres)[0]
             grid[head] = (similarities.argmax(0), margins(similarities))
         if passes:
             self._measure(inputs, size, code, grid)
@@ -133,18 +136,30 @@ class LabelFreeMeter:
         for head, centres in self._centres().items():
             clusters, margin = grid[head]
             inside = clusters[top : top + rows, left : left + columns]
-            pixels = _pixels(centre_scores(code, centres), inputs.shape[-2:])[: size[0], : size[1]]
+            pixels = self._pixels(head, code, centres, inputs.shape[-2:])[: size[0], : size[1]]
             self.sizes[head] += np.bincount(pixels.flatten().cpu().numpy(), minlength=len(centres))
             self._mean(head, 'margin', float(margin.double().mean()), margin.numel())
             for figure, expected, other in (('mirror', clusters, mirrored), ('crop', inside, cropped)):
-                same = expected == centre_scores(other, centres).argmax(1)[0]
+                same = expected == self._similarities(head, other, centres).argmax(1)[0]
                 self._mean(head, figure, float(same.double().mean()), same.numel())
             self._mean(head, 'boundary', boundary_agreement(pixels, gradients), 1)
 
     def _centres(self) -> dict[str, Tensor]:
-        model = self.model
-        levels = [] if model.omh_head is None else list(model.omh_head.centres)
-        return dict(probe=model.cluster_probe.centres) | {f'level{n}': level for n, level in enumerate(levels, 1)}
+        return {head_of(field): centres for field, centres in clusterings(self.model).items()}
+
+    def _similarities(self, head: str, code: Tensor, centres: Tensor) -> Tensor:
+        """Cosines (B, K, h, w) of a head, with the bias of a closing refit."""
+        return self.model.cluster_bias.add(field_of(head), code_similarity(code, centres))
+
+    def _pixels(self, head: str, code: Tensor, centres: Tensor, size: tuple[int, ...]) -> Tensor:
+        """Clusters (H, W) as `Predictor.masks` paints them without a CRF."""
+
+        def resize(maps: Tensor) -> Tensor:
+            return F.interpolate(maps, size=tuple(size), mode='bilinear', align_corners=False)
+
+        bias = self.model.cluster_bias.of(field_of(head))
+        norm = None if bias is None else upsampled_norm(code, size)
+        return arg_max(centre_scores(code, centres), resize, size[0] * size[1], bias, norm)[0]
 
     def _mean(self, head: str, figure: str, value: float, weight: float) -> None:
         if math.isfinite(value):
@@ -163,15 +178,6 @@ def measure_images(meter: LabelFreeMeter, dataset: Any, numbers: Sequence[int]) 
         batch = pseudo_collate([dataset[number]])
         size = batch['inputs'][0].shape[-2:]
         meter.add(meter.model.data_preprocessor(batch, False)['inputs'], (int(size[0]), int(size[1])))
-
-
-def _pixels(scores: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Clusters (H, W) as `Predictor.masks` paints them without a CRF."""
-
-    def resize(maps: Tensor) -> Tensor:
-        return F.interpolate(maps, size=tuple(size), mode='bilinear', align_corners=False)
-
-    return arg_max(scores, resize, size[0] * size[1])[0]
 
 
 def _middle(cells: int) -> tuple[int, int]:

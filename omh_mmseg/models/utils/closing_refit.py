@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from mmengine import dist
 from torch import Tensor
 
+from omh_mmseg.evaluation.label_free import effective_clusters
 from omh_mmseg.utils.precision import widened
 
 DELTAS = (0.4, 0.35, 0.3, 0.25, 0.2, 0.175, 0.15, 0.125, 0.1, 0.075, 0.05, 0.025, 0.0)
@@ -45,7 +46,7 @@ class Refit:
     @property
     def effective(self) -> float:
         """The number of effective clusters, exp(entropy of the shares)."""
-        return float(torch.special.entr(self.shares).sum().exp())
+        return effective_clusters(self.shares.cpu().numpy())
 
     @property
     def unused(self) -> list[int]:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omh_mmseg.evaluation.label_free import FIGURES
+from omh_mmseg.models.prediction.cluster_bias import ClusterBias
 from omh_mmseg.models.prediction.label_free import LabelFreeMeter
 
 STRIDE = 4
@@ -22,6 +23,9 @@ def model(encode, levels: tuple[Tensor, ...] = ()) -> SimpleNamespace:
     return SimpleNamespace(
         encode=encode, backbone=SimpleNamespace(stride=STRIDE), cluster_probe=SimpleNamespace(centres=CENTRES),
         omh_head=SimpleNamespace(centres=levels) if levels else None,
+        cluster_bias=ClusterBias(dict(pred_sem_seg=len(CENTRES)) | {
+            f'pred_level{number}': len(level) for number, level in enumerate(levels, 1)
+        }),
         predictor=SimpleNamespace(options=SimpleNamespace(mode='whole', flip=True)),
     )  # fmt: skip
 
@@ -105,3 +109,18 @@ def test_without_passes_nothing_is_measured(image: Tensor) -> None:
     grid = meter.add(image, (32, 32), code=by_colour(image), passes=False)
     assert grid['probe'][0].shape == (8, 8) and meter.sizes['probe'].sum() == 0
     assert math.isnan(meter.figures()['probe']['margin'])
+
+
+def test_a_refitted_clustering_is_measured_with_its_bias() -> None:
+    """As it predicts: a bias that outweighs the cosines leaves one cluster, on the grid and at full size."""
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    refitted = model(by_colour, levels=(CENTRES,))
+    plain = LabelFreeMeter(refitted).add(image, (32, 32))
+    refitted.cluster_bias.set('pred_level1', torch.tensor([0.0, 0.0, 3.0]))
+    meter = LabelFreeMeter(refitted)
+    grid = meter.add(image, (32, 32))
+    assert (grid['level1'][0] == 2).all()
+    assert meter.sizes['level1'].tolist() == [0, 0, 32 * 32]
+    assert meter.figures()['level1']['mirror'] == meter.figures()['level1']['crop'] == 100
+    np.testing.assert_array_equal(grid['probe'][0], plain['probe'][0])
+    assert meter.figures()['probe']['in_use'] == 2
