@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from mmengine.logging import MMLogger
 from torch import Tensor
 
+from omh_mmseg.evaluation.heads import head_of
 from omh_mmseg.flow import resize_flow, warp_labels
 from omh_mmseg.structures.temporal import FLOW_BEFORE, SECONDS, SEQUENCE
 
@@ -88,7 +89,7 @@ class TemporalCounts:
         """Score and log.
 
         Args:
-            names: Of the fields; others are called by what follows ``pred_``.
+            names: Of the fields; others are called as `head_of` says.
             prefix: Put before every name.
 
         Returns:
@@ -98,7 +99,7 @@ class TemporalCounts:
         found: dict[str, float] = {}
         lines = [f'steadiness over {self.pairs} pairs of frames, of the pixels that both show:']
         for field, counts in self.counts.items():
-            name = '/'.join(filter(None, (prefix, names.get(field, field.removeprefix('pred_')))))
+            name = '/'.join(filter(None, (prefix, names.get(field, head_of(field)))))
             found[f'{name}/{CONSISTENCY}'] = consistency(counts)
             rate = 'the times of the frames are not known'
             if self._timed and self._pixel_seconds > 0:

@@ -37,7 +37,7 @@ def test_same_from_the_cache_and_off_is_off(settings, train, tmp_path, host):
     # Before the term begins a step is that of a run without it.
     assert 'loss_temporal' not in live[0] and {key: live[0][key] for key in without[0]} == without[0]
     assert live[1]['loss_temporal'] > 0 and 0 < live[1]['temporal_shown'] <= 1
-    assert {f'temporal_{field}' for field in ('sem_seg', 'level1', 'level2', 'level3')} < live[1].keys()
+    assert {f'temporal_{head}' for head in ('probe', 'level1', 'level2', 'level3')} < live[1].keys()
 
 
 def test_what_reaches_nothing(settings, train):

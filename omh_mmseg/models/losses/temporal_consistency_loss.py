@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from omh_mmseg.evaluation.heads import head_of
 from omh_mmseg.flow import warp
 from omh_mmseg.models.utils.similarity import code_similarity
 from omh_mmseg.registry import MODELS
@@ -59,7 +60,7 @@ class TemporalConsistencyLoss(nn.Module):
             shown: v, (B, h, w), in [0, 1].
 
         Returns:
-            ``loss_temporal``, and without gradient ``temporal_<field>`` per clustering and ``temporal_shown``, the mean
+            ``loss_temporal``, and without gradient ``temporal_<head>`` per clustering and ``temporal_shown``, the mean
             of v.
         """
         terms = {}
@@ -71,7 +72,7 @@ class TemporalConsistencyLoss(nn.Module):
                 target = torch.softmax(code_similarity(later.detach(), each) / self.temperature, 1)
                 divergence = F.kl_div(logs, warp(target, flow).to(logs), reduction='none').sum(1)
                 terms[field] = (shown * divergence).sum() / shown.sum().clamp_min(1e-6)
-        figures = {f'temporal_{field.removeprefix("pred_")}': term.detach() for field, term in terms.items()}
+        figures = {f'temporal_{head_of(field)}': term.detach() for field, term in terms.items()}
         loss = self.loss_weight * torch.stack(list(terms.values())).mean()
         return dict(loss_temporal=loss, **figures, temporal_shown=shown.mean())
 
