@@ -23,8 +23,8 @@ import torch
 from common import Rows, Verdict, add_common_options, start, write_csv
 
 SCRIPTS = (
-    'steps', 'cached_steps', 'cache_cost', 'photos', 'step_share', 'plan_time', 'lean_forms', 'neighbour_search', 'reading',
-    'evaluation', 'start_up', 'start_checks', 'demo_stages', 'gpu_rate',
+    'steps', 'cached_steps', 'cache_cost', 'photos', 'step_share', 'plan_time', 'lean_forms', 'neighbour_search',
+    'reading', 'evaluation', 'start_up', 'start_checks', 'demo_stages', 'gpu_rate',
 )  # fmt: skip
 
 
