@@ -77,8 +77,8 @@ def correlation_term(
 
     Source: docs/methods/stego.md 3A.3.
     """
-    units = (_unit(maps) for maps in (features_1.detach(), features_2.detach(), code_1, code_2))
-    return _unit_term(*units, shift, pointwise, zero_clamp, stabilize)
+    features = _unit(features_1.detach()), _unit(features_2.detach())
+    return _unit_term(*features, _unit(code_1), _unit(code_2), shift, pointwise, zero_clamp, stabilize)
 
 
 def _unit(maps: Tensor) -> Tensor:

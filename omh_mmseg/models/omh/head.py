@@ -139,10 +139,10 @@ class OMHHead(BaseModule):
             ValueError: If ``shares`` are wanted and absent.
         """
         weight = self.reach.weight(step)
-        matched = weight > 0 and self.match is not None and len(self.level_sizes) > 1
+        match = self.match if weight > 0 and len(self.level_sizes) > 1 else None
         with torch.autocast(code.device.type, enabled=False):
             # What reaches the features goes through the same cosines as the rest, which takes no gradient from them.
-            reached = self.reach(code, shares, weight * self.match.loss_weight) if matched else code.detach()
+            reached = code.detach() if match is None else self.reach(code, shares, weight * match.loss_weight)
             directions = self._directions(reached)
             positions = directions.detach()
             if self.training:
@@ -163,15 +163,15 @@ class OMHHead(BaseModule):
                 reached = self._directions(self.reach(code, shares, weight * self.cluster.loss_weight))
                 total = self.cluster.over_levels(self._similarities(reached, centres), priors)
                 losses['loss_omh_cluster'] = weight * total
-            if matched:
+            if match is not None:
                 activations = self._activations(seen)
                 terms = [
-                    self.match(coarse, fine, plan.plan)
+                    match(coarse, fine, plan.plan)
                     for coarse, fine, plan in zip(activations, activations[1:], plans)
                 ]
                 losses['loss_omh_match'] = weight * torch.stack(terms).sum()
                 for level, term in enumerate(terms, start=1):
-                    figures[f'omh_match_{level}{level + 1}'] = term.detach() / self.match.loss_weight
+                    figures[f'omh_match_{level}{level + 1}'] = term.detach() / match.loss_weight
             if self.training:
                 self.rule.update(list(self.centres), positions, winners)
         return {**losses, **figures}
