@@ -25,7 +25,7 @@ ITEMS = {
     'Cityscapes-27': ('cityscapes', 5 * 2975),
     'Potsdam-3': ('potsdam', 4545),
 }
-"""Config and number of items of each training set: five crops of an image where the protocol has them (docs/data.md)."""
+"""Config and items of each training set: five crops of an image where the protocol has them (docs/data.md)."""
 BACKBONES = ('vit-s8', 'vit-b8')
 PRECISIONS = ('float32', 'bfloat16')
 GIB = 2**30
@@ -46,7 +46,7 @@ def cache_cost(args: argparse.Namespace) -> tuple[Rows, list[Verdict]]:
             config.model.backbone.checkpoint = None
             config.model.backbone.precision = precision
             backbone = build_model(config).backbone
-            steps[precision] = lambda backbone=backbone: partial(backbone, images)
+            steps[precision] = lambda backbone=backbone, images=images: partial(backbone, images)
         taken = interleave(steps, args.repeats, progress=name)
         with torch.no_grad():
             features = backbone(images)
@@ -63,7 +63,8 @@ def cache_cost(args: argparse.Namespace) -> tuple[Rows, list[Verdict]]:
                 rows.append(
                     dict(
                         backbone=name, precision=precision, data=data, items=items, cpu_ms_per_item=round(per_item, 1),
-                        hours=round(items * per_item / 3.6e6, 2), gib_float32=round(full, 2), gib_float16=round(half, 2),
+                        hours=round(items * per_item / 3.6e6, 2),
+                        gib_float32=round(full, 2), gib_float16=round(half, 2),
                         passes_of_a_run=passes, hours_of_a_run=round(passes * per_item / 3.6e6, 2),
                     )  # fmt: skip
                 )

@@ -24,6 +24,8 @@ def host(demo) -> Path:
 def test_demo(tmp_path: Path, run, command, options) -> None:
     text = run(tmp_path, command('demo.py', '--seed', 4, options=options))
     summary = json.loads((tmp_path / 'work_dirs/demo/summary.json').read_text())
+    # The demo draws them with the counts of all images, and nobody else does.
+    assert not (tmp_path / 'work_dirs/demo/omh/plans.png').exists()
     assert summary['seed'] == 4 and summary['seconds'] > 0
     refitted = (('host_refit', {'probe'}), ('omh_refit', {'probe', 'level1'}))
     for name, heads in (('host', {'probe', 'linear'}), ('omh', {'probe', 'linear', 'level1'}), *refitted):

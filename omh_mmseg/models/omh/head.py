@@ -139,10 +139,10 @@ class OMHHead(BaseModule):
             ValueError: If ``shares`` are wanted and absent.
         """
         weight = self.reach.weight(step)
-        matched = weight > 0 and self.match is not None and len(self.level_sizes) > 1
+        match = self.match if weight > 0 and len(self.level_sizes) > 1 else None
         with torch.autocast(code.device.type, enabled=False):
             # What reaches the features goes through the same cosines as the rest, which takes no gradient from them.
-            reached = self.reach(code, shares, weight * self.match.loss_weight) if matched else code.detach()
+            reached = code.detach() if match is None else self.reach(code, shares, weight * match.loss_weight)
             directions = self._directions(reached)
             positions = directions.detach()
             if self.training:
@@ -152,7 +152,8 @@ class OMHHead(BaseModule):
             centres = learning if self.rule.joint else learning.detach()
             seen = self._similarities(directions, centres)
             similarities = [similarity.detach() for similarity in seen]
-            plans, plan_figures = self._solve(similarities)
+            shown = self._activations(similarities) if self.plan.marginal == 'activation' else None
+            plans, plan_figures = self.plan(list(self.centres), shown)
             winners = [similarity.argmax(1) for similarity in similarities]
             figures = {**usage_figures(winners, self.level_sizes), **plan_figures}
             priors = self.rule.priors(similarities, plans, self.temperature) if weight > 0 else None
@@ -161,17 +162,15 @@ class OMHHead(BaseModule):
             losses = self.rule.loss(learning.split(self.level_sizes), positions, winners, priors)
             if weight > 0 and self.cluster is not None:
                 reached = self._directions(self.reach(code, shares, weight * self.cluster.loss_weight))
-                total = self.cluster.over_levels(self._similarities(reached, centres), priors)
-                losses['loss_omh_cluster'] = weight * total
-            if matched:
+                losses['loss_omh_cluster'] = weight * self.cluster.over_levels(
+                    self._similarities(reached, centres), priors
+                )
+            if match is not None:
                 activations = self._activations(seen)
-                terms = [
-                    self.match(coarse, fine, plan.plan)
-                    for coarse, fine, plan in zip(activations, activations[1:], plans)
-                ]
+                terms = [match(*pair, plan.plan) for *pair, plan in zip(activations, activations[1:], plans)]
                 losses['loss_omh_match'] = weight * torch.stack(terms).sum()
                 for level, term in enumerate(terms, start=1):
-                    figures[f'omh_match_{level}{level + 1}'] = term.detach() / self.match.loss_weight
+                    figures[f'omh_match_{level}{level + 1}'] = term.detach() / match.loss_weight
             if self.training:
                 self.rule.update(list(self.centres), positions, winners)
         return {**losses, **figures}
@@ -189,10 +188,6 @@ class OMHHead(BaseModule):
     def follow_coarsest(self, centres: Tensor) -> None:
         """Make level 1 a copy of given centres (K_1, D), without a gradient from now on."""
         self.centres[0].requires_grad_(False).copy_(centres)
-
-    def _solve(self, similarities: Sequence[Tensor]) -> tuple[list[TransportPlan], dict[str, Tensor]]:
-        activations = self._activations(similarities) if self.plan.marginal == 'activation' else None
-        return self.plan(list(self.centres), activations)
 
     def _directions(self, code: Tensor) -> Tensor:
         """Unit vectors of the positions, (P, D)."""
