@@ -20,6 +20,7 @@ def read_models() -> dict[str, dict[str, Any]]:
 
 def weights_of(name: str) -> str | None:
     """Path or address of the trained weights of a config; None where none are offered."""
-    address = read_models().get(name.removesuffix('.py'), {}).get('Weights')
-    shipped = address is not None and address.startswith(PACKAGE_SCHEME)
-    return str(asset_path(address)) if shipped else address
+    address: str | None = read_models().get(name.removesuffix('.py'), {}).get('Weights')
+    if address is not None and address.startswith(PACKAGE_SCHEME):
+        return str(asset_path(address))
+    return address

@@ -45,9 +45,9 @@ def test_figures_have_a_source(name: str) -> None:
 
 
 def test_weights() -> None:
-    assert {name: entry['Weights'] for name, entry in MODELS.items() if 'Weights' in entry} == {
-        name: weights_of(name) for name in MODELS if weights_of(name)
-    }
+    assert [name for name, entry in MODELS.items() if 'Weights' in entry] == [
+        name for name in MODELS if weights_of(name)
+    ]
 
 
 def test_index_is_what_mim_reads() -> None:
