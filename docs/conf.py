@@ -44,6 +44,7 @@ pygments_dark_style = 'native'
 
 if 'OMH_DOCS_PAGES' in os.environ:
     exclude_patterns += ['api/omh_mmseg*']
+    suppress_warnings += ['toc.empty_glob']
 else:
     from api_pages import write_pages
 

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -29,9 +30,11 @@ PROGRAMS = ('python', 'torchrun', 'mpirun', 'pip', 'make', 'ln', 'git', 'pre-com
             *(f'omh-{name}' for name in ENTRY_POINTS))  # fmt: skip
 """What a page may call; those that are not ours are not looked into."""
 SCRIPTS = ('dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh')
-CANDIDATES = ('omh_stego_mobilenet-v2_folder', 'omh_hp_mobilenet-v2_folder', 'omh_smooseg_mobilenet-v2_folder',
+CANDIDATES = ('omh_stego_mobilenet-v2_folder', 'omh_stego_vit-t8_demo', 'omh_hp_mobilenet-v2_folder', 'omh_smooseg_mobilenet-v2_folder',
               'omh_stego_vit-s8_coco', 'omh_stego_vit-s8_potsdam')  # fmt: skip
 """Configs that a setting may be of where a page names none."""
+BELOW = ('', 'model.', 'model.omh_head.', 'model.backbone.', 'model.backbone.backbone.')
+"""Where a sentence's setting may stand, which has named the part before."""
 ELLIPSIS = re.compile(r'\.\.\.|…')
 WRONG_ON_PURPOSE = {'docs/data.md': ('model.decode_head.chanels=90', 'randomness.sed=1')}
 """Settings that pages show as mistakes."""
@@ -60,6 +63,8 @@ def blocks(text: str) -> Iterator[str]:
     yield from re.findall(r'^```(?:bash|sh|console)\n(.*?)^```', text, re.S | re.M)
     text = re.sub(r'^[ \t]*```.*?^[ \t]*```', '', text, flags=re.S | re.M)
     for block in re.findall(r'(?:(?<=\n\n)|\A)((?:(?: {4}|\t).*\n|\n(?=(?: {4}|\t)))+)', text + '\n'):
+        if re.match(r'\s*\w+\.py: ', block):  # a message
+            continue
         if re.search(r'\b(?:python \S+\.py|tools/\w+\.sh|omh-\w+|make \w+|pip install)', block):
             yield block
 
@@ -67,10 +72,12 @@ def blocks(text: str) -> Iterator[str]:
 def inline(text: str) -> Iterator[Command]:
     """Commands and settings of sentences."""
     text = re.sub(r'^[ \t]*```.*?^[ \t]*```', '', text, flags=re.S | re.M)
+    for line in re.findall(r'^ {4}(--cfg-options .*)', text, re.M):
+        yield Command(('settings', *shlex.split(line)[1:]))
     text = '\n'.join(line for line in text.splitlines() if not line.startswith('    '))
     for code in re.findall(r'(?<!`)`([^`]+)`(?!`)', text):
         code = ' '.join(code.split())
-        if ELLIPSIS.search(code) or re.search(r'<\w+>', code):
+        if ELLIPSIS.search(code) or re.search(r'<\w+>|\$', code):
             continue
         if COMMAND.match(code) or code.startswith(('make ', 'pip install ', 'python ')):
             try:
@@ -78,7 +85,8 @@ def inline(text: str) -> Iterator[Command]:
             except ValueError as error:
                 raise Wrong(f'{code}: {error}') from error
         elif code.startswith('--cfg-options ') or (SETTING.fullmatch(code) and '.' in code.partition('=')[0]):
-            yield Command(('settings', *shlex.split(code.removeprefix('--cfg-options '))), part=True)
+            part = not code.startswith('--')
+            yield Command(('settings', *shlex.split(code.removeprefix('--cfg-options '))), part)
 
 
 @pytest.fixture(scope='module')
@@ -93,6 +101,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / path).write_text(f'#!/bin/bash\nprintf -v line "%q " {shlex.quote(name)} "$@"\necho "$line" >> '
                                    f'{shlex.quote(str(folder / "called"))}\n')
         (folder / path).chmod(0o755)
+    (folder / '.venv').symlink_to(folder)  # .venv/bin/python
     (folder / 'bin' / 'seq').symlink_to(shutil.which('seq') or '/usr/bin/seq')
     return folder
 
@@ -153,6 +162,10 @@ def parse_script(path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch) 
             module.main()
         except _Parsed:
             return
+        except SystemExit as end:
+            if end.code:
+                raise
+            return  # --help
         finally:
             for name in set(sys.modules) - before:
                 if getattr(sys.modules[name], '__file__', None) and str(path.parent) in str(sys.modules[name].__file__):
@@ -196,7 +209,7 @@ def check_tool(tool: str, words: list[str], part: bool) -> None:
         check_settings(getattr(args, 'config', None), dict(args.cfg_options))
 
 
-def check_settings(config: str | None, options: dict[str, Any]) -> None:
+def check_settings(config: str | None, options: dict[str, Any], below: tuple[str, ...] = ('',)) -> None:
     """Settings reach something: in the config that is named, or in one of the candidates where it is a placeholder."""
     from omh_mmseg.utils.config import read_config
 
@@ -205,9 +218,9 @@ def check_settings(config: str | None, options: dict[str, Any]) -> None:
     if config and '/' in config and config.startswith('configs/') and name not in omh_mmseg.list_configs():
         raise Wrong(f'there is no {config}')
     first: Exception | None = None
-    for one in known:
+    for one, start in ((one, start) for start in below for one in known):
         try:
-            read_config(omh_mmseg.config_path(one), options)
+            read_config(omh_mmseg.config_path(one), {f'{start}{key}': value for key, value in options.items()})
             return
         except (ValueError, FileNotFoundError) as error:
             first = first or error
@@ -226,7 +239,7 @@ def check_sweep(args: argparse.Namespace) -> None:
     schedule = read_arguments(args)
     files: dict[str, Any] = {}
     for run in schedule.runs:
-        if not getattr(run, 'refit', False):
+        if run.config:
             job_config(SweepJob(run, 0, 'folder', dict(args.cfg_options or {})), files)
 
 
@@ -264,7 +277,7 @@ def check(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
 
         parser.add_argument('--cfg-options', nargs='+', action=Settings)
         parser.parse_args(['--cfg-options', *words], namespace)
-        return check_settings(None, dict(namespace.cfg_options))
+        return check_settings(None, dict(namespace.cfg_options), BELOW if command.part else ('',))
     if program == 'make':
         return check_make(words, monkeypatch, command.part)
     if program in ('pip', 'pip3'):
@@ -280,7 +293,7 @@ def check(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
         count = {'dist_train.sh': 1, 'dist_test.sh': 2}.get(name)
         skipped = [word for number, word in enumerate(skipped) if number != count]
         return check_tool('train' if 'train' in name else 'test', skipped, command.part)
-    if program.endswith('.py'):
+    if program.endswith('.py'):  # the name alone
         program, words = 'python', [program, *words]
     if program != 'python' or not words or words[0].startswith('-'):
         return None
@@ -304,11 +317,10 @@ def test_commands(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(REPOSITORY)
     text, wrong = text_of(page), []
     commands = list(inline(text))
-    for block in blocks(text):
-        try:
-            commands += called(folder, block)
-        except Wrong as error:
-            wrong.append(str(error))
+    try:
+        commands += called(folder, '\n'.join(map(textwrap.dedent, blocks(text))))
+    except Wrong as error:
+        wrong.append(str(error))
     shown = WRONG_ON_PURPOSE.get(str(page.relative_to(REPOSITORY)), ())
     for command in dict.fromkeys(commands):
         if command.words[-1] in shown:
