@@ -41,7 +41,9 @@ def main() -> None:
     """Build and check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--external', action='store_true', help='follow links to other sites, too; needs the network')
-    parser.add_argument('--pages', action='store_true', help='leave the API reference out, which takes most of the time')
+    parser.add_argument(
+        '--pages', action='store_true', help='leave the API reference out, which takes most of the time'
+    )
     args = parser.parse_args()
     if args.pages:
         os.environ['OMH_DOCS_PAGES'] = '1'
@@ -51,7 +53,9 @@ def main() -> None:
     if broken:
         sys.exit('\n'.join([*broken, f'build_docs.py: {len(broken)} broken links']))
     pages = len(list(OUT.rglob('*.html')))
-    print(f'{pages} pages in {OUT / "index.html"} after {time.perf_counter() - begin:.0f} s, all links within them followed')
+    print(
+        f'{pages} pages in {OUT / "index.html"} after {time.perf_counter() - begin:.0f} s, all links within them followed'
+    )
     if args.external:
         sphinx('linkcheck', OUT.parent / 'linkcheck')
     else:

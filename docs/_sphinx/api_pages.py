@@ -68,7 +68,10 @@ def page_of(room: str, names: dict[str, list[str]]) -> str:
         members = [f'   :members: {", ".join(own)}', '   :imported-members:'] if own else []
         lines += [f'.. automodule:: {module}', *members, '']
         if inner:
-            lines += [f'Also {", ".join(f"``{one}``" for one in inner)}, described with the modules that hold them.', '']
+            lines += [
+                f'Also {", ".join(f"``{one}``" for one in inner)}, described with the modules that hold them.',
+                '',
+            ]
     return '\n'.join(lines)
 
 

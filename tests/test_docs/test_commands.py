@@ -1,7 +1,7 @@
 """Every command in the pages is one that its parser takes, and every setting reaches something in a config.
 
-Blocks of commands run in bash as they stand, with variables and loops, in an empty folder whose only programs write down
-how they were called. Commands and settings inside sentences are taken one by one.
+Blocks of commands run in bash as they stand, with variables and loops, in an empty folder whose only programs write
+down how they were called. Commands and settings inside sentences are taken one by one.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ PROGRAMS = ('python', 'torchrun', 'mpirun', 'pip', 'make', 'ln', 'git', 'pre-com
             *(f'omh-{name}' for name in ENTRY_POINTS))  # fmt: skip
 """What a page may call; those that are not ours are not looked into."""
 SCRIPTS = ('dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh')
-CANDIDATES = ('omh_stego_mobilenet-v2_folder', 'omh_stego_vit-t8_demo', 'omh_hp_mobilenet-v2_folder', 'omh_smooseg_mobilenet-v2_folder',
-              'omh_stego_vit-s8_coco', 'omh_stego_vit-s8_potsdam')  # fmt: skip
+CANDIDATES = (
+    'omh_stego_mobilenet-v2_folder', 'omh_stego_vit-t8_demo', 'omh_hp_mobilenet-v2_folder',
+    'omh_smooseg_mobilenet-v2_folder', 'omh_stego_vit-s8_coco', 'omh_stego_vit-s8_potsdam',
+)  # fmt: skip
 """Configs that a setting may be of where a page names none."""
 BELOW = ('', 'model.', 'model.omh_head.', 'model.backbone.', 'model.backbone.backbone.')
 """Where a sentence's setting may stand, which has named the part before."""
