@@ -53,9 +53,8 @@ def main() -> None:
     if broken:
         sys.exit('\n'.join([*broken, f'build_docs.py: {len(broken)} broken links']))
     pages = len(list(OUT.rglob('*.html')))
-    print(
-        f'{pages} pages in {OUT / "index.html"} after {time.perf_counter() - begin:.0f} s, all links within them followed'
-    )
+    seconds = time.perf_counter() - begin
+    print(f'{OUT / "index.html"}: {pages} pages after {seconds:.0f} s, all links within them followed')
     if args.external:
         sphinx('linkcheck', OUT.parent / 'linkcheck')
     else:
