@@ -65,7 +65,7 @@ def blocks(text: str) -> Iterator[str]:
     yield from re.findall(r'^```(?:bash|sh|console)\n(.*?)^```', text, re.S | re.M)
     text = re.sub(r'^[ \t]*```.*?^[ \t]*```', '', text, flags=re.S | re.M)
     for block in re.findall(r'(?:(?<=\n\n)|\A)((?:(?: {4}|\t).*\n|\n(?=(?: {4}|\t)))+)', text + '\n'):
-        if re.match(r'\s*\w+\.py: ', block):  # a message
+        if re.match(r'\s*[\w.]+: ', block):  # a message
             continue
         if re.search(r'\b(?:python \S+\.py|tools/\w+\.sh|omh-\w+|make \w+|pip install)', block):
             yield block
