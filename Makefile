@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint bench release clean
+.PHONY: help demo test test-slow lint docs bench release clean
 
 ACTIVE := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
 ENV := $(or $(ACTIVE),.venv)
@@ -17,6 +17,7 @@ INSTALL_PACKAGE = $(PIP) install --quiet --no-deps --no-build-isolation --editab
 key = $(shell cat $(1) /dev/null | cksum | cut -d ' ' -f 1)
 READY := $(ENV)/.omh_mmseg-$(call key,requirements/onedl.txt requirements/test.txt pyproject.toml setup.py)
 LINT_READY := $(READY)-lint-$(call key,requirements/lint.txt)
+DOCS_READY := $(READY)-docs-$(call key,requirements/docs.txt)
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
 STACK := mmengine mmcv mmseg mmpretrain ot rich torch torchvision
 COMPLETE := import importlib.util, sys; sys.exit(None in map(importlib.util.find_spec, sys.argv[1:]))
@@ -30,6 +31,7 @@ help:
 	@echo 'make test       the tests without the slow ones'
 	@echo 'make test-slow  the slow tests'
 	@echo 'make lint       ruff, mypy and the one-way imports'
+	@echo 'make docs       the docs site in build/docs, its warnings and links; ARGS=--external follows links elsewhere, too'
 	@echo 'make bench      the benchmarks, about 40 minutes; ARGS=--quick takes ten'
 	@echo 'make release    build wheel and sdist into dist and check them as installed; ARGS=--reuse downloads less'
 	@echo 'make clean      remove .venv and caches; work_dirs stays'
@@ -49,6 +51,9 @@ lint: $(LINT_READY)
 	$(PY) -m ruff check .
 	$(PY) -m mypy omh_mmseg
 	$(ENV)/bin/lint-imports --no-logo
+
+docs: $(DOCS_READY)
+	OMP_NUM_THREADS=1 $(PY) .dev_scripts/build_docs.py $(ARGS)
 
 bench: $(READY)
 	$(PY) benchmarks/run_all.py $(ARGS)
@@ -107,4 +112,9 @@ $(LINT_READY): $(READY)
 	@set -e; \
 	{ $(PY) -m ruff --version && $(PY) -m mypy --version && $(ENV)/bin/lint-imports --version; } >/dev/null 2>&1 \
 		|| $(PIP) install --quiet -r requirements/lint.txt; \
+	touch $@
+
+$(DOCS_READY): $(READY)
+	@set -e; \
+	$(PY) -c 'import sphinx, myst_parser, furo' 2>/dev/null || $(PIP) install --quiet -r requirements/docs.txt; \
 	touch $@

@@ -51,7 +51,7 @@ def test_base_install_pulls_no_mm_package(project: dict) -> None:
 
 
 def test_extras(project: dict) -> None:
-    extras = {'onedl', 'openmmlab', 'crf', 'faiss', 'safetensors', 'study', 'tiff', 'timm', 'test', 'lint'}
+    extras = {'onedl', 'openmmlab', 'crf', 'faiss', 'safetensors', 'study', 'tiff', 'timm', 'test', 'lint', 'docs'}
     assert set(project['optional-dependencies']) == extras
     for lane in ('lint',):
         pinned = {Requirement(line).name: str(Requirement(line).specifier) for line in
@@ -70,11 +70,11 @@ def test_extras_of_the_families(project: dict, family: str) -> None:
     assert set(extra) == set(pins(family)) - base
 
 
-@pytest.mark.parametrize('extra', ['study', 'test'])
+@pytest.mark.parametrize('extra', ['study', 'test', 'docs'])
 def test_pins_of_the_tests_satisfy_the_extras(project: dict, extra: str) -> None:
     others = {'omh-mmseg', 'matplotlib'}  # this package, and what every mm family brings
     requirements = [Requirement(line) for line in project['optional-dependencies'][extra]]
-    pinned = pins('test')
+    pinned = pins('docs' if extra == 'docs' else 'test')
     assert {requirement.name for requirement in requirements} - others <= set(pinned)
     assert all(item.specifier.contains(pinned[item.name]) for item in requirements if item.name in pinned)
 
@@ -148,7 +148,7 @@ class TestMakefile:
         )
 
     def test_targets(self) -> None:
-        targets = ('demo', 'test', 'test-slow', 'lint', 'bench', 'release', 'clean')
+        targets = ('demo', 'test', 'test-slow', 'lint', 'docs', 'bench', 'release', 'clean')
         done = self.make('--dry-run', *targets, path=os.environ['PATH'])
         assert done.returncode == 0, done.stderr
         assert 'OMP_NUM_THREADS=1' in done.stdout and "-m 'not slow'" in done.stdout
