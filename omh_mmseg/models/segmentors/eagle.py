@@ -119,6 +119,11 @@ class EAGLE(UnsupervisedSegmentor):
         """Features and colours; eigenvectors follow the code, which learns."""
         return dict(features='', colours='')
 
+    @property
+    def frozen_types(self) -> dict[str, torch.dtype]:
+        """The colours are kept in float32."""
+        return dict(colours=torch.float32)
+
     def freeze(self, images: Tensor) -> FrozenInputs:
         """Features, and colours at their size."""
         features = self.backbone(images)

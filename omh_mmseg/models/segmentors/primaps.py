@@ -104,11 +104,6 @@ class PriMaPs(UnsupervisedSegmentor):
         """Proposals are numbers."""
         return dict(proposals=torch.uint8)
 
-    @property
-    def jitter_settings(self) -> str:
-        """Of the student's view."""
-        return self.photometric_view.settings
-
     def freeze(self, images: Tensor) -> FrozenInputs:
         """Features and proposals."""
         features, size = self.backbone(images), (images.shape[-2], images.shape[-1])
