@@ -16,7 +16,7 @@ extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'githu
 exclude_patterns = ['_build', '_sphinx']
 # Anchors and links are GitHub's: github_pages.py makes the anchors, check_links.py looks at every link of the result.
 myst_heading_anchors = 4
-suppress_warnings = ['myst.xref_missing', 'myst.header', 'toc.empty_glob']
+suppress_warnings = ['myst.xref_missing', 'myst.header']
 
 napoleon_use_ivar = True  # fields of dataclasses are documented as such already
 default_role = 'py:obj'
