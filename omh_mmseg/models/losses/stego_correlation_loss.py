@@ -86,13 +86,12 @@ def correlation_term(
             feature_cosine = feature_cosine - feature_cosine.mean(dim=2, keepdim=True)
             feature_cosine = feature_cosine - feature_cosine.mean() + old_mean
     code_cosine = _pairwise_cosine(code_1, code_2)
-    if callable(shift):
-        shift = shift(feature_cosine.mean(), code_cosine.mean())
+    b = shift(feature_cosine.mean(), code_cosine.mean()) if callable(shift) else shift
     if zero_clamp:
         code_cosine = code_cosine.clamp(min=0.0)
     if stabilize:
         code_cosine = code_cosine.clamp(max=STABILIZE_CEILING)
-    return -(code_cosine * (feature_cosine - shift)).mean()
+    return -(code_cosine * (feature_cosine - b)).mean()
 
 
 def _pairwise_cosine(first: Tensor, second: Tensor) -> Tensor:
