@@ -18,6 +18,7 @@ FILES = sorted(
     # omh_mmseg/.mim holds links to configs and tools.
     if path.suffix in ('.py', '.md', '.sh') and '.mim' not in path.parts
 ) + [REPOSITORY / name for name in ('README.md', 'CONTRIBUTING.md')]
+BY_THEMSELVES = ('omh.md', 'eagle.md')
 PAGES = [path for path in FILES if path.suffix == '.md']
 
 # 3A, 3A.5, A, A.10, 0, 8.13
@@ -136,7 +137,7 @@ def test_sources_name_a_page_or_a_paper() -> None:
 
 
 def test_a_paragraph_has_one_place() -> None:
-    """OMH's page counts by itself; headings begin with the number of their anchor; the index names every page."""
+    """Some pages count by themselves; headings begin with the number of their anchor; the index names every page."""
     places: dict[str, list[str]] = {}
     for page in METHODS.glob('*.md'):
         text = page.read_text()
@@ -144,8 +145,7 @@ def test_a_paragraph_has_one_place() -> None:
         for name, shown in re.findall(r'<a id="([^"]+)"></a>\**([\w.]+)', text):
             assert name == shown, f'{page.name}: anchor {name} before {shown}'
         for name in ANCHOR.findall(text):
-            own = page.name in ('omh.md', 'primaps.md')
-            places.setdefault(f'{page.name} {name}' if own else name, []).append(page.name)
+            places.setdefault(f'{page.stem} {name}' if page.name in BY_THEMSELVES else name, []).append(page.name)
     assert {name: pages for name, pages in places.items() if len(pages) > 1} == {}
 
 
