@@ -69,8 +69,8 @@ class PriMaPs(UnsupervisedSegmentor):
         levels = None if self.omh_head is None or not share_prototypes else self.omh_head.level_sizes
         if levels is not None and levels[0] != len(self.cluster_probe.centres):
             raise ValueError(
-                f'level 1 of OMH has {levels[0]} clusters and shall follow {len(self.cluster_probe.centres)} prototypes: '
-                'leave extra_clusters out, or set share_prototypes=False.'
+                f'level 1 of OMH has {levels[0]} clusters and is to follow {len(self.cluster_probe.centres)} '
+                'prototypes: leave extra_clusters out, or set share_prototypes=False.'
             )
         self.after_losses()
         self._warned = False

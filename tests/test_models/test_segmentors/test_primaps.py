@@ -56,7 +56,7 @@ def test_level_1_follows_the_momentum_prototypes(build, omh) -> None:
 
 def test_extra_clusters_are_not_shared(build, host_parts) -> None:
     probe = host_parts('PriMaPs')['cluster_probe'] | dict(extra_clusters=2)
-    with pytest.raises(ValueError, match='level 1 of OMH has 4 clusters and shall follow 6 prototypes'):
+    with pytest.raises(ValueError, match='level 1 of OMH has 4 clusters and is to follow 6 prototypes'):
         build(dict(match=None), cluster_probe=probe)
     model = build(dict(match=None), cluster_probe=probe, share_prototypes=False)
     assert model.cluster_bias.sizes['pred_sem_seg'] == 6
