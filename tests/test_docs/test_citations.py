@@ -18,7 +18,7 @@ FILES = sorted(
     # omh_mmseg/.mim holds links to configs and tools.
     if path.suffix in ('.py', '.md', '.sh') and '.mim' not in path.parts
 ) + [REPOSITORY / name for name in ('README.md', 'CONTRIBUTING.md')]
-BY_THEMSELVES = ('omh.md', 'eagle.md')
+BY_THEMSELVES = ('omh.md', 'eagle.md', 'primaps.md')
 PAGES = [path for path in FILES if path.suffix == '.md']
 
 # 3A, 3A.5, A, A.10, 0, 8.13
