@@ -162,9 +162,8 @@ class OMHHead(BaseModule):
             losses = self.rule.loss(learning.split(self.level_sizes), positions, winners, priors)
             if weight > 0 and self.cluster is not None:
                 reached = self._directions(self.reach(code, shares, weight * self.cluster.loss_weight))
-                losses['loss_omh_cluster'] = weight * self.cluster.over_levels(
-                    self._similarities(reached, centres), priors
-                )
+                total = self.cluster.over_levels(self._similarities(reached, centres), priors)
+                losses['loss_omh_cluster'] = weight * total
             if match is not None:
                 activations = self._activations(seen)
                 terms = [match(*pair, plan.plan) for *pair, plan in zip(activations, activations[1:], plans)]
