@@ -134,7 +134,10 @@ def test_command(trained_demo, clip, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_memory_does_not_grow(inferencer, tmp_path, monkeypatch):
-    """300 frames of 480 x 854 pixels: after 300 the process holds what it held after 60, up to 64 MiB; kept frames were 280."""
+    """300 frames of 480 x 854 pixels: after 300 the process holds what it held after 60, up to 64 MiB.
+
+    Frames that were kept would be 280 MiB.
+    """
     status = Path('/proc/self/status')
     if not status.is_file():
         pytest.skip('no /proc, which tells the memory of a process')

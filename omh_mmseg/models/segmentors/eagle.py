@@ -80,9 +80,8 @@ class EAGLE(UnsupervisedSegmentor):
         code, same, other = codes.chunk(3)
         losses = self.correspondence_loss(dropped, (code, same, other))
         colours = self.colours(images, code)
-        eigen, cues = zip(*(
-            self.cue(one, colours, lookup) for one, lookup in zip((same, other), self.eigen_lookups)
-        ))  # fmt: skip
+        lookups = zip((same, other), self.eigen_lookups)
+        eigen, cues = zip(*(self.cue(one, colours, lookup) for one, lookup in lookups))
         z, z_view = self.project(same), self.project(other)
         count = len(self.cluster_probe.centres)
         objects = self.object_loss(z, z_view, cues[0], patch_weights(dropped[1]), count)
@@ -98,7 +97,7 @@ class EAGLE(UnsupervisedSegmentor):
         """The share u of the cues in this step."""
         return 0.0 if self.step <= self.switch_step else self.object_share
 
-    def cue(self, code: Tensor, colours: Tensor, lookup: ClusterProbe) -> tuple[Tensor, Tensor]:
+    def cue(self, code: Tensor, colours: Tensor, lookup: Any) -> tuple[Tensor, Tensor]:
         """Loss of a set of directions on the eigenvectors of a code (B, D, h, w), and the cues (B h w)."""
         vectors = self.eigen_cue(code, colours)
         (loss,) = lookup.loss(vectors).values()
