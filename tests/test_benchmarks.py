@@ -299,7 +299,7 @@ def test_run_all_reports_what_fails(load, tmp_path: Path, monkeypatch, capsys) -
     assert seen['steps_hosts'][-4:] == ['--repeats', '3', '--device', 'cpu']
     # What the second run measured anew takes the place of what the first one found.
     kept = [row['script'] for row in read(tmp_path / 'requirements_here.csv')]
-    assert len(kept) == len(set(kept)) == 20 and kept[-1] == 'steps_hosts'
+    assert len(kept) == len(set(kept)) == 22 and kept[-1] == 'steps_hosts'
 
 
 def rounded(value: float) -> str:
@@ -311,7 +311,7 @@ def rounded(value: float) -> str:
 
 def test_the_figures_of_the_page_stand_in_the_files() -> None:
     *parts, rest = re.split(r'\[CSV\]\(\.\./(benchmarks/results/[\w.-]+\.csv)\)', PAGE.read_text())
-    assert '|' not in rest and len(parts) == 2 * 12
+    assert '|' not in rest and len(parts) == 2 * 14
     for text, path in zip(parts[::2], parts[1::2]):
         rows = read(REPOSITORY / path)
         values = [float(value) for row in rows for value in row.values() if re.fullmatch(NUMBER, value)]
