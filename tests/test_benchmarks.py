@@ -197,22 +197,6 @@ def test_every_question_is_tried(load) -> None:
             assert any(command.startswith(f'{script} {question}') for command in tried)
 
 
-def test_both_forms_of_eagle_agree(load, monkeypatch) -> None:
-    """With one solver, whose signs the cues depend on."""
-    module = load('eagle')
-    solver = 'omh_mmseg.models.losses.eigen_cue.smallest_eigenvectors'
-    monkeypatch.setattr(solver, lambda matrices, count: torch.linalg.eigh(matrices).eigenvectors[..., :count])
-    values, gradients = [], []
-    for form in module.FORMS.values():
-        inputs = module.inputs_of(2, 5)
-        values.append(form(*inputs))
-        values[-1].backward()
-        gradients.append([inputs[number].grad for number in (1, 2)])
-    torch.testing.assert_close(values[0], values[1])
-    for one, other in zip(*gradients):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
-
-
 @pytest.mark.parametrize('loss', ['matching', 'energy', 'contrast'])
 def test_all_forms_of_a_loss_agree(load, loss: str) -> None:
     module = load('lean_forms')
