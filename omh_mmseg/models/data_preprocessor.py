@@ -137,9 +137,10 @@ class ViewsDataPreprocessor(SegDataPreProcessor):
 
         def together(name: str) -> Tensor | None:
             values = [item.extras.get(name, getattr(item, name, None)) for item in items]
-            if any(value is None for value in values):
+            present = [value for value in values if isinstance(value, Tensor)]
+            if len(present) < len(values):
                 return None
-            batch = torch.stack(values).to(self.device, non_blocking=self._non_blocking)
+            batch = torch.stack(present).to(self.device, non_blocking=self._non_blocking)
             return widened(batch)
 
         features = together('features')

@@ -98,7 +98,7 @@ class EAGLE(UnsupervisedSegmentor):
         """The share u of the cues in this step."""
         return 0.0 if self.step <= self.switch_step else self.object_share
 
-    def cue(self, code: Tensor, colours: Tensor, lookup: ClusterProbe) -> tuple[Tensor, Tensor]:
+    def cue(self, code: Tensor, colours: Tensor, lookup: Any) -> tuple[Tensor, Tensor]:
         """Loss of a set of directions on the eigenvectors of a code (B, D, h, w), and the cues (B h w)."""
         vectors = self.eigen_cue(code, colours)
         (loss,) = lookup.loss(vectors).values()
