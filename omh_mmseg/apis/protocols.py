@@ -155,6 +155,6 @@ def _frozen(
     for numbers, fields in part.compute(images, names, training=False):
         for place, number in enumerate(numbers):
             image = images[number]
-            frozen = {name: values[place] for name, values in fields.items()}
+            frozen: dict[str, Any] = {name: values[place] for name, values in fields.items()}
             items[number] = FrozenItem(size=(image.shape[-2], image.shape[-1]), image=image, **frozen)
     return [items[number] for number in range(len(images))]
