@@ -249,8 +249,7 @@ class HiddenPositives(UnsupervisedSegmentor):
         grid = (features.shape[-2], features.shape[-1])
         # One image at a time: the maps of a batch would be larger than everything else.
         each = features[: len(images)].split(1)
-        found = [neighbour_weights(feature_affinity(one), grid, self.local_scale) for one in each]
-        return features, torch.cat(found)
+        return features, torch.cat([neighbour_weights(feature_affinity(one), grid, self.local_scale) for one in each])
 
     @torch.no_grad()
     def _ema_code(self, features: Tensor) -> Tensor:
