@@ -380,7 +380,9 @@ def test_trains_a_step(built):
         if name.startswith(('backbone.', 'ema_head.')):
             assert parameter.grad is None, name
         elif name in followed:
-            assert parameter.grad is None and not torch.equal(parameter, followed[name]), name
+            # A level 1 that is shared moves with the host's prototypes, which follow later.
+            shared = torch.equal(parameter, model.cluster_probe.centres)
+            assert parameter.grad is None and (shared or not torch.equal(parameter, followed[name])), name
         else:
             assert torch.isfinite(parameter.grad).all() and parameter.grad.norm() > 0, name
     assert all(torch.equal(backbone[key], value) for key, value in model.backbone.state_dict().items())
