@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from omh_mmseg.structures.temporal import LATER
+
 
 @dataclass
 class FrozenItem:
@@ -131,11 +133,13 @@ def pixels(inputs: Inputs) -> Tensor:
 
 
 def single_view(inputs: Inputs | dict[str, Inputs], host: str) -> Inputs:
-    """The images of a batch of one view.
+    """The images of a batch of one view; a later frame beside them is the temporal term's.
 
     Raises:
         ValueError: If there are several views.
     """
+    if isinstance(inputs, dict) and set(inputs) == {'anchor', LATER}:
+        return inputs['anchor']
     if isinstance(inputs, dict):
         raise ValueError(
             f'{host} trains on single images and got the views {sorted(inputs)}. '
