@@ -134,7 +134,9 @@ def straight_line(
             labels = (v @ phi.t()).argmax(2).flatten()
             gram = torch.einsum('ncp,ncq->npq', seen.flatten(2), seen.flatten(2))
             weights = (gram / gram.norm(dim=1, keepdim=True)).mean(2).flatten()
-            costs = torch.cdist(rows, rows) * (labels[:, None] == labels)
+            # By the product form two rows that are alone with each other would not tie.
+            exact = torch.cdist(rows, rows, compute_mode='donot_use_mm_for_euclid_dist')
+            costs = exact * (labels[:, None] == labels)
             present = labels.unique()
             medoids = torch.stack([costs.sum(1).masked_fill(labels != label, torch.inf).argmin() for label in present])
             targets = torch.searchsorted(present, labels)

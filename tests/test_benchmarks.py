@@ -301,6 +301,25 @@ def test_run_all_reports_what_fails(load, tmp_path: Path, monkeypatch, capsys) -
     assert len(kept) == len(set(kept)) == 22 and kept[-1] == 'steps_hosts'
 
 
+@pytest.mark.filterwarnings('ignore::UserWarning')
+def test_eagles_straight_line_is_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one solver: the signs of eigenvectors are its own."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    eagle = importlib.import_module('eagle')
+    monkeypatch.setattr(
+        'omh_mmseg.models.losses.eigen_cue.smallest_eigenvectors',
+        lambda matrices, count: torch.linalg.eigh(matrices).eigenvectors[..., :count],
+    )
+    inputs = [values.double() if values.is_floating_point() else values for values in eagle.inputs_of(2, 4)]
+    inputs = [values.detach().requires_grad_() if number in (1, 2) else values for number, values in enumerate(inputs)]
+    found, gradients = {}, {}
+    for name, form in eagle.FORMS.items():
+        found[name] = form(*inputs)
+        gradients[name] = torch.autograd.grad(found[name], inputs[1:3])
+    torch.testing.assert_close(*found.values(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(*gradients.values(), rtol=1e-7, atol=1e-12)
+
+
 def rounded(value: float) -> str:
     """Three significant digits, no exponent."""
     if value == int(value) and abs(value) < 1e6:
