@@ -180,6 +180,8 @@ def check_rows(name: str, rows: list[dict[str, str]]) -> None:
     elif name == 'scale':
         assert {'data set', 'search, extrapolated', 'training, first step'} < {row['part'] for row in rows}
         assert {row['items'] for row in rows} == {'30', '150'} and float(rows[-2]['mib']) > 100
+    elif name.startswith('proposals'):
+        assert float(rows[0]['cpu_ms']) > 0
     else:
         backends = ['torch', 'pydensecrf'] if find_spec('pydensecrf') else ['torch']
         assert [(row['backend'], row['segmentations']) for row in rows] == [(b, n) for n in '15' for b in backends]
@@ -298,7 +300,7 @@ def test_run_all_reports_what_fails(load, tmp_path: Path, monkeypatch, capsys) -
     assert seen['steps_hosts'][-4:] == ['--repeats', '3', '--device', 'cpu']
     # What the second run measured anew takes the place of what the first one found.
     kept = [row['script'] for row in read(tmp_path / 'requirements_here.csv')]
-    assert len(kept) == len(set(kept)) == 22 and kept[-1] == 'steps_hosts'
+    assert len(kept) == len(set(kept)) == 25 and kept[-1] == 'steps_hosts'
 
 
 @pytest.mark.filterwarnings('ignore::UserWarning')

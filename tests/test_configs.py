@@ -310,13 +310,27 @@ def test_backbones_and_data_of_the_literature(name):
     assert config.model.num_classes == classes
     train = config.train_dataloader.dataset
     train = train.dataset if train.type == 'NeighbourPairs' else train
-    assert (train.type == 'FiveCrop') == five_crop
-    for pipeline, size in zip(pipelines(config), (224, 320, 320)):
+    # docs/methods/primaps.md 6: whole images, at one size in training and test.
+    whole = config.model.type == 'PriMaPs'
+    assert (train.type == 'FiveCrop') == (five_crop and not whole)
+    interpolation = 'bilinear' if whole else 'nearest'
+    for pipeline, size in zip(pipelines(config), (320 if whole else 224, 320, 320)):
         kinds = ('ResizeShortSide', 'CentreCrop')
         resize, crop = (next(step for step in pipeline if step.type == kind) for kind in kinds)
-        assert (resize.size, resize.interpolation, crop.size) == (size, 'nearest', size)
+        assert (resize.size, resize.interpolation, crop.size) == (size, interpolation, size)
         labels = [step.type for step in pipeline].index('LoadOptionalAnnotations')
         assert labels < pipeline.index(resize)
+
+
+class Halves(torch.nn.Module):
+    """Two proposals in place of those of features that see noise, of which there may be none."""
+
+    crf, settings = None, 'halves'
+
+    def forward(self, features, size, images=()):
+        maps = torch.ones((len(features), *size), dtype=torch.uint8)
+        maps[..., size[1] // 2 :] = 2
+        return maps
 
 
 @pytest.fixture(scope='module', params=EXPERIMENTS)
@@ -339,6 +353,8 @@ def built(request) -> tuple[Config, torch.nn.Module]:
     model.init_weights()
     for pool in (getattr(model, name) for name in ('agnostic_pool', 'specific_pool') if hasattr(model, name)):
         pool.copy_(torch.nn.functional.normalize(torch.randn(pool.shape), dim=1))
+    if config.model.type == 'PriMaPs':
+        model.proposals = Halves()
     if config.model.type == 'EAGLE':  # after the switch everything learns
         model.iteration.fill_(model.switch_step + 1)
     return config, model

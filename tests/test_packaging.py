@@ -51,7 +51,8 @@ def test_base_install_pulls_no_mm_package(project: dict) -> None:
 
 
 def test_extras(project: dict) -> None:
-    extras = {'onedl', 'openmmlab', 'crf', 'faiss', 'safetensors', 'study', 'tiff', 'timm', 'test', 'lint', 'docs'}
+    extras = {'onedl', 'openmmlab', 'crf', 'faiss', 'safetensors', 'study', 'tiff', 'timm', 'video'}
+    extras |= {'test', 'lint', 'docs'}
     assert set(project['optional-dependencies']) == extras
     for lane in ('lint',):
         pinned = {Requirement(line).name: str(Requirement(line).specifier) for line in

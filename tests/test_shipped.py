@@ -57,7 +57,7 @@ def test_messages_of_an_installed_package(installed: Path) -> None:
 def test_listed_configs() -> None:
     names = omh_mmseg.list_configs()
     assert DEMO in names and 'default_runtime' not in names and names == sorted(names)
-    hosts = ('eagle', 'hp', 'smooseg', 'stego')
+    hosts = ('eagle', 'hp', 'primaps', 'smooseg', 'stego')
     assert omh_mmseg.list_configs('omh_*_demo') == [f'omh_{host}_vit-t8_demo' for host in hosts]
     assert all(Path(config_path(name)).is_file() for name in names)
 

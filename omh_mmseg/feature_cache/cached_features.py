@@ -66,7 +66,7 @@ class CachedFeatures(DatasetWrapper):
         values = {name: self.value(name, idx) for name in self.fields if name != SAMPLE and name not in self.views}
         if self.views:
             values[VIEW] = self.value(self.views[int(torch.randint(len(self.views), ()))], idx)
-        own = {name: values.pop(name) for name in (FEATURES, MIRRORED, VIEW) if name in values}
+        own = {name: values.pop(name, None) for name in (FEATURES, MIRRORED, VIEW)}
         return dict(item, inputs=FrozenItem(size=size, image=item['inputs'], extras=values, **own))
 
     def value(self, name: str, idx: int) -> Tensor:

@@ -32,10 +32,13 @@ PROGRAMS = ('python', 'torchrun', 'mpirun', 'pip', 'make', 'ln', 'git', 'pre-com
 SCRIPTS = ('dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh')
 CANDIDATES = (
     'omh_stego_mobilenet-v2_folder', 'omh_stego_vit-t8_demo', 'omh_hp_mobilenet-v2_folder',
-    'omh_smooseg_mobilenet-v2_folder', 'omh_stego_vit-s8_coco', 'omh_stego_vit-s8_potsdam',
+    'omh_smooseg_mobilenet-v2_folder', 'omh_eagle_mobilenet-v2_folder', 'omh_primaps_mobilenet-v2_folder',
+    'omh_stego_vit-s8_coco', 'omh_stego_vit-s8_potsdam',
 )  # fmt: skip
 """Configs that a setting may be of where a page names none."""
-BELOW = ('', 'model.', 'model.omh_head.', 'model.backbone.', 'model.backbone.backbone.')
+BELOW = (
+    '', 'model.', 'model.omh_head.', 'model.backbone.', 'model.backbone.backbone.', 'default_hooks.temporal_pairs.',
+)  # fmt: skip
 """Where a sentence's setting may stand, which has named the part before."""
 ELLIPSIS = re.compile(r'\.\.\.|…')
 WRONG_ON_PURPOSE = {'docs/data.md': ('model.decode_head.chanels=90', 'randomness.sed=1')}
@@ -98,6 +101,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / 'bin').mkdir()
     (folder / 'tools').mkdir()
     names = {f'bin/{name}': name for name in PROGRAMS}
+    (folder / 'omh_mmseg').symlink_to(folder)  # of `git clone`
     names |= {f'tools/{name}': f'tools/{name}' for name in SCRIPTS}
     for path, name in names.items():
         (folder / path).write_text(f'#!/bin/bash\nprintf -v line "%q " {shlex.quote(name)} "$@"\necho "$line" >> '

@@ -75,7 +75,7 @@ def test_presets_of_the_literature(name, experiment, item):
     assert 'crop_bbox' in sample.metainfo
     model = built(config)
     options = model.predictor.options
-    assert (options.mode, options.flip, options.alpha) == ('whole', flip, 2.0)
+    assert (options.mode, options.flip, options.alpha) == ('whole', flip, alpha)
     assert (model.predictor.crf is not None) == crf and model.predictor.levels(model) == levels
     assert model.predictor.crf.settings['iterations'] == 10
 
