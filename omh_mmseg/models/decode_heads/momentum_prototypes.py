@@ -42,7 +42,7 @@ class MomentumPrototypes(BaseModule):
         directions: v, parameter (K, C).
         gains: g, parameter (K).
         average: v' and g' side by side, buffer (K, C + 1).
-        centres: g' v' / |v'|, buffer (K, C): scores are dot products with these, whose length counts.
+        centres: ``g' v' / |v'|``, buffer (K, C): scores are dot products with these, whose length counts.
         updates: n, buffer.
         started: Whether the prototypes are more than random, buffer.
 

@@ -23,8 +23,8 @@ class AdaptiveCorrespondenceLoss(nn.Module):
     and the loss is :math:`w_+ L(b_+) + w_- L(b_-)`. The shifts have a gradient through :math:`\bar C`; F has none.
 
     Args:
-        positive_weight: w_+.
-        negative_weight: w_-.
+        positive_weight: ``w_+``.
+        negative_weight: ``w_-``.
         shift_bias: beta.
         shift_value: sigma.
         feature_samples: S; S x S positions are drawn per image.
@@ -57,11 +57,11 @@ class AdaptiveCorrespondenceLoss(nn.Module):
         self.options = dict(pointwise=pointwise, stabilize=stabilize)
 
     def positive_shift(self, features: Tensor, code: Tensor) -> Tensor:
-        """b_+ of the mean cosines, scalars."""
+        """``b_+`` of the mean cosines, scalars."""
         return (features - code - self.shift_bias).abs()
 
     def negative_shift(self, features: Tensor, code: Tensor) -> Tensor:
-        """b_- of the mean cosines, scalars."""
+        """``b_-`` of the mean cosines, scalars."""
         return self.shift_value * (features + code - self.shift_bias)
 
     def forward(
