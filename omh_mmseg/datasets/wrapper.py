@@ -21,6 +21,15 @@ def datasets_in(dataset: Any) -> Iterator[Any]:
             yield from datasets_in(inner)
 
 
+def outside_cache(dataset: Any) -> tuple[list[Any], Any]:
+    """The wrappers that put items together from several, outermost first, and the data set inside them."""
+    wrappers = []
+    while getattr(dataset, 'wraps_cache', False):
+        wrappers.append(dataset)
+        dataset = dataset.dataset
+    return wrappers, dataset
+
+
 class DatasetWrapper(ABC):
     """A data set around another one, with the interface that mmengine expects of wrappers.
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from omh_mmseg.choices import REFIT_POSITIONS
 from omh_mmseg.datasets.samplers import SeededIndex, seeded_loader
+from omh_mmseg.datasets.wrapper import outside_cache
 from omh_mmseg.evaluation.heads import PROBE, head_of
 from omh_mmseg.models.prediction.cluster_bias import clusterings, counts_length
 from omh_mmseg.models.utils.closing_refit import Refit, refit, shares_with
@@ -66,10 +67,7 @@ def collect_codes(
     Returns:
         Codes (P, D) of the images that are this process's share.
     """
-    dataset: Any = loader.dataset
-    images = dataset
-    while getattr(images, 'wraps_cache', False):
-        images = images.dataset
+    images: Any = outside_cache(loader.dataset)[1]
     positions = max(1, min(positions, most // max(1, len(images))))
     rank, ranks = get_dist_info()
     own = range(rank, len(images), ranks)

@@ -16,7 +16,7 @@ from torch import Tensor
 from omh_mmseg.datasets.neighbours.pairs import Views
 from omh_mmseg.datasets.video.frame_flow import FrameFlow, source_of
 from omh_mmseg.datasets.video.sequences import FrameOrder
-from omh_mmseg.datasets.wrapper import DatasetWrapper, positive_index
+from omh_mmseg.datasets.wrapper import DatasetWrapper, outside_cache, positive_index
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.structures.temporal import FLOW, LATER
 from omh_mmseg.utils.checks import COUNT, SIZE, ranges
@@ -117,10 +117,7 @@ class TemporalPairs(DatasetWrapper):
 
     def _frames(self) -> Any:
         """What delivers a frame by itself: the data set below those that pair."""
-        dataset = self.dataset
-        while getattr(dataset, 'wraps_cache', False):
-            dataset = dataset.dataset
-        return dataset
+        return outside_cache(self.dataset)[1]
 
     def _flow(self, idx: int, partner: int, here: Any, there: Any) -> Tensor:
         if idx in self._remembered:

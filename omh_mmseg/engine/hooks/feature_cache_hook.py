@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from omh_mmseg.choices import SPLITS
 from omh_mmseg.datasets.samplers import SeededInfiniteSampler, seed_items
-from omh_mmseg.datasets.wrapper import DatasetWrapper
+from omh_mmseg.datasets.wrapper import DatasetWrapper, outside_cache
 from omh_mmseg.engine.models import model_of
 from omh_mmseg.feature_cache.automatic import AUTOMATIC, LIMIT_GIB, Probes, completed, folder_of, half_precision
 from omh_mmseg.feature_cache.build import FeatureCache
@@ -110,11 +110,7 @@ class FeatureCacheHook(Hook):
         if root is None or split not in self.splits or split in self.declined:
             return
         model = model_of(runner)
-        pairs: list[DatasetWrapper] = []
-        dataset = loop.dataloader.dataset
-        while getattr(dataset, 'wraps_cache', False):
-            pairs.append(dataset)
-            dataset = dataset.dataset
+        pairs, dataset = outside_cache(loop.dataloader.dataset)
         reason = why_live(model, split)
         if reason:
             runner.logger.info(f'no feature cache for {split}: {reason}')
