@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from PIL import Image
 
 from omh_mmseg.apis import predict_video
@@ -122,6 +123,22 @@ def test_what_is_refused(inferencer, trained_demo, clip, tmp_path):
     ):
         with pytest.raises(ValueError, match=match):
             run_command(build_parser().parse_args([*given, *options]))
+
+
+def test_a_single_frame(inferencer, clip, tmp_path, monkeypatch):
+    """It is segmented as an image is, and the log says that there is no more."""
+    said = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', said.append)
+    frame = cv2.VideoCapture(str(clip)).read()[1]
+    one = str(tmp_path / 'one.avi')
+    writer = cv2.VideoWriter(one, cv2.VideoWriter.fourcc(*'MJPG'), 10, (128, 96))
+    writer.write(frame)
+    writer.release()
+    run = inferencer()
+    summary = predict_video(run, one, tmp_path / 'out', overlay='level2', smoothing=0.5, progress=False)
+    assert [text for text in said if 'single frame' in text]
+    assert summary['frames'] == 1 and (tmp_path / 'out' / 'overlay.mp4').is_file()
+    assert np.array_equal(mask(tmp_path / 'out', 0), run(cv2.VideoCapture(one).read()[1]).clusters['level2'])
 
 
 def test_command(trained_demo, clip, tmp_path, capsys):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from omh_mmseg.datasets.video import reader
 from omh_mmseg.datasets.video.frame_flow import FrameFlow
 from omh_mmseg.datasets.video.moving_picture import draw_moving_picture, layer_flow
 from omh_mmseg.datasets.video.reader import VideoFrames
@@ -149,6 +150,26 @@ def test_a_video(tmp_path):
     folder = build('VideoFolder', data_root=str(tmp_path), num_classes=3)
     pairs = DATASETS.build(dict(type='TemporalPairs', dataset=folder))
     assert len(pairs) == 12 and pairs[4]['data_samples'].flow_to_later.data.shape == (3, 6, 8)
+
+
+def test_a_video_that_opencv_cannot_decode(tmp_path, monkeypatch):
+    """PyAV reads the same frames, forwards, from the middle and back."""
+    pytest.importorskip('av', reason='PyAV comes with the extra video')
+    video = write_video(tmp_path / 'clip.mp4')
+    expected = list(VideoFrames(video, stride=3))
+    monkeypatch.setattr(reader._MMCVFrames, 'get', lambda self, number: None)
+    frames = VideoFrames(video, stride=3)
+    assert isinstance(frames._frames, reader._AVFrames)
+    assert (frames.promised, frames.size, frames.frames_per_second) == (4, (48, 64), 10)
+    for order in (None, (0, 2, 1, 3)):
+        got = list(frames) if order is None else [frames.frame(number) for number in order]
+        assert len(got) == 4
+        for number, frame in zip(order or range(4), got):
+            # The two convert colours with another rounding.
+            assert np.abs(expected[number].astype(int) - frame).max() <= 6
+    (tmp_path / 'text.mp4').write_text('no video')
+    with pytest.raises(OSError, match='no frame that can be decoded'):
+        VideoFrames(tmp_path / 'text.mp4')
 
 
 def test_videos_that_cannot_be_read(tmp_path):

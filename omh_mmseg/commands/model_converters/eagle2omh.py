@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import argparse
 
+from omh_mmseg.commands.model_converters.options import converter_parser, tell_test
 from omh_mmseg.commands.start import start
-from omh_mmseg.shipped import name_commands
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
-    parser.add_argument('source', metavar='SRC', help='Lightning checkpoint of the reference implementation')
-    parser.add_argument('target', metavar='DST', help='file to write')
-    parser.add_argument(
-        '--trust', action='store_true', help='read pickled objects too, with inert ones in place of all classes'
-    )
-    return parser
+    return converter_parser(__doc__)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -34,11 +28,8 @@ def run(args: argparse.Namespace) -> None:
     )
     if converted.left_out:
         print('left out, as nothing evaluates it: ' + ', '.join(converted.left_out))
-    name = converted.backbone.short_name or 'BACKBONE'
-    print(name_commands(
-        f'test with:\n  python tools/test.py configs/eagle_{name}_DATA.py {args.target} --cfg-options '
-        f'model.decode_head.channels={converted.channels} model.cluster_probe.extra_clusters={converted.extra_clusters}'
-    ))
+    options = dict(decode_head__channels=converted.channels, cluster_probe__extra_clusters=converted.extra_clusters)
+    tell_test('eagle', converted.backbone.short_name, args.target, **options)
 
 
 def main(argv: list[str] | None = None) -> None:

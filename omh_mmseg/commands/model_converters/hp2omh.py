@@ -11,19 +11,13 @@ from __future__ import annotations
 
 import argparse
 
+from omh_mmseg.commands.model_converters.options import converter_parser, tell_test
 from omh_mmseg.commands.start import start
-from omh_mmseg.shipped import name_commands
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
-    parser.add_argument('source', metavar='SRC', help='checkpoint of the reference implementation')
-    parser.add_argument('target', metavar='DST', help='file to write')
-    parser.add_argument(
-        '--trust', action='store_true', help='read pickled objects too, with inert ones in place of all classes'
-    )
-    return parser
+    return converter_parser(__doc__)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -32,11 +26,7 @@ def run(args: argparse.Namespace) -> None:
 
     converted = convert_hp(args.source, args.target, args.trust)
     print(f'wrote {args.target}: {converted.num_classes} classes, code of {converted.channels} channels')
-    name = converted.backbone.short_name or 'BACKBONE'
-    print(name_commands(
-        f'test with:\n  python tools/test.py configs/hp_{name}_DATA.py {args.target} '
-        f'--cfg-options model.decode_head.channels={converted.channels}'
-    ))
+    tell_test('hp', converted.backbone.short_name, args.target, decode_head__channels=converted.channels)
 
 
 def main(argv: list[str] | None = None) -> None:

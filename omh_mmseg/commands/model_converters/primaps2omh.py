@@ -10,19 +10,13 @@ from __future__ import annotations
 
 import argparse
 
+from omh_mmseg.commands.model_converters.options import converter_parser, tell_test
 from omh_mmseg.commands.start import start
-from omh_mmseg.shipped import name_commands
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
-    parser.add_argument('source', metavar='SRC', help='Lightning checkpoint of the reference implementation')
-    parser.add_argument('target', metavar='DST', help='file to write')
-    parser.add_argument(
-        '--trust', action='store_true', help='read pickled objects too, with inert ones in place of all classes'
-    )
-    return parser
+    return converter_parser(__doc__)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -31,8 +25,7 @@ def run(args: argparse.Namespace) -> None:
 
     converted = convert_primaps(args.source, args.target, args.trust)
     print(f'wrote {args.target}: {converted.num_classes} classes, prototypes of {converted.channels} channels')
-    name = converted.backbone.short_name or 'BACKBONE'
-    print(name_commands(f'test with:\n  python tools/test.py configs/primaps_{name}_DATA.py {args.target}'))
+    tell_test('primaps', converted.backbone.short_name, args.target)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,18 +11,13 @@ from __future__ import annotations
 
 import argparse
 
+from omh_mmseg.commands.model_converters.options import converter_parser, tell_test
 from omh_mmseg.commands.start import start
-from omh_mmseg.shipped import name_commands
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
-    parser.add_argument('source', metavar='SRC', help='Lightning checkpoint of the reference implementation')
-    parser.add_argument('target', metavar='DST', help='file to write')
-    parser.add_argument(
-        '--trust', action='store_true', help='read the pickled settings too, with inert objects in place of all classes'
-    )
+    parser = converter_parser(__doc__)
     parser.add_argument('--student', metavar='NAME', help='entry of the file that holds the student prototypes')
     parser.add_argument('--teacher', metavar='NAME', help='entry of the file that holds the teacher prototypes')
     return parser
@@ -38,11 +33,7 @@ def run(args: argparse.Namespace) -> None:
         print(f'  {ours:24} {theirs}')
     if converted.left_out:
         print('left out: ' + ', '.join(converted.left_out))
-    name = converted.backbone.short_name or 'BACKBONE'
-    print(name_commands(
-        f'test with:\n  python tools/test.py configs/smooseg_{name}_DATA.py {args.target} '
-        f'--cfg-options model.decode_head.channels={converted.channels}'
-    ))
+    tell_test('smooseg', converted.backbone.short_name, args.target, decode_head__channels=converted.channels)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omh_mmseg.commands.model_converters.options import converter_parser
 from omh_mmseg.commands.start import start
 from omh_mmseg.shipped import config_path, list_configs, name_commands
 from omh_mmseg.utils.files import replaced_when_complete
@@ -19,14 +20,10 @@ from omh_mmseg.utils.work_dirs import config_file
 if TYPE_CHECKING:
     from omh_mmseg.models.converters.stego import ConvertedSTEGO
 
+
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
-    parser.add_argument('source', metavar='SRC', help='Lightning checkpoint of the reference implementation')
-    parser.add_argument('target', metavar='DST', help='file to write')
-    parser.add_argument(
-        '--trust', action='store_true', help='read the pickled settings too, with inert objects in place of all classes'
-    )
+    parser = converter_parser(__doc__)
     parser.add_argument(
         '--config-out', metavar='PY', help="write a config with the file's settings, which extends the one named below"
     )

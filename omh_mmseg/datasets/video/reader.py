@@ -81,7 +81,7 @@ class VideoFrames:
                 break
             yield self._checked(frame, number)
             number += 1
-        if number < self.promised - LENIENCE:
+        if number == 0 or number < self.promised - LENIENCE:
             raise OSError(
                 f'the video {self.path} is broken: it ends after {number} frames, and its header promises '
                 f'{self.promised}. Frames up to there were read'
@@ -112,17 +112,24 @@ class _MMCVFrames:
     """By mmcv, that is OpenCV; in order it decodes, otherwise it seeks."""
 
     def __init__(self, path: str) -> None:
-        try:
-            # A cache of mmcv's would keep frames; 1 is the least that it takes.
-            self._reader = mmcv.VideoReader(path, cache_capacity=1)
-        except (OSError, cv2.error):
-            self._reader = None
+        self._path = path
+        self._open()
         count = 0 if self._reader is None else self._reader.frame_cnt
         self.promised = max(0, int(count))
         self.frames_per_second = 0.0 if self._reader is None else float(self._reader.fps or 0)
+
+    def _open(self) -> None:
         self._next = 0
+        try:
+            # A cache of mmcv's would keep frames; 1 is the least that it takes.
+            self._reader = mmcv.VideoReader(self._path, cache_capacity=1)
+        except (OSError, cv2.error):
+            self._reader = None
 
     def get(self, number: int) -> np.ndarray | None:
+        if number == 0 < self._next:
+            # OpenCV does not find the only frame of a video again.
+            self._open()
         if self._reader is None:
             return None
         capture = self._reader.vcap
