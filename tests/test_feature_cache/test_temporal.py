@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from omh_mmseg.datasets.video.pairs import TemporalPairs
+from omh_mmseg.datasets.video.with_flow import FramesWithFlow
+from omh_mmseg.evaluation.protocols import apply_protocol
 from omh_mmseg.feature_cache.cached_features import CachedFeatures
 
 HOSTS = ['smooseg', *(pytest.param(host, marks=pytest.mark.slow) for host in ('stego', 'hp'))]
@@ -52,3 +54,19 @@ def test_what_reaches_nothing(settings, train):
     config.custom_hooks = [*config.custom_hooks, dict(type='TemporalPairsHook')]
     with pytest.raises(ValueError, match='VideoFolder in place of FolderSegDataset'):
         train(config)
+
+
+def test_steadiness_is_scored_from_the_cache(settings, train, tmp_path):
+    """The photos of training, which are of one size, as frames of a video."""
+    scores = []
+    for folder in (None, tmp_path / 'cache'):
+        config = settings('smooseg', folder=folder, steps=1)
+        config.test_dataloader.dataset.update(type='VideoFolder', split='train', fps=2.0)
+        apply_protocol(config, 'video')
+        runner, _ = train(config)
+        scores.append(runner.test())
+        loader = runner.test_loop.dataloader
+        assert isinstance(loader.dataset, FramesWithFlow)
+        assert isinstance(loader.dataset.dataset, CachedFeatures) == (folder is not None)
+    assert 0 <= scores[0]['probe/TC'] < 100 and scores[0]['probe/changes'] > 0
+    assert scores[1] == pytest.approx(scores[0])
