@@ -19,9 +19,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Convert, and print how to test the result."""
-    from omh_mmseg.models.converters.eagle import convert_eagle
+    from omh_mmseg.models.converters.dino import convert_file
+    from omh_mmseg.models.converters.eagle import convert_eagle_checkpoint
 
-    converted = convert_eagle(args.source, args.target, args.trust)
+    converted = convert_file(convert_eagle_checkpoint, args.source, args.target, args.trust)
     print(
         f'wrote {args.target}: {converted.num_classes} classes and {converted.extra_clusters} extra clusters, code of '
         f'{converted.channels} channels'

@@ -22,9 +22,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Convert, and print how to test the result."""
-    from omh_mmseg.models.converters.hp import convert_hp
+    from omh_mmseg.models.converters.dino import convert_file
+    from omh_mmseg.models.converters.hp import convert_hp_checkpoint
 
-    converted = convert_hp(args.source, args.target, args.trust)
+    converted = convert_file(convert_hp_checkpoint, args.source, args.target, args.trust)
     print(f'wrote {args.target}: {converted.num_classes} classes, code of {converted.channels} channels')
     tell_test('hp', converted.backbone.short_name, args.target, decode_head__channels=converted.channels)
 

@@ -21,9 +21,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Convert, and print how to test the result."""
-    from omh_mmseg.models.converters.primaps import convert_primaps
+    from omh_mmseg.models.converters.dino import convert_file
+    from omh_mmseg.models.converters.primaps import convert_primaps_checkpoint
 
-    converted = convert_primaps(args.source, args.target, args.trust)
+    converted = convert_file(convert_primaps_checkpoint, args.source, args.target, args.trust)
     print(f'wrote {args.target}: {converted.num_classes} classes, prototypes of {converted.channels} channels')
     tell_test('primaps', converted.backbone.short_name, args.target)
 

@@ -10,6 +10,7 @@ message lists the candidates; choose with --student and --teacher.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from omh_mmseg.commands.model_converters.options import converter_parser, tell_test
 from omh_mmseg.commands.start import start
@@ -25,9 +26,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Convert, and print what was taken for what."""
-    from omh_mmseg.models.converters.smooseg import convert_smooseg
+    from omh_mmseg.models.converters.dino import convert_file
+    from omh_mmseg.models.converters.smooseg import convert_smooseg_checkpoint
 
-    converted = convert_smooseg(args.source, args.target, args.trust, args.student, args.teacher)
+    convert = partial(convert_smooseg_checkpoint, student=args.student, teacher=args.teacher)
+    converted = convert_file(convert, args.source, args.target, args.trust)
     print(f'wrote {args.target}: {converted.num_classes} classes, code of {converted.channels} channels')
     for ours, theirs in converted.taken.items():
         print(f'  {ours:24} {theirs}')

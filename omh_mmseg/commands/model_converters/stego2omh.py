@@ -35,13 +35,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Convert, and print what the file says of its run and how to test it."""
-    from omh_mmseg.models.converters.stego import convert_stego
+    from omh_mmseg.models.converters.dino import convert_file
+    from omh_mmseg.models.converters.stego import convert_stego_checkpoint
 
     if args.config is not None:
         args.config = config_file(args.config)
         if not Path(args.config).is_file():
             raise FileNotFoundError(f'there is no config {args.config}')
-    converted = convert_stego(args.source, args.target, args.trust)
+    converted = convert_file(convert_stego_checkpoint, args.source, args.target, args.trust)
     config = base_config(args.config, converted)
     if args.config_out is not None:
         write_config(Path(args.config_out), config, converted)

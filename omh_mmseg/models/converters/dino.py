@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -154,12 +154,43 @@ class ConvertedHost:
     channels: int
     num_classes: int
 
-    def write(self, target: str | Path, source: str | Path, **meta: Any) -> None:
+    @property
+    def known(self) -> dict[str, Any]:
+        """What else the file says of its run, for ``meta``."""
+        return {}
+
+    def write(self, target: str | Path, source: str | Path) -> None:
         """Write it with the number of its training steps, and what is known of its run, see `write_checkpoint`."""
         weights = backbone_digest(self.state_dict)
         record = dict(normalisation=NORMALISATION, weights=weights, num_classes=self.num_classes)
-        meta = {'iter': int(self.state_dict['iteration']), TRAINED_WITH: record, **meta}
+        meta = {'iter': int(self.state_dict['iteration']), TRAINED_WITH: record, **self.known}
         write_checkpoint(target, self.state_dict, source, **meta)
+
+
+Converted = TypeVar('Converted', bound=ConvertedHost)
+
+
+def convert_file(
+    convert: Callable[[Any, str], Converted], source: str | Path, target: str | Path, trust: bool = False
+) -> Converted:
+    """Write a checkpoint of a reference implementation as one that ``tools/test.py`` loads.
+
+    Args:
+        convert: Of the host, such as `convert_stego_checkpoint`.
+        source: The file.
+        target: The file to write: ``state_dict`` and ``meta`` of plain types.
+        trust: See `read_foreign_checkpoint`; Lightning's files hold pickled settings.
+
+    Returns:
+        What was written, and what the file says of its run.
+
+    Raises:
+        FileNotFoundError: If there is no source.
+        ValueError: See `read_foreign_checkpoint` and ``convert``.
+    """
+    converted = convert(read_foreign_checkpoint(source, trust), str(source))
+    converted.write(target, source)
+    return converted
 
 
 def split_backbone(

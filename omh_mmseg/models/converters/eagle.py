@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from omh_mmseg.models.converters.dino import ConvertedHost, listed, split_backbone
-from omh_mmseg.models.converters.foreign_pickle import read_foreign_checkpoint
 
 BACKBONE = 'net.model.'
 BLOCKS = 3
@@ -103,23 +101,3 @@ def convert_eagle_checkpoint(content: Any, source: str) -> ConvertedEAGLE:
     steps = content.get('global_step', 0)
     state |= parts | dict(iteration=torch.tensor(steps if isinstance(steps, int) else 0, dtype=torch.long))
     return ConvertedEAGLE(state, shape, channels, classes, clusters - classes, left_out)
-
-
-def convert_eagle(source: str | Path, target: str | Path, trust: bool = False) -> ConvertedEAGLE:
-    """Write EAGLE's checkpoint as one that ``tools/test.py`` loads.
-
-    Args:
-        source: A Lightning checkpoint of the reference implementation.
-        target: The file to write: ``state_dict`` and ``meta`` of plain types.
-        trust: See `read_foreign_checkpoint`; the published files hold pickled settings.
-
-    Returns:
-        What was written.
-
-    Raises:
-        FileNotFoundError: If there is no source.
-        ValueError: See `read_foreign_checkpoint` and `convert_eagle_checkpoint`.
-    """
-    converted = convert_eagle_checkpoint(read_foreign_checkpoint(source, trust), str(source))
-    converted.write(target, source)
-    return converted

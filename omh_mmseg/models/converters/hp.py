@@ -6,14 +6,12 @@ Source: docs/methods/features.md 2, docs/methods/hp.md 2.5.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from omh_mmseg.models.converters.dino import ConvertedHost, listed, split_backbone
-from omh_mmseg.models.converters.foreign_pickle import read_foreign_checkpoint
 
 NET, LINEAR, CLUSTER = (f'{part}_model_state_dict' for part in ('net', 'linear', 'cluster'))
 BACKBONE = 'model.'
@@ -76,23 +74,3 @@ def convert_hp_checkpoint(content: Any, source: str) -> ConvertedHost:
     state['iteration'] = torch.tensor(steps if isinstance(steps, int) else 0, dtype=torch.long)
     state['ema_head.steps'] = state['iteration'].clone()
     return ConvertedHost(state, shape, channels, num_classes)
-
-
-def convert_hp(source: str | Path, target: str | Path, trust: bool = False) -> ConvertedHost:
-    """Write HP's checkpoint as one that ``tools/test.py`` loads.
-
-    Args:
-        source: A checkpoint of the reference implementation.
-        target: The file to write: ``state_dict`` and ``meta`` of plain types.
-        trust: See `read_foreign_checkpoint`.
-
-    Returns:
-        What was written.
-
-    Raises:
-        FileNotFoundError: If there is no source.
-        ValueError: See `read_foreign_checkpoint` and `convert_hp_checkpoint`.
-    """
-    converted = convert_hp_checkpoint(read_foreign_checkpoint(source, trust), str(source))
-    converted.write(target, source)
-    return converted

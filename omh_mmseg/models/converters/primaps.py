@@ -6,7 +6,6 @@ Source: docs/methods/primaps.md 9.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omh_mmseg.models.converters.dino import ConvertedHost, listed, split_backbone
-from omh_mmseg.models.converters.foreign_pickle import read_foreign_checkpoint
 
 BACKBONE = 'net.model.'
 RUNNING, MOMENTUM = 'seghead', 'cluster_probe.ema_model'
@@ -77,23 +75,3 @@ def convert_primaps_checkpoint(content: Any, source: str) -> ConvertedHost:
         'iteration': torch.tensor(iterations if isinstance(iterations, int) else 0, dtype=torch.long),
     }
     return ConvertedHost(state, shape, channels, classes)
-
-
-def convert_primaps(source: str | Path, target: str | Path, trust: bool = False) -> ConvertedHost:
-    """Write PriMaPs' checkpoint as one that ``tools/test.py`` loads.
-
-    Args:
-        source: A Lightning checkpoint of the reference implementation.
-        target: The file to write: ``state_dict`` and ``meta`` of plain types.
-        trust: See `read_foreign_checkpoint`.
-
-    Returns:
-        What was written.
-
-    Raises:
-        FileNotFoundError: If there is no source.
-        ValueError: See `read_foreign_checkpoint` and `convert_primaps_checkpoint`.
-    """
-    converted = convert_primaps_checkpoint(read_foreign_checkpoint(source, trust), str(source))
-    converted.write(target, source)
-    return converted

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from omh_mmseg.models.converters.dino import ConvertedHost, listed, split_backbone
-from omh_mmseg.models.converters.foreign_pickle import plain_settings, read_foreign_checkpoint
+from omh_mmseg.models.converters.foreign_pickle import plain_settings
 
 # Words in the names of the two sets of prototypes that distinguish them, unless the names are given.
 STUDENT_WORDS = ('student', 'local')
@@ -34,6 +33,11 @@ class ConvertedSmooSeg(ConvertedHost):
     settings: dict[str, Any]
     taken: dict[str, str]
     left_out: list[str]
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """Settings."""
+        return dict(settings=self.settings)
 
 
 def convert_smooseg_checkpoint(
@@ -86,34 +90,6 @@ def convert_smooseg_checkpoint(
     return ConvertedSmooSeg(
         state, shape, channels, len(state['cluster_probe.centres']), settings, {**layers, **prototypes}, list(others)
     )
-
-
-def convert_smooseg(
-    source: str | Path,
-    target: str | Path,
-    trust: bool = False,
-    student: str | None = None,
-    teacher: str | None = None,
-) -> ConvertedSmooSeg:
-    """Write SmooSeg's checkpoint as one that ``tools/test.py`` loads strictly.
-
-    Args:
-        source: A Lightning checkpoint of the reference implementation.
-        target: The file to write: ``state_dict`` and ``meta`` of plain types.
-        trust: See `read_foreign_checkpoint`.
-        student: See `convert_smooseg_checkpoint`.
-        teacher: See `convert_smooseg_checkpoint`.
-
-    Returns:
-        What was written, and what the file says of its run.
-
-    Raises:
-        FileNotFoundError: If there is no source.
-        ValueError: See `read_foreign_checkpoint` and `convert_smooseg_checkpoint`.
-    """
-    converted = convert_smooseg_checkpoint(read_foreign_checkpoint(source, trust), str(source), student, teacher)
-    converted.write(target, source, settings=converted.settings)
-    return converted
 
 
 def _head(others: dict[str, Tensor], embed_dims: int, source: str) -> dict[str, str]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from omh_mmseg.models.converters.dino import ConvertedHost, TransformerShape, listed, split_backbone
-from omh_mmseg.models.converters.foreign_pickle import plain_settings, read_foreign_checkpoint
+from omh_mmseg.models.converters.foreign_pickle import plain_settings
 from omh_mmseg.registry import DATASETS
 
 BACKBONE = 'net.model.'
@@ -87,6 +86,12 @@ class ConvertedSTEGO(ConvertedHost):
     extra_clusters: int
     settings: dict[str, Any]
     left_out: list[str]
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """Settings, and classes and colours where the data set is one of ours."""
+        classes = {} if self.dataset_meta is None else dict(dataset_meta=self.dataset_meta)
+        return dict(settings=self.settings, **classes)
 
     @property
     def model_options(self) -> dict[str, Any]:
@@ -175,32 +180,11 @@ def convert_stego_checkpoint(content: Any, source: str) -> ConvertedSTEGO:
     return ConvertedSTEGO(state, shape, channels, num_classes, extra, settings, left_out)
 
 
-def convert_stego(source: str | Path, target: str | Path, trust: bool = False) -> ConvertedSTEGO:
-    """Write STEGO's checkpoint as one that ``tools/test.py`` loads strictly.
-
-    Args:
-        source: A Lightning checkpoint of the reference implementation.
-        target: The file to write: ``state_dict`` and ``meta`` of plain types.
-        trust: See `read_foreign_checkpoint`; the published files hold pickled settings.
-
-    Returns:
-        What was written, and what the file says of its run.
-
-    Raises:
-        FileNotFoundError: If there is no source.
-        ValueError: See `read_foreign_checkpoint` and `convert_stego_checkpoint`.
-    """
-    converted = convert_stego_checkpoint(read_foreign_checkpoint(source, trust), str(source))
-    classes = {} if converted.dataset_meta is None else dict(dataset_meta=converted.dataset_meta)
-    converted.write(target, source, settings=converted.settings, **classes)
-    return converted
-
-
 def config_text(converted: ConvertedSTEGO, base: str) -> str:
     """A config file that loads the weights and trains as the file's run did.
 
     Args:
-        converted: From `convert_stego`.
+        converted: From `convert_stego_checkpoint`.
         base: Path of the config that it extends, relative to itself.
     """
     tree: dict[str, Any] = {}

@@ -11,7 +11,8 @@ from mmengine.runner import load_checkpoint
 from torch import Tensor
 
 from omh_mmseg.commands.model_converters import eagle2omh
-from omh_mmseg.models.converters.eagle import convert_eagle, convert_eagle_checkpoint
+from omh_mmseg.models.converters.dino import convert_file
+from omh_mmseg.models.converters.eagle import convert_eagle_checkpoint
 from omh_mmseg.registry import MODELS
 
 
@@ -85,7 +86,7 @@ def test_only_what_is_evaluated(theirs, tmp_path: Path):
     state = theirs['state_dict']
     theirs['state_dict'] = {key: value for key, value in state.items() if 'eigen' not in key and 'project' not in key}
     torch.save(theirs, tmp_path / 'theirs.ckpt')
-    converted = convert_eagle(tmp_path / 'theirs.ckpt', tmp_path / 'ours.pth')
+    converted = convert_file(convert_eagle_checkpoint, tmp_path / 'theirs.ckpt', tmp_path / 'ours.pth')
     assert (converted.channels, converted.num_classes, converted.extra_clusters) == (10, 4, 1)
     assert not any(key.startswith(('project_head', 'eigen')) for key in converted.state_dict)
 

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from mmengine.runner import load_checkpoint
 from torch import Tensor
 
-from omh_mmseg.models.converters.hp import convert_hp, convert_hp_checkpoint
+from omh_mmseg.models.converters.dino import convert_file
+from omh_mmseg.models.converters.hp import convert_hp_checkpoint
 from omh_mmseg.registry import MODELS
 
 TOOL = Path(__file__).resolve().parents[3] / 'tools' / 'model_converters' / 'hp2omh.py'
@@ -58,7 +59,7 @@ def our_model(tiny_vit: dict) -> torch.nn.Module:
 
 def test_our_model_computes_the_reference_forward_pass(theirs, tiny_vit, tmp_path):
     torch.save(theirs, tmp_path / 'theirs.pth')
-    converted = convert_hp(tmp_path / 'theirs.pth', tmp_path / 'ours.pth')
+    converted = convert_file(convert_hp_checkpoint, tmp_path / 'theirs.pth', tmp_path / 'ours.pth')
     assert (converted.channels, converted.num_classes) == (10, 4)
     model = our_model(tiny_vit)
     missing = model.load_state_dict(converted.state_dict, strict=False)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from mmengine.runner import load_checkpoint
 
 from omh_mmseg.commands.model_converters import primaps2omh
-from omh_mmseg.models.converters.primaps import convert_primaps, convert_primaps_checkpoint
+from omh_mmseg.models.converters.dino import convert_file
+from omh_mmseg.models.converters.primaps import convert_primaps_checkpoint
 from omh_mmseg.registry import MODELS
 
 
@@ -84,4 +85,4 @@ def test_other_files(theirs, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='has no backbone .* on top of another host'):
         convert_primaps_checkpoint(dict(state_dict=state), 'a.ckpt')
     with pytest.raises(FileNotFoundError):
-        convert_primaps(tmp_path / 'absent.ckpt', tmp_path / 'ours.pth')
+        convert_file(convert_primaps_checkpoint, tmp_path / 'absent.ckpt', tmp_path / 'ours.pth')

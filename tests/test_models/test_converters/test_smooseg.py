@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from mmengine.runner import load_checkpoint
 from torch import Tensor
 
-from omh_mmseg.models.converters.smooseg import convert_smooseg, convert_smooseg_checkpoint
+from omh_mmseg.models.converters.dino import convert_file
+from omh_mmseg.models.converters.smooseg import convert_smooseg_checkpoint
 from omh_mmseg.registry import MODELS
 
 TOOL = Path(__file__).resolve().parents[3] / 'tools' / 'model_converters' / 'smooseg2omh.py'
@@ -66,7 +67,7 @@ def our_model(tiny_vit: dict) -> torch.nn.Module:
 @pytest.mark.parametrize('names', NAMES.values(), ids=NAMES)
 def test_our_model_computes_the_reference_forward_pass(parts, names, tiny_vit, tmp_path):
     torch.save(lightning(parts, names), tmp_path / 'theirs.ckpt')
-    converted = convert_smooseg(tmp_path / 'theirs.ckpt', tmp_path / 'ours.pth')
+    converted = convert_file(convert_smooseg_checkpoint, tmp_path / 'theirs.ckpt', tmp_path / 'ours.pth')
     assert (converted.channels, converted.num_classes, converted.left_out) == (10, 4, [])
     assert converted.taken['cluster_probe.centres'] == names['teacher']
     model = our_model(tiny_vit)

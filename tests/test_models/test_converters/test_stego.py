@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -17,10 +18,12 @@ from mmengine.runner import load_checkpoint
 from torch import Tensor
 
 from omh_mmseg.commands.model_converters import stego2omh
-from omh_mmseg.models.converters.stego import config_text, convert_stego, convert_stego_checkpoint
+from omh_mmseg.models.converters.dino import convert_file
+from omh_mmseg.models.converters.stego import config_text, convert_stego_checkpoint
 from omh_mmseg.registry import MODELS
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+convert = partial(convert_file, convert_stego_checkpoint)
 PUBLISHED = dict(
     dataset_name='cityscapes', model_type='vit_base', dino_patch_size=8, dino_feat_type='feat', dim=10, arch='dino',
     projection_type='nonlinear', continuous=True, dropout=True, pointwise=False, zero_clamp=True, stabalize=False,
@@ -126,7 +129,7 @@ def ours(tiny_stego, tiny_vit, converted, **backbone):
 
 @pytest.mark.parametrize('size', [(32, 32), (48, 48), (40, 64)])
 def test_predictions_are_those_of_the_reference(tiny_stego, tiny_vit, dino_forward, state, save, tmp_path, size):
-    converted = convert_stego(save(state), tmp_path / 'out.pth', trust=True)
+    converted = convert(save(state), tmp_path / 'out.pth', trust=True)
     model = ours(tiny_stego, tiny_vit, converted)
     before = model.state_dict()['iteration'].clone()
     load_checkpoint(model, str(tmp_path / 'out.pth'), strict=True)
@@ -144,7 +147,7 @@ def test_predictions_are_those_of_the_reference(tiny_stego, tiny_vit, dino_forwa
 
 
 def test_features_of_keys(tiny_stego, tiny_vit, dino_forward, state, save, tmp_path):
-    converted = convert_stego(save(state, dict(dino_feat_type='KK')), tmp_path / 'out.pth', trust=True)
+    converted = convert(save(state, dict(dino_feat_type='KK')), tmp_path / 'out.pth', trust=True)
     assert converted.model_options == {'model.decode_head.channels': 10, 'model.backbone.feature': 'keys'}
     model = ours(tiny_stego, tiny_vit, converted, feature='keys')
     load_checkpoint(model, str(tmp_path / 'out.pth'), strict=True)
@@ -157,7 +160,7 @@ def test_features_of_keys(tiny_stego, tiny_vit, dino_forward, state, save, tmp_p
 
 def test_linear_projection(tiny_stego, tiny_vit, state, save, tmp_path):
     linear = {key: value for key, value in state.items() if not key.startswith('net.cluster2.')}
-    converted = convert_stego(save(linear, dict(projection_type='linear')), tmp_path / 'out.pth', trust=True)
+    converted = convert(save(linear, dict(projection_type='linear')), tmp_path / 'out.pth', trust=True)
     assert converted.model_options == {'model.decode_head.channels': 10, 'model.decode_head.nonlinear': False}
     load_checkpoint(ours(tiny_stego, tiny_vit, converted), str(tmp_path / 'out.pth'), strict=True)
 
@@ -169,7 +172,7 @@ def test_extra_clusters(tiny_stego, tiny_vit, dino_forward, state, save, tmp_pat
     if stated is None:  # a file whose settings say nothing
         torch.save(dict(state_dict=state), tmp_path / 'in.ckpt')
     source = tmp_path / 'in.ckpt' if stated is None else save(state, settings)
-    converted = convert_stego(source, tmp_path / 'out.pth', trust=True)
+    converted = convert(source, tmp_path / 'out.pth', trust=True)
     assert (converted.num_classes, converted.extra_clusters) == (4, 3) and converted.deviations == {}
     assert converted.model_options == {'model.decode_head.channels': 10, 'model.cluster_probe.extra_clusters': 3}
     model = ours(tiny_stego, tiny_vit, converted)
@@ -187,7 +190,7 @@ def test_extra_clusters(tiny_stego, tiny_vit, dino_forward, state, save, tmp_pat
 
 
 def test_written_file_is_plain(state, save, tmp_path):
-    converted = convert_stego(save(state), tmp_path / 'out.pth', trust=True)
+    converted = convert(save(state), tmp_path / 'out.pth', trust=True)
     written = torch.load(tmp_path / 'out.pth', weights_only=True)
     assert written.keys() == {'state_dict', 'meta'}
     assert written['meta'].pop('trained_with').keys() == {'normalisation', 'weights', 'num_classes'}
@@ -199,7 +202,7 @@ def test_written_file_is_plain(state, save, tmp_path):
 
 def test_refused_without_trust(state, save, tmp_path):
     with pytest.raises(ValueError, match='objects of absentconf.DictConfig, absentconf.Node. Pickled .*--trust'):
-        convert_stego(save(state), tmp_path / 'out.pth')
+        convert(save(state), tmp_path / 'out.pth')
     assert not (tmp_path / 'out.pth').exists()
 
 
@@ -305,7 +308,7 @@ def test_other_content(content, message):
 def test_failing_conversion_writes_nothing(state, save, tmp_path):
     state.pop('net.cluster1.0.weight')
     with pytest.raises(ValueError, match='lacks the entries'):
-        convert_stego(save(state), tmp_path / 'out.pth', trust=True)
+        convert(save(state), tmp_path / 'out.pth', trust=True)
     assert [file.name for file in tmp_path.iterdir()] == ['in.ckpt']
 
 
