@@ -23,13 +23,14 @@ from common import Benchmark, Prepared, Question, Rows, Verdict, interleave, pea
 from torch import Tensor
 
 from omh_mmseg.models.losses import AdaptiveCorrespondenceLoss, EigenCue, ObjectContrastLoss
-from omh_mmseg.models.losses.eigen_cue import laplacian, smallest_eigenvectors
+from omh_mmseg.models.losses.eigen_cue import laplacian
 from omh_mmseg.models.losses.object_contrast_loss import patch_weights
 from omh_mmseg.models.losses.stego_correlation_loss import sample_positions
+from omh_mmseg.models.utils.eigenvectors import largest_eigenvectors
 
 COUNT, OBJECTS, CHANNELS, CODE, LABELS = 4, 8, 1152, 512, 32
 SOLVERS: dict[str, Callable[[Tensor], Any]] = {
-    'ours': lambda matrix: smallest_eigenvectors(matrix[None], COUNT)[0],
+    'ours': lambda matrix: largest_eigenvectors(torch.eye(len(matrix)) - matrix[None], COUNT)[0],
     'torch.linalg.eigh': lambda matrix: torch.linalg.eigh(matrix).eigenvectors[:, :COUNT],
     'scipy.linalg.eigh, subset': lambda matrix: scipy.linalg.eigh(matrix.numpy(), subset_by_index=(0, COUNT - 1))[1],
     'torch.lobpcg': lambda matrix: torch.lobpcg(matrix, COUNT, largest=False, niter=200, tol=1e-6)[1],

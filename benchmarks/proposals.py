@@ -3,7 +3,7 @@
     python benchmarks/proposals.py components          # C = 384 and 768, 1600 positions
     python benchmarks/proposals.py step                # batch 8 at 320 pixels, 27 classes
 
-``components`` compares what `first_component` does with a full decomposition, ``torch.lobpcg`` and the randomised
+``components`` compares ours, which is ARPACK's, with a full decomposition, ``torch.lobpcg`` and the randomised
 decomposition of the reference's settings, from the same features; the covariance is part of none of them. Features are
 regions of a common mean with noise, which fixes how fast the solvers converge. ``step`` is E- and M-step on given
 features and proposals, forward and backward, beside a straight-line form that upsamples the features, as the reference
@@ -25,10 +25,11 @@ from torch import Tensor
 from omh_mmseg.models.decode_heads import MomentumPrototypes
 from omh_mmseg.models.losses import ClassFrequencyLoss
 from omh_mmseg.models.segmentors.primaps import _classes
-from omh_mmseg.models.utils.mask_proposals import NO_PROPOSAL, assign_proposals, first_component, principal_masks
+from omh_mmseg.models.utils.eigenvectors import largest_eigenvectors
+from omh_mmseg.models.utils.mask_proposals import NO_PROPOSAL, assign_proposals, principal_masks
 
 POSITIONS = 40
-SOLVERS = ('subspace iteration (ours)', 'eigh', 'lobpcg', 'pca_lowrank, 100 iterations')
+SOLVERS = ('ours', 'eigh', 'lobpcg', 'pca_lowrank, 100 iterations')
 
 
 def regions(channels: int, side: int, generator: torch.Generator) -> Tensor:
@@ -47,7 +48,7 @@ def components(args: argparse.Namespace) -> tuple[Rows, list[Verdict]]:
         covariance = torch.cov(positions.t(), correction=0)
         exact = torch.linalg.eigh(covariance.double())[1][:, -1]
         solvers: dict[str, Callable[[], Tensor]] = {
-            SOLVERS[0]: lambda c=covariance: first_component(c),
+            SOLVERS[0]: lambda c=covariance: largest_eigenvectors(c[None], 1)[0, :, 0],
             SOLVERS[1]: lambda c=covariance: torch.linalg.eigh(c)[1][:, -1],
             SOLVERS[2]: lambda c=covariance: torch.lobpcg(c, k=1, niter=100)[1][:, 0],
             SOLVERS[3]: lambda x=positions: torch.pca_lowrank(x, q=3, niter=100)[2][:, 0],
@@ -112,7 +113,7 @@ def measured(form: str, batch: int, channels: int, size: int, classes: int, repe
         loss = FORMS[form](probe, *maps, ids)
         probe.zero_grad()
         loss.backward()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
 
     losses: list[float] = []
     rise = rise_on('cpu', step)

@@ -309,8 +309,8 @@ def test_eagles_straight_line_is_the_library(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     eagle = importlib.import_module('eagle')
     monkeypatch.setattr(
-        'omh_mmseg.models.losses.eigen_cue.smallest_eigenvectors',
-        lambda matrices, count: torch.linalg.eigh(matrices).eigenvectors[..., :count],
+        'omh_mmseg.models.losses.eigen_cue.largest_eigenvectors',
+        lambda matrices, count: torch.linalg.eigh(torch.eye(len(matrices[0])) - matrices).eigenvectors[..., :count],
     )
     inputs = [values.double() if values.is_floating_point() else values for values in eagle.inputs_of(2, 4)]
     inputs = [values.detach().requires_grad_() if number in (1, 2) else values for number, values in enumerate(inputs)]

@@ -12,6 +12,7 @@ from omh_mmseg.evaluation.scores import hungarian_assignment, scores_from_confus
 from omh_mmseg.models.decode_heads import ClusterProbe
 from omh_mmseg.models.losses import AdaptiveCorrespondenceLoss, EigenCue, ObjectContrastLoss, eigen_cue
 from omh_mmseg.models.losses import object_contrast_loss as contrast
+from omh_mmseg.models.utils import eigenvectors
 from omh_mmseg.registry import MODELS
 
 MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
@@ -52,7 +53,7 @@ def test_laplacian_and_eigenvectors_equal_the_reference(golden, group):
     close(torch.linalg.eigvalsh(matrices.double())[:, :10], values, atol=1e-6)
     expected = torch.tensor(arrays[f'{group}/eigenvectors'])
     for vectors in (
-        eigen_cue.smallest_eigenvectors(matrices, expected.shape[-1]),
+        eigenvectors.largest_eigenvectors(torch.eye(matrices.shape[1]) - matrices, expected.shape[-1]),
         torch.linalg.eigh(matrices).eigenvectors[..., : expected.shape[-1]],
     ):
         dots = (vectors * expected).sum(1).abs()
@@ -186,12 +187,13 @@ def test_eigenvectors_where_nothing_differs(monkeypatch):
     Where ARPACK does not converge, LAPACK answers.
     """
     matrices = eigen_cue.laplacian(torch.ones(1, 100, 4), torch.zeros(1, 100, 3))
-    first, again = (eigen_cue.smallest_eigenvectors(matrices, 4) for _ in range(2))
+    first, again = (eigenvectors.largest_eigenvectors(torch.eye(100) - matrices, 4) for _ in range(2))
     assert torch.equal(first, again)
     close(first.transpose(1, 2) @ first, torch.eye(4)[None], atol=1e-5)
-    monkeypatch.setattr(eigen_cue, 'ROUNDS', 1)
-    noise = eigen_cue.laplacian(torch.randn(1, 100, 64), torch.randn(1, 100, 3))
-    dots = (eigen_cue.smallest_eigenvectors(noise, 4) * torch.linalg.eigh(noise).eigenvectors[..., :4]).sum(1).abs()
+    monkeypatch.setattr(eigenvectors, 'ROUNDS', 1)
+    noise = torch.eye(100) - eigen_cue.laplacian(torch.randn(1, 100, 64), torch.randn(1, 100, 3))
+    exact = torch.linalg.eigh(noise).eigenvectors[..., -4:].flip(-1)
+    dots = (eigenvectors.largest_eigenvectors(noise, 4) * exact).sum(1).abs()
     close(dots, torch.ones(1, 4), atol=1e-5)
 
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
-
-import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.linalg import eigh
-from scipy.sparse.linalg import ArpackError, eigsh
 from torch import Tensor, nn
 
+from omh_mmseg.models.utils.eigenvectors import largest_eigenvectors
 from omh_mmseg.registry import MODELS
 from omh_mmseg.utils.checks import POSITIVE, ranges
 from omh_mmseg.utils.precision import widened
 
 SIGNS = ('reference', 'canonical')
 COLOUR_SCALE = 255.0
-TOLERANCE = 1e-10
-ROUNDS = 50
-# Where newer versions of scipy would otherwise draw a new direction from the system's randomness.
-FIXED = dict(rng=0) if 'rng' in inspect.signature(eigsh).parameters else {}
 
 
 def laplacian(code: Tensor, colours: Tensor, sigma: float = 0.1) -> Tensor:
@@ -48,32 +40,6 @@ def laplacian(code: Tensor, colours: Tensor, sigma: float = 0.1) -> Tensor:
     degrees = weights.sum(2)
     roots = degrees.rsqrt()
     return roots[:, :, None] * (torch.diag_embed(degrees) - weights) * roots[:, None]
-
-
-def smallest_eigenvectors(matrices: Tensor, count: int) -> Tensor:
-    """Eigenvectors (B, N, count) of the smallest eigenvalues, ascending, of symmetric matrices (B, N, N).
-
-    On a processor ARPACK finds the few that are wanted, in float64, and where it does not converge, LAPACK; elsewhere
-    all are computed at once. The figures are in docs/benchmarks.md.
-    """
-    if matrices.device.type != 'cpu':
-        return torch.linalg.eigh(matrices).eigenvectors[..., :count]
-    found = [_of_one(one.double().numpy(), count) for one in matrices]
-    return torch.from_numpy(np.stack(found)).to(matrices.dtype)
-
-
-def _of_one(matrix: np.ndarray, count: int) -> np.ndarray:
-    size = len(matrix)
-    if size > 4 * count:
-        # The largest of 1 - L, with a first direction that no symmetry of the image is orthogonal to.
-        start = np.random.default_rng(0).standard_normal(size)
-        options = dict(v0=start, tol=TOLERANCE, maxiter=ROUNDS, **FIXED)
-        try:
-            values, vectors = eigsh(np.eye(size) - matrix, count, which='LA', **options)
-            return vectors[:, np.argsort(-values)]
-        except ArpackError:
-            pass
-    return eigh(matrix, subset_by_index=(0, count - 1))[1]
 
 
 @MODELS.register_module()
@@ -123,8 +89,9 @@ class EigenCue(nn.Module):
         with torch.autocast(code.device.type, enabled=False):
             # What is not finite is reported with the losses; the solver would fail before.
             rows, points = (widened(maps).nan_to_num().flatten(2).transpose(1, 2) for maps in (code, colours))
-            matrices = laplacian(rows, points / COLOUR_SCALE, self.sigma)
-            vectors = self.signed(smallest_eigenvectors(matrices, self.num_vectors))
+            # The smallest of L are the largest of 1 - L, which are found with relative precision.
+            matrices = torch.eye(size.numel(), device=code.device) - laplacian(rows, points / COLOUR_SCALE, self.sigma)
+            vectors = self.signed(largest_eigenvectors(matrices, self.num_vectors))
         return vectors[..., 1:].transpose(1, 2).unflatten(2, size)
 
     def signed(self, vectors: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from omh_mmseg.models.utils.eigenvectors import largest_eigenvectors
 from omh_mmseg.utils.precision import widened
 
 NO_PROPOSAL = 255
@@ -15,31 +16,6 @@ NO_PROPOSAL = 255
 MOST = NO_PROPOSAL - 1
 COVERED = 0.95
 GAIN = 10.0
-VECTORS = 4
-ITERATIONS = 200
-CHECKED_EVERY = 10
-
-
-def first_component(covariance: Tensor) -> Tensor:
-    """Unit eigenvector (C) of the largest eigenvalue of a covariance (C, C); its sign is arbitrary.
-
-    Subspace iteration with a Rayleigh-Ritz step, until the residual falls below a few roundings of the eigenvalue, and
-    at most `ITERATIONS` times: a hundredth of the flops of a full decomposition from C = 384 on. The start is fixed.
-    """
-    channels = len(covariance)
-    count = min(VECTORS, channels)
-    generator = torch.Generator().manual_seed(0)
-    basis = torch.randn(channels, count, generator=generator, dtype=torch.float64).to(covariance)
-    tolerance = 20 * torch.finfo(covariance.dtype).eps
-    for number in range(1, ITERATIONS + 1):
-        image = covariance @ basis
-        if number % CHECKED_EVERY == 0:
-            values, rotation = torch.linalg.eigh(basis.t() @ image)
-            residual = (image @ rotation[:, -1] - values[-1] * (basis @ rotation[:, -1])).norm()
-            if not bool(residual > tolerance * values[-1]):
-                return basis @ rotation[:, -1]
-        basis = torch.linalg.qr(image)[0]
-    return basis @ torch.linalg.eigh(basis.t() @ covariance @ basis)[1][:, -1]
 
 
 def principal_masks(
@@ -78,7 +54,8 @@ def principal_masks(
     while count > 0 and len(rows) - count < COVERED * len(rows) and len(masks) < rounds:
         if components is None:
             covariance = moment / count - torch.outer(total / count, total / count)
-            scores = torch.where(free, units @ first_component(covariance.to(rows)), 0)
+            component = largest_eigenvectors(covariance[None].nan_to_num(), 1)[0, :, 0]
+            scores = torch.where(free, units @ component.to(units), 0)
             scores = scores * scores[scores.abs().argmax()].sign()
         else:
             scores = torch.where(free, units @ components[len(masks)].to(units), 0)
