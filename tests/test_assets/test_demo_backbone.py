@@ -33,9 +33,9 @@ def test_weights_are_small_plain_float16_tensors() -> None:
 
 @pytest.fixture(scope='module')
 def scenes() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Normalised images (n, 3, 128, 128) and object shares per patch (n, 16, 16, 12), of 60 train and 40 val scenes."""
+    """Normalised images (n, 3, 128, 128) and object shares per patch (n, 16, 16, 12), of 30 train and 40 val scenes."""
     sets = []
-    for split, count in (('train', 60), ('val', 40)):
+    for split, count in (('train', 30), ('val', 40)):
         drawn = [draw_scene(2026, split, index) for index in range(count)]
         images = torch.tensor(np.stack([image for image, _ in drawn])).permute(0, 3, 1, 2).float()
         mean, std = torch.tensor([[123.675, 116.28, 103.53], [58.395, 57.12, 57.375]])[..., None, None]
