@@ -4,7 +4,6 @@ edges.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from omh_mmseg.models.losses import HiddenPositiveLoss
+from omh_mmseg.models.losses import HiddenPositiveLoss, contrast_blocks
 from omh_mmseg.models.losses.hidden_positive_contrast import draw_random_negatives, hidden_positive_contrast
 from omh_mmseg.models.losses.hidden_positive_loss import consistency_distance
 from omh_mmseg.registry import MODELS
@@ -22,13 +21,12 @@ from omh_mmseg.registry import MODELS
 BASE = 0.07
 
 
-@pytest.fixture(scope='module', autouse=True, params=[False, True], ids=['anchors', 'all patches'])
-def visits_all(request) -> Iterator[None]:
-    """Everything holds whether the anchors alone are visited, as on a CPU, or all patches, as elsewhere."""
+@pytest.fixture(scope='module', autouse=True, params=[False, True], ids=['masks kept', 'masks made again'])
+def visits(request) -> Iterator[None]:
+    """Everything holds whether a block's masks stay for its second visit or are made again."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param:
-            contrast = importlib.import_module('omh_mmseg.models.losses.hidden_positive_contrast')
-            patch.setattr(contrast, '_rows_to_visit', lambda kept: torch.arange(len(kept)))
+            patch.setattr(contrast_blocks, 'KEPT_BYTES', 0)
         yield
 
 
@@ -329,7 +327,7 @@ def test_nothing_is_drawn_where_all_are_kept():
     ('change', 'message'),
     [
         (dict(positions=7), '18 patches are no whole number of images of 7'),
-        (dict(temperature=0.0), 'temperature must be above 0'),
+        (dict(temperature=0.0), 'temperature must be at least 0.02'),
         (dict(specific_weight=-1.0), 'specific_weight at least 0; got 0.5 and -1.0'),
         (dict(random_negatives=torch.zeros(5, 18, dtype=torch.bool)), r'random_negatives must be \(6, 18\)'),
         (dict(mixed=unit(12, 5)), 'one row per patch'),

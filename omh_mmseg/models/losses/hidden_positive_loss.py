@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from omh_mmseg.models.losses.hidden_positive_contrast import draw_random_negatives, hidden_positive_contrast
 from omh_mmseg.registry import MODELS
-from omh_mmseg.utils.checks import COUNT, POSITIVE, SHARE, WEIGHT, ranges
+from omh_mmseg.utils.checks import COUNT, SHARE, WEIGHT, ranges
 from omh_mmseg.utils.precision import wide_dtype, widened
 
 PRODUCTS = dict(float16=torch.float16, bfloat16=torch.bfloat16)
@@ -35,7 +35,7 @@ class HiddenPositiveLoss(nn.Module):
     """Contrast with hidden positives, and the consistency with a photometric view.
 
     Args:
-        temperature: tau.
+        temperature: tau, at least 0.02.
         random_negatives: rho, the share of all patches that count as negatives beside the positives, in [0, 1].
         consistency_weight: alpha, at least 0.
         reweighting: Weigh anchors by the weight of their positives.
@@ -51,7 +51,7 @@ class HiddenPositiveLoss(nn.Module):
     docs/methods/hp.md 3B.5 to 3B.8.
     """
 
-    @ranges(temperature=POSITIVE, random_negatives=SHARE, consistency_weight=WEIGHT, chunk_elements=COUNT)
+    @ranges(temperature='[0.02, inf)', random_negatives=SHARE, consistency_weight=WEIGHT, chunk_elements=COUNT)
     def __init__(
         self,
         temperature: float,
