@@ -190,6 +190,34 @@ def test_videos_that_cannot_be_read(tmp_path):
         build('VideoFolder', data_root=str(video), num_classes=3, labels='required')
 
 
+@pytest.mark.parametrize('more', [1, 3])
+def test_a_header_that_promises_too_much(tmp_path, monkeypatch, more):
+    """By a frame it is a rounding of the duration; items are the frames that there are."""
+    write_video(tmp_path / 'clip.mp4')
+    opened = reader._MMCVFrames._open
+
+    def promising(self):
+        opened(self)
+        self._reader._frame_cnt = 12 + more
+
+    monkeypatch.setattr(reader._MMCVFrames, '_open', promising)
+    if more == 1:
+        dataset = build('VideoFolder', data_root=str(tmp_path), num_classes=3)
+        assert len(dataset) == 12 and dataset[11]['inputs'].shape == (3, 48, 64)
+        return
+    with pytest.raises(OSError, match='promises 15 frames, and the last of them cannot be decoded'):
+        build('VideoFolder', data_root=str(tmp_path), num_classes=3)
+
+
+def test_videos_of_one_stem_are_apart(tmp_path):
+    for name, codec in (('clip.mp4', 'mp4v'), ('clip.avi', 'MJPG')):
+        write_video(tmp_path / name, frames=3, codec=codec)
+    pairs = DATASETS.build(
+        dict(type='TemporalPairs', dataset=build('VideoFolder', data_root=str(tmp_path), num_classes=3))
+    )
+    assert pairs.partners == [1, 2, 1, 4, 5, 4]
+
+
 def test_a_change_of_size(tmp_path):
     frames = VideoFrames(write_video(tmp_path / 'clip.mp4'))
     frames.size = (40, 64)

@@ -87,6 +87,25 @@ class VideoFrames:
                 f'{self.promised}. Frames up to there were read'
             )
 
+    def count(self) -> int:
+        """Number of frames that can be read by their number.
+
+        Raises:
+            OSError: The header promises none, or more than a frame more than there are.
+        """
+        if not self.promised:
+            raise OSError(
+                f'the video {self.path} does not say how many frames it has, which training needs; convert it '
+                '(ffmpeg -i IN OUT.mp4), or extract its frames'
+            )
+        for count in range(self.promised, max(0, self.promised - LENIENCE - 1), -1):
+            if self._frames.get((count - 1) * self.stride) is not None:
+                return count
+        raise OSError(
+            f'the video {self.path} is broken: its header promises {self.promised} frames, and the last of them cannot '
+            'be decoded. Cut it (ffmpeg -i IN OUT.mp4), or extract its frames'
+        )
+
     def frame(self, number: int) -> np.ndarray:
         """One frame (H, W, 3), uint8, BGR.
 

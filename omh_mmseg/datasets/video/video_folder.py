@@ -104,18 +104,13 @@ class VideoFolder(FolderSegDataset):
         if self.labels == 'required':
             raise ValueError(f"{video} is a video, and videos have no labels; set labels='auto' or 'none'")
         frames = VideoFrames(video, self.stride)
-        if not frames.promised:
-            raise OSError(
-                f'the video {video} does not say how many frames it has, which training needs; convert it '
-                '(ffmpeg -i IN OUT.mp4), or extract its frames'
-            )
-        fps, stem = self.fps or frames.frames_per_second, Path(video).stem
+        fps, name = self.fps or frames.frames_per_second, Path(video).name
         return [
             dict(img_path=f'{video}/{number * self.stride:06d}', video_path=video)
             | FrameInfo(
-                stem, number * self.stride, number, number * self.stride / fps if fps else None
+                name, number * self.stride, number, number * self.stride / fps if fps else None
             ).as_info()
-            for number in range(frames.promised)
+            for number in range(frames.count())
         ]  # fmt: skip
 
     def _frame(self, info: dict[str, Any]) -> np.ndarray:
