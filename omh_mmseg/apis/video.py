@@ -71,7 +71,7 @@ def predict_video(
 
     Raises:
         FileNotFoundError: No such video.
-        OSError: It is empty, broken, or ends before its header says.
+        VideoError: It is empty, broken, or ends before its header says; an OSError.
         ValueError: An unknown head, a change of size within the video, a flow that would reach nothing, or results of
             other settings in ``out_dir``.
     """
@@ -89,7 +89,7 @@ def predict_video(
         weights=weights_digest(inferencer.model.state_dict()), heads=list(inferencer.heads), protocol=heads['protocol'],
         prediction=repr(inferencer.model.predictor.options), overlay=overlay, opacity=opacity,
     )  # fmt: skip
-    state = VideoState(out_dir, settings)
+    state = VideoState(out_dir, settings, [f'clusters/{head}' for head in inferencer.heads])
     if state.summary is not None:
         MMLogger.get_current_instance().info(f'{out_dir} holds the results of {video} already')
         return state.summary
@@ -97,7 +97,8 @@ def predict_video(
     state.remember_settings()
     begun, forward = state.frames, 0.0
     if frames.promised == 1:
-        MMLogger.get_current_instance().warning(f'the video {video} has a single frame')
+        only = 'has a single frame' if stride == 1 else f'gives a single frame by a stride of {stride}'
+        MMLogger.get_current_instance().warning(f'the video {video} {only}')
     with progress_bar(progress) as bar:
         task = bar.add_task('segmenting', total=frames.promised or None, completed=begun)
         for frame in frames.iterate(begun):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.logging import MMLogger
 
 from omh_mmseg.apis.prediction_files import SUMMARY
 from omh_mmseg.models.prediction.code_smoothing import CodeSmoother
 from omh_mmseg.utils.files import replaced_when_complete
+from omh_mmseg.utils.text import first_few
 
 FOLDER = 'progress'
 INTERVAL = 25
@@ -25,6 +27,7 @@ class VideoState:
     Args:
         out_dir: Of the results.
         settings: What they depend on, as plain data.
+        masks: Folders in ``out_dir`` that have a mask of each frame.
 
     Attributes:
         frames: Number of frames that are done.
@@ -35,7 +38,7 @@ class VideoState:
         ValueError: The folder holds results of other settings.
     """
 
-    def __init__(self, out_dir: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, out_dir: Path, settings: Mapping[str, Any], masks: Sequence[str] = ()) -> None:
         self.folder, self.out_dir = out_dir / FOLDER, out_dir
         self.settings = json.loads(json.dumps(settings, default=str))
         self.frames, self.pixels = 0, dict[str, dict[str, int]]()
@@ -45,7 +48,14 @@ class VideoState:
         for known in (note, summary):
             if known is not None:
                 self._compare(known.get('settings') or {})
-        if summary is not None:
+        done = summary or note or dict(frames=0)
+        lost = [name for name in masks if len(list((out_dir / name).glob('*.png'))) < done['frames']]
+        if lost:
+            MMLogger.get_current_instance().warning(
+                f'{out_dir} lacks masks of frames that were done ({first_few(lost)}): all are made again'
+            )
+            (out_dir / SUMMARY).unlink(missing_ok=True)
+        elif summary is not None:
             self.summary = summary
         elif note is not None:
             self.frames, self.pixels = note['frames'], note['pixels']

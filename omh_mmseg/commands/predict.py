@@ -9,6 +9,7 @@ python tools/predict.py work_dirs/my_run clip.mp4 --smoothing 0.5
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from omh_mmseg.commands.options import RunParser, add_config_options, add_predic
 from omh_mmseg.commands.start import start
 from omh_mmseg.shipped import name_commands
 from omh_mmseg.structures.protocols import known_protocols
+from omh_mmseg.utils.text import first_few
 from omh_mmseg.utils.work_dirs import resolve_run
 
 
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from omh_mmseg.apis import SegmentationInferencer, collect_images, draw_prediction_grid, predict_images
     from omh_mmseg.datasets.demo_scenes import draw_examples
     from omh_mmseg.datasets.images.listing import Listing
-    from omh_mmseg.datasets.video.video_folder import videos_among
+    from omh_mmseg.datasets.video.video_folder import videos_among, videos_in
 
     read_places(args)
     config, checkpoint = resolve_run(args.config, args.checkpoint)
@@ -57,16 +59,22 @@ def run(args: argparse.Namespace) -> int:
     videos = videos_among(args.images)
     others = [path for path in args.images if path not in videos]
     _refuse_idle(args, bool(videos), bool(others))
-    images, folder, skipped = collect_images(others) if others else ([], None, [])
+    folders = _video_folders(videos, args.out_dir)
+    try:
+        images, folder, skipped = collect_images(others) if others else ([], None, [])
+    except (FileNotFoundError, ValueError) as error:
+        inside = videos_in([path for path in others if Path(path).is_dir()])
+        if not inside:
+            raise
+        raise type(error)(f'{error}. Videos are named one by one: {first_few(inside)}') from error
     inferencer = SegmentationInferencer(
         config, checkpoint, args.device, args.levels, args.protocol, args.flip, args.crf,
         args.batch_size, args.cfg_options,
     )  # fmt: skip
     overlay = None if args.overlay == 'none' else args.overlay
-    for video in videos:
-        _predict_video(args, inferencer, video, overlay)
+    failed = [video for video in videos if not _predict_video(args, inferencer, video, folders[video], overlay)]
     if not others:
-        return 0
+        return 1 if failed else 0
     summary = predict_images(inferencer, images, args.out_dir, folder, overlay, args.opacity, skipped)
     segmented = [entry['image'] for entry in summary['images']]
     if args.grid and segmented:
@@ -84,15 +92,32 @@ def run(args: argparse.Namespace) -> int:
         f'{counts["found"]} found: {counts["segmented"]} segmented, {counts["failed"]} failed, '
         f'{counts["skipped"]} skipped'
     )
-    return 1 if summary['failed'] else 0
+    return 1 if summary['failed'] or failed else 0
 
 
-def _predict_video(args: argparse.Namespace, inferencer: Any, video: str, overlay: str | None) -> None:
+def _video_folders(videos: list[str], out_dir: str) -> dict[str, Path]:
+    """Where the results of each video go: by its name without ending, with it where several share that."""
+    stems, names = Counter(Path(video).stem for video in videos), Counter(Path(video).name for video in videos)
+    same = [name for name, count in names.items() if count > 1]
+    if same:
+        raise ValueError(f'several videos are called {", ".join(same)}: segment them in calls of their own --out-dir')
+    return {
+        video: Path(out_dir) / (Path(video).stem if stems[Path(video).stem] == 1 else Path(video).name)
+        for video in videos
+    }
+
+
+def _predict_video(args: argparse.Namespace, inferencer: Any, video: str, folder: Path, overlay: str | None) -> bool:
+    """Whether the video was segmented; one that cannot be read is named, and others go on."""
     from omh_mmseg.apis import predict_video
+    from omh_mmseg.datasets.video.reader import VideoError
 
-    folder = Path(args.out_dir) / Path(video).stem
     flow = None if args.raft is None else dict(type='RAFTFlow', weights=args.raft)
-    summary = predict_video(inferencer, video, folder, overlay, args.opacity, args.smoothing, flow, args.stride)
+    try:
+        summary = predict_video(inferencer, video, folder, overlay, args.opacity, args.smoothing, flow, args.stride)
+    except VideoError as error:
+        print(f'not segmented: {error}')
+        return False
     speed = ''
     if summary['frames_per_second'] is not None:
         speed = (
@@ -100,6 +125,7 @@ def _predict_video(args: argparse.Namespace, inferencer: Any, video: str, overla
             f'{summary["forward_per_second"]}'
         )
     print(f'{video}: {summary["frames"]} frames{speed}; masks, overlay and summary.json are in {folder}')
+    return True
 
 
 def _refuse_idle(args: argparse.Namespace, videos: bool, images: bool) -> None:

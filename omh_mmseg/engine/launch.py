@@ -143,7 +143,12 @@ def use_test_time_augmentation(config: Config) -> None:
     absent = [key for key in ('tta_model', 'tta_pipeline') if config.get(key) is None]
     if absent:
         raise ValueError(f'--tta needs {" and ".join(absent)} in the config')
-    config.test_dataloader.dataset.pipeline = config.tta_pipeline
+    dataset = config.test_dataloader.dataset
+    while 'pipeline' not in dataset and 'dataset' in dataset:
+        dataset = dataset.dataset
+    # What looks at an image without the augmentation, such as `LabelFreeHook`.
+    config.plain_pipeline = dataset.pipeline
+    dataset.pipeline = config.tta_pipeline
     config.tta_model.module = config.model
     config.model = config.tta_model
 

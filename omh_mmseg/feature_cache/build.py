@@ -16,10 +16,11 @@ from mmengine.logging import MMLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from omh_mmseg.datasets.random_transforms import random_transforms, transforms_of
 from omh_mmseg.feature_cache.cached_features import DTYPES, SAMPLE, CachedFeatures
 from omh_mmseg.feature_cache.claims import Claims
 from omh_mmseg.feature_cache.disk import free_bytes, gibibytes
-from omh_mmseg.feature_cache.fingerprint import cache_fingerprint, fingerprint_key, random_transforms, transforms_of
+from omh_mmseg.feature_cache.fingerprint import cache_fingerprint, fingerprint_key
 from omh_mmseg.feature_cache.frozen_part import FEATURES, MIRRORED, VIEW, FrozenPart
 from omh_mmseg.feature_cache.items import check_item, packed
 from omh_mmseg.feature_cache.store import ALIGNMENT, RECORD, FieldFile, ProcessLock

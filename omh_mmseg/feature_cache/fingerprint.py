@@ -7,17 +7,16 @@ import inspect
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from omh_mmseg.datasets.fingerprint import model_fingerprint
-from omh_mmseg.datasets.wrapper import datasets_in
+from omh_mmseg.datasets.random_transforms import nested, transforms_of
 from omh_mmseg.models.data_preprocessor import preprocessing
 
 FORMAT = 1
-RANDOM_NAMES = ('Random', 'PhotoMetric', 'AutoAugment', 'TrivialAugment', 'AugMix', 'MixUp', 'Mosaic', 'GenerateEdge')
 PATH_SUFFIX = '_path'
 SHARED_VALUES = 64
 
@@ -58,33 +57,6 @@ def fingerprint_key(fingerprint: Mapping[str, Any], dtype: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def transforms_of(dataset: Any) -> list[Any]:
-    """All transforms of a data set and of those inside it."""
-    pipelines = (getattr(one, 'pipeline', None) for one in datasets_in(dataset))
-    return [transform for pipeline in pipelines for transform in getattr(pipeline, 'transforms', [])]
-
-
-def random_transforms(transforms: Sequence[Any]) -> list[str]:
-    """Names of transforms, also of nested ones, that are known to draw at random."""
-    names = []
-    for transform in _nested(transforms):
-        name = type(transform).__name__
-        if name.startswith(RANDOM_NAMES) and name not in names:
-            names.append(name)
-    return names
-
-
-def _nested(value: Any, depth: int = 4) -> Iterator[Any]:
-    if isinstance(value, (list, tuple)):
-        for one in value:
-            yield from _nested(one, depth)
-    elif depth and hasattr(value, '__dict__') and not inspect.ismodule(value) and not inspect.isclass(value):
-        yield value
-        for one in vars(value).values():
-            if isinstance(one, (list, tuple)) or callable(one):
-                yield from _nested(one, depth - 1)
-
-
 def _described(transform: Any) -> str:
     """Settings of a transform, from its attributes as well as from its text, and a digest of its code."""
     try:
@@ -97,8 +69,8 @@ def _described(transform: Any) -> str:
         if not callable(value)
     }
     text = re.sub(r' at 0x[0-9a-f]+', '', f'{transform!r} {settings!r}')
-    nested = [_described(one) for one in _nested(list(vars(transform).values())) if hasattr(one, 'transform')]
-    return ' '.join([text, hashlib.sha256(code.encode()).hexdigest()[:8], *nested])
+    inner = [_described(one) for one in nested(list(vars(transform).values())) if hasattr(one, 'transform')]
+    return ' '.join([text, hashlib.sha256(code.encode()).hexdigest()[:8], *inner])
 
 
 def _chain(dataset: Any) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from omh_mmseg.checkpoint_files import read_as_data
 from omh_mmseg.registry import TASK_UTILS
 from omh_mmseg.utils.checks import SIZE, ranges
 
@@ -98,9 +99,11 @@ class RAFTFlow:
 
         self.weights, self.model, self.num_updates = os.fspath(weights), model, num_updates
         self._net = getattr(optical_flow, f'raft_{model}')(weights=None).eval()
+        with read_as_data(self.weights):
+            state = torch.load(weights, map_location='cpu', weights_only=True)
         try:
-            self._net.load_state_dict(torch.load(weights, map_location='cpu', weights_only=True))
-        except RuntimeError as error:
+            self._net.load_state_dict(state)
+        except (AttributeError, RuntimeError, TypeError) as error:
             raise ValueError(f'{self.weights} holds no weights of raft_{model}: {error}') from error
 
     @torch.no_grad()

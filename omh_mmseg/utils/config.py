@@ -38,7 +38,7 @@ _TOLD: set[str] = set()
 """Warnings of configs that this process has given: several parts of a run look at its config."""
 OPTIONAL_KEYS = (
     'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters',
-    'model_wrapper_cfg', 'runner_type', 'sync_bn', 'test_pipeline', 'tta_model', 'tta_pipeline',
+    'model_wrapper_cfg', 'plain_pipeline', 'runner_type', 'sync_bn', 'test_pipeline', 'tta_model', 'tta_pipeline',
 )  # fmt: skip
 """Top-level keys that mmengine and mmseg read beside the arguments of `Runner`."""
 USUAL_VARIABLES = ('pipeline', '_dataloader')

@@ -59,6 +59,14 @@ def test_everything_is_written(inferencer, clip, tmp_path):
         predict_video(run, clip, out, overlay='level2', smoothing=0.5, progress=False)
 
 
+def test_masks_that_were_deleted_are_made_again(inferencer, clip, tmp_path):
+    run, out = inferencer(), tmp_path / 'out'
+    predict_video(run, clip, out, progress=False)
+    (out / 'clusters' / 'level2' / '000003.png').unlink()
+    predict_video(run, clip, out, progress=False)
+    assert len(list((out / 'clusters' / 'level2').iterdir())) == FRAMES
+
+
 def test_goes_on_after_an_end(inferencer, clip, tmp_path, monkeypatch):
     """A run that ends in the middle gives, continued, the masks of one that does not."""
     monkeypatch.setattr('omh_mmseg.apis.video_state.INTERVAL', 3)
@@ -147,6 +155,29 @@ def test_command(trained_demo, clip, tmp_path, capsys):
     assert run_command(build_parser().parse_args([*given, *options, '--device', 'cpu'])) == 0
     assert 'clip.mp4: 3 frames' in capsys.readouterr().out
     assert (tmp_path / 'out' / 'clip' / 'overlay.mp4').is_file()
+
+
+def test_several_videos(trained_demo, clip, tmp_path, capsys):
+    """Those of one stem have folders of their own; one that is broken is named, and the others go on."""
+    given = [str(trained_demo.config), str(trained_demo.matched)]
+    (tmp_path / 'broken.mp4').write_bytes(b'')
+    other = tmp_path / 'clip.m4v'
+    other.write_bytes(clip.read_bytes())
+    videos = [str(path) for path in (tmp_path / 'broken.mp4', clip, other)]
+    options = ['--out-dir', str(tmp_path / 'out'), '--stride', '4', '--overlay', 'none', '--device', 'cpu']
+    assert run_command(build_parser().parse_args([*given, *videos, *options])) == 1
+    assert f'not segmented: the video {videos[0]} is empty' in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['broken', 'clip.m4v', 'clip.mp4'][1:]
+    again = tmp_path / 'again' / 'clip.mp4'
+    again.parent.mkdir()
+    again.write_bytes(clip.read_bytes())
+    for paths, kind, match in (
+        ([str(clip), str(again)], ValueError, 'several videos are called clip.mp4'),
+        ([str(tmp_path / 'clp.mp4'), '--smoothing', '0.5'], FileNotFoundError, 'there is no video .*clp.mp4'),
+        ([str(tmp_path / 'again')], FileNotFoundError, 'Videos are named one by one: .*clip.mp4'),
+    ):
+        with pytest.raises(kind, match=match):
+            run_command(build_parser().parse_args([*given, *paths, '--out-dir', str(tmp_path / 'none')]))
 
 
 @pytest.mark.slow

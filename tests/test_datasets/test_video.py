@@ -79,7 +79,7 @@ def test_moving_scenes(scenes):
 def test_names_tell_sequences():
     camvid = ['0001TP_006690', '0001TP_006720', 'Seq05VD_f00030', '0001TP_006751', '0001TP_006840', 'a/b7']
     infos = frame_infos(camvid, fps=30)
-    assert [info.sequence for info in infos] == ['0001TP', '0001TP', 'Seq05VD', '0001TP', '0001TP#1', 'a']
+    assert [info.sequence for info in infos] == ['0001TP', '0001TP', 'Seq05VD_f', '0001TP', '0001TP//1', 'a/b']
     assert [info.place for info in infos] == [0, 1, 0, 2, 0, 0] and infos[1].seconds == 224
     with pytest.raises(ValueError, match='frames are missing: 0001TP_006751 to 0001TP_006840'):
         frame_infos(camvid, missing='error')
@@ -87,6 +87,31 @@ def test_names_tell_sequences():
         frame_infos(['drive'])
     with pytest.raises(ValueError, match='both frame 3'):
         frame_infos(['a_3', 'a_03'])
+    # Words before the number are of the sequence, and a folder may be called like the run after a hole.
+    sides = frame_infos(['left0001', 'left0002', 'right0003', 'right0004'])
+    assert [(info.sequence, info.place) for info in sides] == [('left', 0), ('left', 1), ('right', 0), ('right', 1)]
+    holes = frame_infos(['a/1', 'a/2', 'a/9', 'a/10', 'a#1/1', 'a#1/2'])
+    assert len({(info.sequence, info.place) for info in holes}) == 6
+
+
+@pytest.mark.parametrize(
+    ('pattern', 'match'),
+    [
+        ('(?P<sequence>.*)_.*', 'lacks the groups frame'),
+        ('(', 'no regular expression'),
+        ('(?P<sequence>.*)_(?P<frame>.*)', "its frame 'x'; both must be found, and a frame is a number"),
+        ('(?P<sequence>b)?a_(?P<frame>.*)', 'its sequence is None'),
+    ],
+)
+def test_patterns_that_tell_nothing(pattern, match):
+    with pytest.raises(ValueError, match=match):
+        frame_infos(['a_x'], pattern)
+
+
+def test_a_gap_beyond_all_sequences(scenes):
+    moving = build('MovingScenes', split='train', **scenes)
+    far, further = (DATASETS.build(dict(type='TemporalPairs', dataset=moving, gap=gap)) for gap in (3, 10**9))
+    assert far.partners == further.partners
 
 
 def test_a_folder_of_frames(tmp_path):
@@ -113,11 +138,12 @@ def test_a_folder_of_frames(tmp_path):
             DATASETS.build(dict(type='TemporalPairs', **refused))
 
 
-def test_a_pipeline_that_draws_is_refused(tmp_path):
+@pytest.mark.parametrize('step', [dict(type='RandomCrop', crop_size=(16, 16)), dict(type='RandomFlip', prob=0.01)])
+def test_a_pipeline_that_draws_is_refused(tmp_path, step):
     for name in ('a_1', 'a_2'):
         pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f'{name}.png')
-    steps = [PIPELINE[0], dict(type='RandomCrop', crop_size=(16, 16)), PIPELINE[2]]
+    steps = [PIPELINE[0], step, PIPELINE[2]]
     dataset = DATASETS.build(dict(type='VideoFolder', data_root=str(tmp_path), num_classes=2, pipeline=steps))
     with pytest.raises(ValueError, match='draws at random'):
         DATASETS.build(dict(type='TemporalPairs', dataset=dataset))
@@ -188,6 +214,20 @@ def test_videos_that_cannot_be_read(tmp_path):
         list(VideoFrames(cut))
     with pytest.raises(ValueError, match='videos have no labels'):
         build('VideoFolder', data_root=str(video), num_classes=3, labels='required')
+
+
+def test_a_count_that_is_guessed(tmp_path, monkeypatch):
+    """Matroska holds no number of frames: what OpenCV guesses of the length of the sound is no promise."""
+    write_video(tmp_path / 'clip.mkv')
+    opened = reader._MMCVFrames._open
+
+    def guessing(self):
+        opened(self)
+        self._reader._frame_cnt = 20
+
+    monkeypatch.setattr(reader._MMCVFrames, '_open', guessing)
+    frames = VideoFrames(tmp_path / 'clip.mkv', stride=2)
+    assert frames.promised == 10 and not frames.counted and len(list(frames)) == frames.count() == 6
 
 
 @pytest.mark.parametrize('more', [1, 3])

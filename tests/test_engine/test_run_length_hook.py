@@ -84,6 +84,18 @@ def test_unknown_length_is_said_once(monkeypatch):
     assert 'RunLengthHook' in message and 'step 200' in message
 
 
+@pytest.mark.parametrize(('max_iters', 'warned'), [(10, True), (11, False)])
+def test_what_a_host_never_begins(max_iters, warned):
+    messages = []
+    model = nn.Module()
+    model.first_steps = {'model.temporal.begin': 10}
+    runner = SimpleNamespace(
+        model=model, logger=SimpleNamespace(warning=messages.append), iter=0, max_iters=max_iters
+    )
+    HOOKS.build(dict(type='RunLengthHook')).before_train(runner)
+    assert [('model.temporal.begin' in text, 'has 10 steps' in text) for text in messages] == [(True, True)] * warned
+
+
 def test_host_without_omh_has_nothing_to_learn():
     model = nn.Module()
     model.omh_head = None

@@ -6,8 +6,10 @@ import pytest
 
 from omh_mmseg.datasets.video.pairs import TemporalPairs
 from omh_mmseg.datasets.video.with_flow import FramesWithFlow
+from omh_mmseg.engine.launch import use_test_time_augmentation
 from omh_mmseg.evaluation.protocols import apply_protocol
 from omh_mmseg.feature_cache.cached_features import CachedFeatures
+from omh_mmseg.registry import MODELS
 
 HOSTS = ['smooseg', *(pytest.param(host, marks=pytest.mark.slow) for host in ('stego', 'hp'))]
 
@@ -56,6 +58,38 @@ def test_what_reaches_nothing(settings, train):
         train(config)
 
 
+def test_first_steps(settings):
+    """What begins later than a run is named by the setting that says when."""
+    for host, expected in (('hp', {'model.warmup': 3}), ('eagle', {'model.switch_step': 4}), ('smooseg', {})):
+        config = in_frames(settings(host), term=host == 'smooseg')
+        assert MODELS.build(config.model).first_steps == (expected or {'model.temporal.begin': 1})
+
+
+def test_a_frozen_code_takes_no_term(settings):
+    with pytest.raises(ValueError, match='frozen in PriMaPs: it would reach nothing'):
+        MODELS.build(in_frames(settings('primaps')).model)
+
+
+def test_test_time_augmentation(settings, train):
+    """Of images without labels, whose figures are those of the plain image; not of the scores of a video."""
+    config = settings('smooseg', steps=1)
+    config.test_dataloader.dataset.update(labels='none')
+    config.default_hooks.label_free = dict(type='LabelFreeHook')
+    config.tta_model = dict(type='CodeAveragingTTA')
+    plain = config.copy()
+    plain_scores = train(plain)[0].test()
+    apply_protocol(config, 'mmseg')
+    use_test_time_augmentation(config)
+    assert train(config)[0].test() == pytest.approx(plain_scores) and plain_scores
+    config = settings('smooseg', steps=1)
+    config.test_dataloader.dataset.update(type='VideoFolder', split='train', fps=2.0)
+    config.tta_model = dict(type='CodeAveragingTTA')
+    apply_protocol(config, 'video')
+    use_test_time_augmentation(config)
+    with pytest.raises(ValueError, match='not made with test-time augmentation'):
+        train(config)[0].test()
+
+
 def test_steadiness_is_scored_from_the_cache(settings, train, tmp_path):
     """The photos of training, which are of one size, as frames of a video."""
     scores = []
@@ -69,4 +103,5 @@ def test_steadiness_is_scored_from_the_cache(settings, train, tmp_path):
         assert isinstance(loader.dataset, FramesWithFlow)
         assert isinstance(loader.dataset.dataset, CachedFeatures) == (folder is not None)
     assert 0 <= scores[0]['probe/TC'] < 100 and scores[0]['probe/changes'] > 0
-    assert scores[1] == pytest.approx(scores[0])
+    # A rounding of the features may turn a pixel that lies between two clusters.
+    assert scores[1] == pytest.approx(scores[0], abs=0.5)

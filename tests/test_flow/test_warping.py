@@ -93,6 +93,9 @@ def test_raft_downloads_nothing(tmp_path):
     torch.save({'x': torch.zeros(1)}, tmp_path / 'raft.pth')
     with pytest.raises(ValueError, match='no weights of raft_small'):
         TASK_UTILS.build(dict(type='RAFTFlow', weights=str(tmp_path / 'raft.pth')))
+    (tmp_path / 'clip.mp4').write_bytes(b'no torch file')
+    with pytest.raises(ValueError, match=r'clip.mp4 (is damaged|holds more than)'):
+        RAFTFlow(tmp_path / 'clip.mp4')
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from mmengine.structures import PixelData
 from torch import Tensor
 
 from omh_mmseg.datasets.neighbours.pairs import Views
+from omh_mmseg.datasets.random_transforms import random_transforms, transforms_of
 from omh_mmseg.datasets.video.frame_flow import FrameFlow, source_of
 from omh_mmseg.datasets.video.sequences import FrameOrder
 from omh_mmseg.datasets.wrapper import DatasetWrapper, outside_cache, positive_index
@@ -85,15 +86,20 @@ class TemporalPairs(DatasetWrapper):
         self.partners = self.order.partners(self.gap)
         flow = None if self.flow is None else dict(self.flow)
         self.frame_flow = None if self.view == NEIGHBOUR else FrameFlow(source, flow)
-        first = []
-        for seed in (0, 1):
-            with seeded('temporal pairs', seed):
-                first.append(source[0]['inputs'])
-        if first[0].shape != first[1].shape or not torch.equal(*first):
+        drawing = random_transforms(transforms_of(source))
+        if not drawing:
+            once, again = (self._seeded(source, seed) for seed in (0, 1))
+            drawing = [] if once.shape == again.shape and torch.equal(once, again) else ['one of the transforms']
+        if drawing:
             raise ValueError(
-                'the pipeline of a data set of frames draws at random: a frame and the next would be cut or coloured '
-                'differently. Take its random transforms away'
+                f'the pipeline of a data set of frames draws at random ({", ".join(drawing)}): a frame and the next '
+                'would be cut or coloured differently. Take that away'
             )
+
+    @staticmethod
+    def _seeded(source: Any, seed: int) -> Tensor:
+        with seeded('temporal pairs', seed):
+            return source[0]['inputs']
 
     def get_data_info(self, idx: int) -> dict:
         """Description of the frame."""

@@ -13,8 +13,18 @@ import numpy as np
 
 SUFFIXES = ('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv', '.flv', '.ogv', '.ts')
 """Endings of files that are taken for videos."""
+COUNTED = ('.mp4', '.m4v', '.mov', '.avi')
+"""Endings of containers that hold the number of their frames; of others it is guessed from the longest stream."""
 LENIENCE = 1
 """So many frames fewer than the header promises are taken for a rounding of its duration."""
+
+
+class VideoError(OSError):
+    """A video that cannot be read, or not to its end."""
+
+
+class VideoSizeError(VideoError, ValueError):
+    """A video whose frames change their size."""
 
 
 def is_video(path: str | os.PathLike[str]) -> bool:
@@ -33,6 +43,7 @@ class VideoFrames:
         frames_per_second: Of the file; 0 where it does not say.
         size: Height and width of the first frame.
         promised: Number of frames that the header promises, taken by the stride; 0 where it promises none.
+        counted: Whether the header knows; otherwise the number is a guess, and may be too large.
 
     Raises:
         FileNotFoundError: No such file.
@@ -46,20 +57,21 @@ class VideoFrames:
         if not os.path.isfile(self.path):
             raise FileNotFoundError(f'there is no video {self.path} (looked from {Path.cwd()})')
         if not os.path.getsize(self.path):
-            raise OSError(f'the video {self.path} is empty')
+            raise VideoError(f'the video {self.path} is empty')
         self._frames: Any = _MMCVFrames(self.path)
         first = self._frames.get(0)
         if first is None:
             self._frames = _pyav(self.path)
             first = self._frames.get(0)
         if first is None:
-            raise OSError(
+            raise VideoError(
                 f'the video {self.path} has no frame that can be decoded: it is broken, or of a codec that is not '
                 'installed. Where another player shows it, pip install av, or convert it: ffmpeg -i IN -c:v libx264 OUT'
             )
         self.frames_per_second: float = self._frames.frames_per_second
         self.size: tuple[int, int] = first.shape[:2]
         self.promised = -(-self._frames.promised // stride)
+        self.counted = os.path.splitext(self.path)[1].lower() in COUNTED
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return self.iterate()
@@ -81,27 +93,24 @@ class VideoFrames:
                 break
             yield self._checked(frame, number)
             number += 1
-        if number == 0 or number < self.promised - LENIENCE:
-            raise OSError(
+        if number == 0 or (self.counted and number < self.promised - LENIENCE):
+            raise VideoError(
                 f'the video {self.path} is broken: it ends after {number} frames, and its header promises '
                 f'{self.promised}. Frames up to there were read'
             )
 
     def count(self) -> int:
-        """Number of frames that can be read by their number.
+        """Number of frames that can be read by their number; where the header does not know, all are read for it.
 
         Raises:
-            OSError: The header promises none, or more than a frame more than there are.
+            OSError: The header promises more than a frame more than there are.
         """
-        if not self.promised:
-            raise OSError(
-                f'the video {self.path} does not say how many frames it has, which training needs; convert it '
-                '(ffmpeg -i IN OUT.mp4), or extract its frames'
-            )
+        if not self.counted or not self.promised:
+            return sum(1 for _ in self.iterate())
         for count in range(self.promised, max(0, self.promised - LENIENCE - 1), -1):
             if self._frames.get((count - 1) * self.stride) is not None:
                 return count
-        raise OSError(
+        raise VideoError(
             f'the video {self.path} is broken: its header promises {self.promised} frames, and the last of them cannot '
             'be decoded. Cut it (ffmpeg -i IN OUT.mp4), or extract its frames'
         )
@@ -115,12 +124,12 @@ class VideoFrames:
         """
         frame = self._frames.get(number * self.stride)
         if frame is None:
-            raise OSError(f'the video {self.path} is broken: frame {number * self.stride} cannot be decoded')
+            raise VideoError(f'the video {self.path} is broken: frame {number * self.stride} cannot be decoded')
         return self._checked(frame, number)
 
     def _checked(self, frame: np.ndarray, number: int) -> np.ndarray:
         if frame.shape[:2] != self.size:
-            raise ValueError(
+            raise VideoSizeError(
                 f'the size changes within {self.path}: its first frame has {self.size[1]} x {self.size[0]} pixels and '
                 f'frame {number * self.stride} has {frame.shape[1]} x {frame.shape[0]}; cut the video there'
             )
@@ -187,7 +196,9 @@ class _AVFrames:
             for frame in self._decoded:
                 self._next += 1
                 if self._next > number:
-                    return frame.to_ndarray(format='bgr24')
+                    pixels = frame.to_ndarray(format='bgr24')
+                    # OpenCV turns frames as the file asks for; PyAV leaves it to its caller.
+                    return np.ascontiguousarray(np.rot90(pixels, round(getattr(frame, 'rotation', 0) / 90) % 4))
         except self._av.error.FFmpegError:
             return None
         return None

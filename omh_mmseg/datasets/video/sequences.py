@@ -12,8 +12,9 @@ from mmengine.logging import MMLogger
 
 from omh_mmseg.utils.text import first_few
 
-NAMES = r'(?P<sequence>.*?)[/_-]?[a-zA-Z]*(?P<frame>\d+)'
+NAMES = r'(?P<sequence>.*?)[/_-]?(?P<frame>[0-9]+)'
 """Names of frames: that of the sequence, then a number; ``0001TP_006690``, ``Seq05VD_f01110``, ``drive/frame12``."""
+GROUPS = ('sequence', 'frame')
 MISSING = ('split', 'error')
 HOLE = 1.5
 """Steps from one frame to the next from which on frames are missing between them."""
@@ -58,7 +59,8 @@ def frame_infos(
     Raises:
         ValueError: A name does not fit the pattern, two frames have one number, or frames are missing.
     """
-    found = [re.fullmatch(pattern, name) for name in names]
+    expression = frame_pattern(pattern)
+    found = [expression.fullmatch(name) for name in names]
     strange = [name for name, match in zip(names, found) if match is None]
     if strange:
         raise ValueError(
@@ -68,6 +70,11 @@ def frame_infos(
     by_sequence: dict[str, dict[int, int]] = defaultdict(dict)
     for place, match in enumerate(found):
         assert match is not None
+        if match['sequence'] is None or not re.fullmatch('[0-9]+', match['frame'] or ''):
+            raise ValueError(
+                f"{names[place]}: by the pattern {pattern!r} its sequence is {match['sequence']!r} and its frame "
+                f"{match['frame']!r}; both must be found, and a frame is a number"
+            )
         frames, number = by_sequence[match['sequence']], int(match['frame'])
         if number in frames:
             raise ValueError(f'{names[frames[number]]} and {names[place]} are both frame {number} of one sequence')
@@ -82,7 +89,8 @@ def frame_infos(
             if before is not None and number - before >= HOLE * step:
                 run, place = run + 1, 0
                 holes.append(f'{names[frames[before]]} to {names[frames[number]]}')
-            name = sequence if not run else f'{sequence}#{run}'
+            # Two slashes are in no name of a file.
+            name = sequence if not run else f'{sequence}//{run}'
             infos[frames[number]] = FrameInfo(name, number, place, None if fps is None else number / fps)
     if holes and missing == 'error':
         raise ValueError(f"frames are missing: {first_few(holes)}. Add them, or set missing='split'")
@@ -91,6 +99,25 @@ def frame_infos(
             f'frames are missing in {len(holes)} places, where new sequences begin: {first_few(holes)}'
         )
     return [infos[place] for place in range(len(names))]
+
+
+def frame_pattern(pattern: str) -> re.Pattern[str]:
+    """The regular expression for names of frames.
+
+    Raises:
+        ValueError: It is none, or lacks a group.
+    """
+    try:
+        expression = re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise ValueError(f'pattern={pattern!r} is no regular expression: {error}') from error
+    lacking = [name for name in GROUPS if name not in expression.groupindex]
+    if lacking:
+        raise ValueError(
+            f'pattern={pattern!r} lacks the groups {", ".join(lacking)}: write (?P<sequence>...) and (?P<frame>...), '
+            f'as in {NAMES!r}'
+        )
+    return expression
 
 
 def usual_step(numbers: Sequence[int]) -> int:
@@ -118,6 +145,7 @@ class FrameOrder:
                 'or MovingScenes in place of DemoScenes'
             )
         self._frames = [FrameInfo(**{field.name: info[field.name] for field in fields(FrameInfo)}) for info in infos]
+        self._longest = max((frame.place for frame in self._frames), default=0)
         self._items = {(frame.sequence, frame.place): item for item, frame in enumerate(self._frames)}
 
     def __getitem__(self, item: int) -> FrameInfo:
@@ -150,7 +178,7 @@ class FrameOrder:
         return partners
 
     def _partner(self, item: int, gap: int) -> int:
-        for distance in range(gap, 0, -1):
+        for distance in range(min(gap, self._longest), 0, -1):
             for other in (self.at(item, distance), self.at(item, -distance)):
                 if other is not None:
                     return other

@@ -15,7 +15,7 @@ from omh_mmseg.datasets.folder import FolderSegDataset
 from omh_mmseg.datasets.images.load_image import reader_of
 from omh_mmseg.datasets.images.reader import ImageReader
 from omh_mmseg.datasets.video.reader import SUFFIXES, VideoFrames, is_video
-from omh_mmseg.datasets.video.sequences import MISSING, NAMES, FrameInfo, frame_infos
+from omh_mmseg.datasets.video.sequences import MISSING, NAMES, FrameInfo, frame_infos, frame_pattern
 from omh_mmseg.registry import DATASETS
 from omh_mmseg.utils.checks import COUNT, POSITIVE, ranges
 
@@ -48,6 +48,7 @@ class VideoFolder(FolderSegDataset):
     ) -> None:
         if missing not in MISSING:
             raise ValueError(f'missing={missing!r} is unknown; choose one of {MISSING}')
+        frame_pattern(pattern)
         self.pattern, self.fps, self.stride, self.missing = pattern, fps, stride, missing
         self._opened: tuple[int, VideoFrames] | None = None
         super().__init__(**kwargs)
@@ -77,8 +78,10 @@ class VideoFolder(FolderSegDataset):
             return super().prepare_data(idx)
         path = info['img_path']
         item = run_pipeline(self.pipeline, info | dict(img=self._frame(info)))
-        if isinstance(item, dict) and 'data_samples' in item:
-            item['data_samples'].set_metainfo(dict(img_path=path))
+        samples = item.get('data_samples', []) if isinstance(item, dict) else []
+        # Test-time augmentation makes several of one.
+        for sample in samples if isinstance(samples, list) else [samples]:
+            sample.set_metainfo(dict(img_path=path))
         return item
 
     def read_frame(self, idx: int) -> np.ndarray:
@@ -124,8 +127,21 @@ class VideoFolder(FolderSegDataset):
 
 
 def videos_among(paths: Sequence[str]) -> list[str]:
-    """Those of some paths that are video files by their ending, in lower or upper case."""
-    return [path for path in paths if os.path.isfile(path) and is_video(path)]
+    """Those of some paths that are files of videos by their ending, in lower or upper case.
+
+    Raises:
+        FileNotFoundError: One of them is not there.
+    """
+    videos = [path for path in paths if is_video(path) and not os.path.isdir(path)]
+    absent = [path for path in videos if not os.path.isfile(path)]
+    if absent:
+        raise FileNotFoundError(f'there is no video {", ".join(absent)} (looked from {Path.cwd()})')
+    return videos
 
 
-__all__ = ['SUFFIXES', 'VideoFolder', 'videos_among']
+def videos_in(folders: Sequence[str]) -> list[str]:
+    """Files of videos in some folders, at any depth."""
+    return sorted(str(path) for folder in folders for path in Path(folder).rglob('*') if is_video(path))
+
+
+__all__ = ['SUFFIXES', 'VideoFolder', 'videos_among', 'videos_in']

@@ -57,6 +57,11 @@ class FramesWithFlow(DatasetWrapper):
     def __getitem__(self, idx: int) -> dict:
         idx = positive_index(idx, len(self))
         item, before, here = self.dataset[idx], self.order.at(idx, -1), self.order[idx]
+        if isinstance(item['data_samples'], list):
+            raise ValueError(
+                'the scores of a video are not made with test-time augmentation (--tta); to average with the mirrored '
+                'image, set model.test_cfg.flip=True'
+            )
         seconds = None
         if before is not None:
             if before != idx - 1:

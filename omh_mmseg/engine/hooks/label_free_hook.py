@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 from mmengine.dist import all_reduce, get_dist_info
@@ -57,7 +59,14 @@ class LabelFreeHook(Hook):
             return
         if split not in self._datasets:
             # The images themselves, also where the loop reads cached features of them.
-            self._datasets[split] = DATASETS.build(runner.cfg[f'{split}_dataloader'].dataset)
+            config = deepcopy(runner.cfg[f'{split}_dataloader'].dataset)
+            for inner in _with_pipeline(config):
+                if any(step.get('type') == 'TestTimeAug' for step in inner.pipeline):
+                    if 'plain_pipeline' not in runner.cfg:
+                        runner.logger.warning('figures without labels are not measured under test-time augmentation')
+                        return
+                    inner.pipeline = runner.cfg.plain_pipeline
+            self._datasets[split] = DATASETS.build(config)
         dataset, (rank, world_size) = self._datasets[split], get_dist_info()
         meter = LabelFreeMeter(model)
         measure_images(meter, dataset, evenly_spread(len(dataset), self.images)[rank::world_size])
@@ -65,3 +74,11 @@ class LabelFreeHook(Hook):
         all_reduce(state)
         meter.use_state(state)
         metrics.update(meter.scores())
+
+
+def _with_pipeline(config: Any) -> Iterator[Any]:
+    """Configs of a data set and those that it wraps, as far as they have a pipeline."""
+    while isinstance(config, dict):
+        if config.get('pipeline'):
+            yield config
+        config = config.get('dataset')

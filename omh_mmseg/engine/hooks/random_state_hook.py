@@ -9,10 +9,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from omh_mmseg.datasets.neighbours.pairs import NeighbourPairs
+from omh_mmseg.datasets.random_transforms import random_transforms, transforms_of
 from omh_mmseg.datasets.samplers import SeededInfiniteSampler
 from omh_mmseg.datasets.wrapper import datasets_in
 from omh_mmseg.feature_cache.cached_features import CachedFeatures
-from omh_mmseg.feature_cache.fingerprint import random_transforms, transforms_of
 from omh_mmseg.registry import HOOKS
 from omh_mmseg.utils.generators import seed_generators
 

@@ -12,9 +12,9 @@ from omh_mmseg.registry import HOOKS
 
 @HOOKS.register_module()
 class RunLengthHook(Hook):
-    """Tells OMH the steps of the training, of which ``reach.begin`` may be a share, and warns if it never begins.
+    """Tells OMH the steps of the training, of which ``reach.begin`` may be a share.
 
-    Does nothing for a model without OMH, so that one config serves host and host + OMH.
+    Warns of what never begins: OMH, the temporal term, and what a host names in ``first_steps``.
     """
 
     priority = 'ABOVE_NORMAL'
@@ -22,6 +22,12 @@ class RunLengthHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Tell the model; what a resumed run began with stays."""
         model = model_of(runner)
+        for setting, first in getattr(model, 'first_steps', {}).items():
+            if first >= runner.max_iters:
+                runner.logger.warning(
+                    f'what begins by {setting} begins at step {first}, and the run has {runner.max_iters} steps: it '
+                    'never acts. Train for more steps (train_cfg.max_iters), or lower the setting'
+                )
         reach = getattr(getattr(model, 'omh_head', None), 'reach', None)
         if not isinstance(reach, FixedWeight):
             return

@@ -188,7 +188,11 @@ def convert_file(
         FileNotFoundError: If there is no source.
         ValueError: See `read_foreign_checkpoint` and ``convert``.
     """
-    converted = convert(read_foreign_checkpoint(source, trust), str(source))
+    content = read_foreign_checkpoint(source, trust)
+    state = content.get('state_dict', content) if isinstance(content, Mapping) else {}
+    if isinstance(state, Mapping) and not all(isinstance(key, str) for key in state):
+        raise ValueError(f'{source} is no checkpoint of this kind: the keys of its weights are no names.')
+    converted = convert(content, str(source))
     converted.write(target, source)
     return converted
 

@@ -99,8 +99,13 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         """Train no part of the code: the projection head stays as it is, without its dropout.
 
         Raises:
-            ValueError: OMH has losses that reach the code alone.
+            ValueError: OMH has losses that reach the code alone, or there is a temporal term.
         """
+        if self.temporal is not None:
+            raise ValueError(
+                f'the temporal term teaches the code, which is frozen in {type(self).__name__}: it would reach '
+                'nothing. Set model.temporal=None'
+            )
         self.decode_head.requires_grad_(False)
         self._code_is_frozen, head = True, self.omh_head
         losses = head is not None and (head.match is not None or head.cluster is not None)
@@ -109,6 +114,11 @@ class UnsupervisedSegmentor(PredictingSegmentor):
                 'the losses of OMH reach the features, which are frozen here: set omh_head.match=None and cluster=None,'
                 " or let them move centres, with centres=dict(type='JointCentres') and reach=dict(type='FixedWeight')."
             )
+
+    @property
+    def first_steps(self) -> dict[str, int]:
+        """By setting, the first training step in which something acts that begins later than the run."""
+        return {} if self.temporal is None else {'model.temporal.begin': self.temporal.begin}
 
     def train(self, mode: bool = True) -> UnsupervisedSegmentor:
         """See torch; a frozen head stays as it predicts."""

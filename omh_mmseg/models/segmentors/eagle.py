@@ -93,6 +93,11 @@ class EAGLE(UnsupervisedSegmentor):
         return HostStep(losses, codes, code)
 
     @property
+    def first_steps(self) -> dict[str, int]:
+        """The cues begin after the switch."""
+        return super().first_steps | {'model.switch_step': self.switch_step + 1}
+
+    @property
     def share(self) -> float:
         """The share u of the cues in this step."""
         return 0.0 if self.step <= self.switch_step else self.object_share

@@ -178,6 +178,11 @@ class HiddenPositives(UnsupervisedSegmentor):
             )
         return min(1.0, (step - self.warmup) / (self.total_iterations - self.warmup))
 
+    @property
+    def first_steps(self) -> dict[str, int]:
+        """The task-specific positives begin after the warm-up."""
+        return super().first_steps | {'model.warmup': self.warmup + 1}
+
     @torch.no_grad()
     def pool_vectors(self, inputs: Inputs | dict[str, Inputs], names: Sequence[str] = POOLS) -> dict[str, Tensor]:
         """Rows for reference pools: one random patch of each image, with the dropouts of the present mode.

@@ -16,7 +16,7 @@ from omh_mmseg.checkpoint_files import FILE, CheckpointError
 from omh_mmseg.shipped import command_line
 from omh_mmseg.utils.text import first_few
 
-TRAINING_PARTS = ('iteration', 'project_head', 'ema_head', 'agnostic_pool', 'specific_pool')
+TRAINING_PARTS = ('iteration', 'project_head', 'ema_head', 'agnostic_pool', 'specific_pool', 'eigen_lookups')
 """Parts of a segmentor by which nothing is predicted; HP's authors keep neither project head nor pools."""
 
 
@@ -99,11 +99,11 @@ def fill_model(model: Any, state: dict[str, Any], purpose: Purpose = PREDICT) ->
         CheckpointError: Weights are missing, left over, of another shape or not finite; the model is filled in part.
     """
     file = file_of(state) or 'the checkpoint'
-    own = model.state_dict()
-    unknown = sorted(set(purpose.fresh) - _children(own))
-    if unknown:
-        raise CheckpointError(f'fresh_parts must be among {sorted(_children(own))}; got {unknown}.')
-    given = {key: value for key, value in tensors_of(state, file).items() if _part(key) not in purpose.fresh}
+    own, tensors = model.state_dict(), tensors_of(state, file)
+    known = _children(own) | _children(tensors)
+    if not known.issuperset(purpose.fresh):
+        raise CheckpointError(f'fresh_parts must be among {sorted(known)}; got {sorted(set(purpose.fresh) - known)}.')
+    given = {key: value for key, value in tensors.items() if _part(key) not in purpose.fresh}
     missing, unexpected, differing = _load(model, given, _versions(state), file)
     if 'backbone' not in _children(given) and model.backbone.checkpoint is not None:
         model.backbone.init_weights()

@@ -56,6 +56,7 @@ class PhotometricView(nn.Module):
         if blur_size % 2 == 0:
             raise ValueError(f'blur_size of the photometric view must be odd; got {blur_size}.')
         self.space = space
+        self.least_side = blur_size // 2 + 1 if blur > 0 else 1
         self.transform = v2.Compose(
             [
                 v2.ColorJitter(brightness, contrast, saturation, hue),
@@ -80,7 +81,15 @@ class PhotometricView(nn.Module):
 
         Returns:
             (B, 3, H, W), normalised like the input. In the space ``'reference'`` its values lie in [0, 1].
+
+        Raises:
+            ValueError: The images are too small for the blur.
         """
+        if min(images.shape[-2:]) < self.least_side:
+            raise ValueError(
+                f'the blur of the photometric view needs images of at least {self.least_side} pixels a side; these '
+                f'have {images.shape[-2]} x {images.shape[-1]}: resize them in the pipeline'
+            )
         if self.space == 'reference':
             # The hue of a negative colour whose largest value is exactly 0, the mean of a channel, divides by it.
             return torch.stack([self.transform(image) for image in images]).nan_to_num_(nan=0.0)

@@ -7,6 +7,9 @@ from torchvision.transforms import v2
 from omh_mmseg.models.utils.photometric_view import PhotometricView
 from omh_mmseg.utils.checks import SHARE, ranges
 
+SIDE = 21
+"""Of the blur, in pixels."""
+
 
 class StudentView(PhotometricView):
     """Always a blur of 21 x 21 pixels with sigma from U(0.1, 2); then, by equal chances, colour jitter or grey scale.
@@ -25,8 +28,8 @@ class StudentView(PhotometricView):
     def __init__(
         self, space: str = 'reference', strength: float = 0.1, jitter: float = 0.3, grayscale: float = 0.1
     ) -> None:
-        super().__init__(space)
+        super().__init__(space, blur_size=SIDE)
         colours = v2.RandomApply([v2.ColorJitter(strength, strength, strength, strength)], p=jitter)
         self.transform = v2.Compose(
-            [v2.GaussianBlur((21, 21), (0.1, 2.0)), v2.RandomChoice([colours, v2.RandomGrayscale(grayscale)])]
+            [v2.GaussianBlur((SIDE, SIDE), (0.1, 2.0)), v2.RandomChoice([colours, v2.RandomGrayscale(grayscale)])]
         )

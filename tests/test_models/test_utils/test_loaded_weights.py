@@ -118,6 +118,13 @@ def test_every_weight_counts(tiny_stego, purpose):
             assert key.removeprefix('backbone.backbone.') in str(error.value) and '\n' not in str(error.value)
 
 
+def test_a_part_that_the_weights_alone_have_may_be_left(tiny_stego):
+    state = state_of(tiny_stego()) | {'other.weight': torch.ones(2)}
+    with pytest.raises(CheckpointError, match='model lacks: other.weight'):
+        fill_model(tiny_stego(), dict(state), start())
+    fill_model(tiny_stego(), dict(state), start(['other']))
+
+
 def test_whole_weights_load(tiny_stego, tmp_path, warnings):
     """Also with the prefix of distributed training, and without the layer that holds the weights."""
     expected = state_of(tiny_stego(omh_head=OMH))
