@@ -190,3 +190,16 @@ def test_bfloat16_codes_are_widened() -> None:
     with torch.autocast('cpu', torch.bfloat16):
         assert probe(code).dtype == probe.running(code).dtype == torch.float32
         assert ClassFrequencyLoss()(probe.running(code), torch.zeros(1, 4, 4, dtype=torch.long)).dtype == torch.float32
+
+
+def test_a_refit_is_where_a_resumed_run_goes_on() -> None:
+    probe, again = (MomentumPrototypes(4, 3) for _ in range(2))
+    probe.start(torch.randn(3, 4))
+    probe.centres.copy_(torch.nn.functional.normalize(torch.randn(3, 4), dim=1))
+    again.load_state_dict(probe.state_dict())
+    again.updates.fill_(100)
+    with torch.no_grad():
+        again.directions.copy_(again.centres)
+        again.gains.fill_(1)
+    again.update()
+    torch.testing.assert_close(again.centres, probe.centres)

@@ -150,6 +150,9 @@ class MomentumPrototypes(BaseModule):
                 kept[f'{prefix}centres'] = given
             state_dict |= kept
         super()._load_from_state_dict(state_dict, prefix, *args)
+        if not torch.allclose(self.centres, _rows(self.average[:, :-1], self.average[:, -1]), rtol=1e-4, atol=1e-6):
+            # A closing refit moved the centres: what goes on goes on from there.
+            self.average.copy_(torch.cat([self.centres, self.centres.norm(dim=1, keepdim=True)], dim=1))
 
 
 def _rows(directions: Tensor, gains: Tensor) -> Tensor:
