@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -104,9 +103,6 @@ def test_a_step_asks_for_no_value(host, omh, tiny_vit, host_parts, monkeypatch):
             return draw(*args)
 
     monkeypatch.setattr(PhotometricView, 'forward', drawn)
-    # On a device all patches are visited, on a CPU the anchors among them.
-    contrast = importlib.import_module('omh_mmseg.models.losses.hidden_positive_contrast')
-    monkeypatch.setattr(contrast, '_rows_to_visit', lambda kept: torch.arange(len(kept)))
     # Values are checked where they can be looked at, as on a CPU.
     transport = [f'transport.{name}' for name in ('checks', 'diagnostics', 'matching')]
     losses = ('upsampled_cross_entropy', 'object_contrast_loss')
