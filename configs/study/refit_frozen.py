@@ -1,5 +1,5 @@
-# A host whose code is frozen, before and after a closing refit of its clusterings. Nothing of OMH reaches a feature here,
-# so that there is no control: level 1 of OMH is the host's own clustering, and the host is its probe.
+# A host whose code is frozen, before and after a closing refit of its clusterings. Nothing of OMH reaches a feature
+# here, so that there is no control: level 1 of OMH is the host's own clustering, and the host is its probe.
 title = 'The closing refit on {host}, {images}'
 placeholders = dict(host='primaps', data='vit-t8_demo', images='the demo scenes')
 config = 'configs/omh_{host}_{data}.py'
