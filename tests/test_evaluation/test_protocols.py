@@ -237,7 +237,9 @@ def test_augmented_pipelines_flip_what_the_plain_ones_give(experiment, name, ite
         apply_protocol(config, name)
     launch.use_test_time_augmentation(config)
     plain = Compose(config.test_pipeline)(dict(item))
-    both = Compose(config.test_dataloader.dataset.pipeline)(dict(item))
+    dataset = config.test_dataloader.dataset
+    dataset = dataset.dataset if dataset.type == 'FramesWithFlow' else dataset
+    both = Compose(dataset.pipeline)(dict(item))
     assert torch.equal(both['inputs'][0], plain['inputs']) and torch.equal(both['inputs'][1], plain['inputs'].flip(-1))
     assert [sample.metainfo['flip'] for sample in both['data_samples']] == [False, True]
     assert torch.equal(both['data_samples'][0].gt_sem_seg.data, plain['data_samples'].gt_sem_seg.data)

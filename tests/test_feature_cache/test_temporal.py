@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from mmengine.runner import Runner
 
 from omh_mmseg.datasets.video.pairs import TemporalPairs
 from omh_mmseg.datasets.video.with_flow import FramesWithFlow
@@ -70,24 +71,29 @@ def test_a_frozen_code_takes_no_term(settings):
         MODELS.build(in_frames(settings('primaps')).model)
 
 
-def test_test_time_augmentation(settings, train):
+@pytest.mark.parametrize('protocol', ['mmseg', 'video'])
+def test_test_time_augmentation(settings, tmp_path, protocol):
     """Of images without labels, whose figures are those of the plain image; not of the scores of a video."""
-    config = settings('smooseg', steps=1)
-    config.test_dataloader.dataset.update(labels='none')
-    config.default_hooks.label_free = dict(type='LabelFreeHook')
-    config.tta_model = dict(type='CodeAveragingTTA')
-    plain = config.copy()
-    plain_scores = train(plain)[0].test()
-    apply_protocol(config, 'mmseg')
-    use_test_time_augmentation(config)
-    assert train(config)[0].test() == pytest.approx(plain_scores) and plain_scores
-    config = settings('smooseg', steps=1)
-    config.test_dataloader.dataset.update(type='VideoFolder', split='train', fps=2.0)
-    config.tta_model = dict(type='CodeAveragingTTA')
-    apply_protocol(config, 'video')
-    use_test_time_augmentation(config)
-    with pytest.raises(ValueError, match='not made with test-time augmentation'):
-        train(config)[0].test()
+
+    def scores(augmented: bool) -> dict[str, float]:
+        config = settings('smooseg')
+        config.test_dataloader.dataset.update(type='VideoFolder', split='train', fps=2.0, labels='none')
+        config.default_hooks.label_free = dict(type='LabelFreeHook')
+        config.tta_model = dict(type='CodeAveragingTTA')
+        config.experiment_name = f'{tmp_path.name}_{augmented}'
+        apply_protocol(config, protocol)
+        if augmented:
+            use_test_time_augmentation(config)
+        for loop in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'val_dataloader', 'val_cfg', 'val_evaluator'):
+            config[loop] = None
+        return Runner.from_cfg(config).test()
+
+    if protocol == 'video':
+        with pytest.raises(ValueError, match='not made with test-time augmentation'):
+            scores(True)
+    else:
+        plain = scores(False)
+        assert scores(True) == pytest.approx(plain) and any(key.startswith('label_free/') for key in plain)
 
 
 def test_steadiness_is_scored_from_the_cache(settings, train, tmp_path):
