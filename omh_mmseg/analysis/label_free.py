@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,10 +168,17 @@ def find_sweeps(paths: Sequence[PathLike]) -> list[Path]:
 
 
 def _finished_runs(sweep: Path, score: str) -> list[dict[str, Any]]:
-    """``key``, ``folder``, ``scores`` and, where the table has them, ``figures`` of each finished run, by head."""
+    """``key``, ``folder``, ``scores`` and, where the table has them, ``figures`` of each finished run, by head.
+
+    Rows that show a run once more, such as its refit, are left out: its checkpoint is that of the training.
+    """
     runs = []
     with (sweep / RUNS).open(newline='', encoding='utf-8') as file:
-        for row in csv.DictReader(file):
+        rows = list(csv.DictReader(file))
+        trained = {row.get('folder') for row in rows if _is_trained(row)}
+        for row in rows:
+            if row.get('folder') in trained and not _is_trained(row):
+                continue
             scores = {
                 column.removesuffix(f'/{score}'): float(value) for column, value in row.items()
                 if value and column.count('/') == 1 and column.endswith(f'/{score}') and ':' not in column
@@ -190,6 +197,11 @@ def _finished_runs(sweep: Path, score: str) -> list[dict[str, Any]]:
             runs.append(dict(key=(str(sweep), row['name'], row['seed']), scores=scores, figures=figures,
                              folder=str(folder if folder.is_dir() or not moved.is_dir() else moved)))  # fmt: skip
     return runs
+
+
+def _is_trained(row: Mapping[str, str | None]) -> bool:
+    """Whether a row has figures of its training, and not scores alone."""
+    return any(value and column.startswith('train/') for column, value in row.items())
 
 
 def _kept(file: Path, settings: dict[str, str]) -> dict[tuple[str, str, str], dict[str, dict[str, float]]]:

@@ -47,6 +47,21 @@ def test_figures_of_the_table_are_ranked(tmp_path: Path) -> None:
     assert rows[0]['in_use'] == rows[0]['boundary'] == ''
 
 
+def test_rows_that_show_a_run_again_do_not_count(tmp_path: Path) -> None:
+    """Such as its refit: the checkpoint, of which figures are, is that of the training."""
+    folder = sweep(tmp_path / 'one', [10.0, 30.0, 20.0], with_figures=True)
+    with (folder / 'runs.csv').open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    shown = [dict(row, **{'name': 'run + refit', 'train/loss': '', 'probe/mIoU': 50.0}) for row in rows]
+    with (folder / 'runs.csv').open('w', newline='') as file:
+        writer = csv.DictWriter(file, [*rows[0], 'train/loss'])
+        writer.writeheader()
+        writer.writerows([*shown, *(dict(row, **{'train/loss': 1.0}) for row in rows)])
+    label_free.analyse_sweeps([tmp_path], tmp_path / 'out')
+    with (tmp_path / 'out/label_free_correlation.csv').open() as file:
+        assert [(row['runs'], row['margin']) for row in csv.DictReader(file)] == [('3', '1.0')] * 2
+
+
 def test_absent_figures_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep(tmp_path / 'one', [1.0, 2.0, 3.0])
     asked: list[str] = []
