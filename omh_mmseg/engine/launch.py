@@ -22,6 +22,7 @@ from omh_mmseg.launchers import present_launcher
 from omh_mmseg.models.prediction.options import PredictionOptions
 from omh_mmseg.structures.protocols import Protocol, resolve
 from omh_mmseg.utils.config import building, read_config, read_settings, replace_settings
+from omh_mmseg.utils.dataset_configs import innermost_datasets
 from omh_mmseg.utils.work_dirs import LATEST, config_file
 
 PROTOCOL_KEYS = ('model.test_cfg.', 'test_pipeline', 'test_dataloader.dataset.pipeline', 'test_evaluator')
@@ -143,12 +144,10 @@ def use_test_time_augmentation(config: Config) -> None:
     absent = [key for key in ('tta_model', 'tta_pipeline') if config.get(key) is None]
     if absent:
         raise ValueError(f'--tta needs {" and ".join(absent)} in the config')
-    dataset = config.test_dataloader.dataset
-    while 'pipeline' not in dataset and 'dataset' in dataset:
-        dataset = dataset.dataset
-    # What looks at an image without the augmentation, such as `LabelFreeHook`.
-    config.plain_pipeline = dataset.pipeline
-    dataset.pipeline = config.tta_pipeline
+    for dataset in innermost_datasets(config.test_dataloader.dataset).values():
+        # For what looks at an image without the augmentation, such as `LabelFreeHook`.
+        config.plain_pipeline = dataset['pipeline']
+        dataset['pipeline'] = config.tta_pipeline
     config.tta_model.module = config.model
     config.model = config.tta_model
 

@@ -10,18 +10,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from omh_mmseg.commands.model_converters.options import converter_parser
 from omh_mmseg.commands.start import start
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
-    parser.add_argument('source', metavar='SRC', help="path or address of DINO's weights")
-    parser.add_argument('target', metavar='DST', help='file to write')
-    parser.add_argument(
-        '--trust', action='store_true', help='read pickled objects too (inertly), as whole training checkpoints hold'
-    )
-    return parser
+    return converter_parser(__doc__, "path or address of DINO's weights")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -29,8 +29,11 @@ def run(args: argparse.Namespace) -> None:
     )
     if converted.left_out:
         print('left out, as nothing evaluates it: ' + ', '.join(converted.left_out))
-    options = dict(decode_head__channels=converted.channels, cluster_probe__extra_clusters=converted.extra_clusters)
-    tell_test('eagle', converted.backbone.short_name, args.target, **options)
+    options = {
+        'model.decode_head.channels': converted.channels,
+        'model.cluster_probe.extra_clusters': converted.extra_clusters,
+    }
+    tell_test('eagle', converted.backbone.short_name, args.target, options)
 
 
 def main(argv: list[str] | None = None) -> None:

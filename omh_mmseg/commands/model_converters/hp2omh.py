@@ -27,7 +27,8 @@ def run(args: argparse.Namespace) -> None:
 
     converted = convert_file(convert_hp_checkpoint, args.source, args.target, args.trust)
     print(f'wrote {args.target}: {converted.num_classes} classes, code of {converted.channels} channels')
-    tell_test('hp', converted.backbone.short_name, args.target, decode_head__channels=converted.channels)
+    options = {'model.decode_head.channels': converted.channels}
+    tell_test('hp', converted.backbone.short_name, args.target, options)
 
 
 def main(argv: list[str] | None = None) -> None:

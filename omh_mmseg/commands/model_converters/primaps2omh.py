@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
 
     converted = convert_file(convert_primaps_checkpoint, args.source, args.target, args.trust)
     print(f'wrote {args.target}: {converted.num_classes} classes, prototypes of {converted.channels} channels')
-    tell_test('primaps', converted.backbone.short_name, args.target)
+    tell_test('primaps', converted.backbone.short_name, args.target, {})
 
 
 def main(argv: list[str] | None = None) -> None:

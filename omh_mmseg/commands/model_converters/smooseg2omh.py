@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> None:
         print(f'  {ours:24} {theirs}')
     if converted.left_out:
         print('left out: ' + ', '.join(converted.left_out))
-    tell_test('smooseg', converted.backbone.short_name, args.target, decode_head__channels=converted.channels)
+    options = {'model.decode_head.channels': converted.channels}
+    tell_test('smooseg', converted.backbone.short_name, args.target, options)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omh_mmseg.commands.model_converters.options import converter_parser
+from omh_mmseg.commands.model_converters.options import as_options, converter_parser
 from omh_mmseg.commands.start import start
 from omh_mmseg.shipped import config_path, list_configs, name_commands
 from omh_mmseg.utils.files import replaced_when_complete
@@ -93,11 +93,6 @@ def print_table(title: str, values: dict[str, Any]) -> None:
     if values:
         width = max(map(len, values))
         print(f'\n{title}:', *(f'  {name:{width}}  {value}' for name, value in values.items()), sep='\n')
-
-
-def as_options(values: dict[str, Any]) -> str:
-    """Words for ``--cfg-options``."""
-    return ' '.join(f'{name}={value}' for name, value in values.items())
 
 
 def main(argv: list[str] | None = None) -> None:

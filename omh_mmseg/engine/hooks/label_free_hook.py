@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -14,6 +13,7 @@ from omh_mmseg.engine.models import model_of
 from omh_mmseg.models.prediction.label_free import LabelFreeMeter, measure_images
 from omh_mmseg.registry import DATASETS, HOOKS
 from omh_mmseg.utils.checks import COUNT, ranges
+from omh_mmseg.utils.dataset_configs import innermost_datasets
 from omh_mmseg.utils.spread import evenly_spread
 
 WHEN = ('no_labels', 'always', 'never')
@@ -60,12 +60,12 @@ class LabelFreeHook(Hook):
         if split not in self._datasets:
             # The images themselves, also where the loop reads cached features of them.
             config = deepcopy(runner.cfg[f'{split}_dataloader'].dataset)
-            for inner in _with_pipeline(config):
-                if any(step.get('type') == 'TestTimeAug' for step in inner.pipeline):
+            for inner in innermost_datasets(config).values():
+                if any(step.get('type') == 'TestTimeAug' for step in inner.get('pipeline') or []):
                     if 'plain_pipeline' not in runner.cfg:
                         runner.logger.warning('figures without labels are not measured under test-time augmentation')
                         return
-                    inner.pipeline = runner.cfg.plain_pipeline
+                    inner['pipeline'] = runner.cfg.plain_pipeline
             self._datasets[split] = DATASETS.build(config)
         dataset, (rank, world_size) = self._datasets[split], get_dist_info()
         meter = LabelFreeMeter(model)
@@ -74,11 +74,3 @@ class LabelFreeHook(Hook):
         all_reduce(state)
         meter.use_state(state)
         metrics.update(meter.scores())
-
-
-def _with_pipeline(config: Any) -> Iterator[Any]:
-    """Configs of a data set and those that it wraps, as far as they have a pipeline."""
-    while isinstance(config, dict):
-        if config.get('pipeline'):
-            yield config
-        config = config.get('dataset')

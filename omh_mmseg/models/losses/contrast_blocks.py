@@ -167,7 +167,8 @@ def _sums(task: Task, views: list[View], work: Tensor) -> Tensor:
         for count, values in zip(counts, [*masks, weights] if len(masks) > 1 else [weights]):
             _add_both(count, rows, columns, values)
         task.inside(masks[0], rows, columns, row_inside)
-        task.inside(masks[0].t(), columns, rows, column_inside.t())
+        if rows != columns:
+            task.inside(masks[0].t(), columns, rows, column_inside.t())
         for view in views:
             view.logits(rows, columns, task.temperature, logits)
             _add_both(view.agreement, rows, columns, torch.mul(logits, weights, out=spare))
