@@ -277,6 +277,23 @@ def test_a_checkpoint_that_says_nothing_goes_on_with_one_warning(run, tmp_path, 
         assert len([line for line in warnings if f'{silent} does not say what it was trained with' in line]) == 1
 
 
+def test_a_backbone_that_the_checkpoint_lacks_is_that_of_its_own_file(run, changed, command, tmp_path):
+    """As of the weights that the package ships; it counts as it is when it predicts, not as it is built."""
+    content = torch.load(run.checkpoint, weights_only=False)
+    state = {key: value for key, value in content['state_dict'].items() if not key.startswith('backbone.')}
+    lean = tmp_path / 'lean.pth'
+    torch.save(content | dict(state_dict=state), lean)
+    assert 'trained with' not in command('test.py', run.config, lean, '--work-dir', 'scores')
+    assert list((tmp_path / 'scores').glob('*/*.json'))
+    weights = torch.load(run.folder / 'vit.pth', weights_only=True)
+    torch.save({key: value + 1 for key, value in weights.items()}, tmp_path / 'others.pth')
+    others = changed(model__backbone__checkpoint=str(tmp_path / 'others.pth'))
+    printed = command('test.py', others, lean)
+    assert f'{lean} was trained with other settings than the config has: weights was' in printed
+    printed = command('test.py', changed(model__backbone__checkpoint=None), lean)
+    assert 'trained with' not in printed and 'lacks' in printed and 'backbone.' in printed
+
+
 def test_commands_refuse_and_accept(run, changed, command, tmp_path):
     config = changed(**DEFAULTS)
     for tool, words in {

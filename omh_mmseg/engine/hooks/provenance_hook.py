@@ -12,6 +12,7 @@ from omh_mmseg.checkpoint_files import TRAINED_WITH
 from omh_mmseg.engine.models import find_model
 from omh_mmseg.models.prediction.provenance import describe_classes, describe_model
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
+from omh_mmseg.models.utils.loaded_weights import read_lacking_backbone
 from omh_mmseg.registry import HOOKS
 from omh_mmseg.structures.provenance import PREDICTIONS, TRAINING, compare_with_run, differing_settings, record_of
 from omh_mmseg.utils.digests import backbone_digest
@@ -60,14 +61,21 @@ class ProvenanceHook(Hook):
         if isinstance(runner._train_loop, BaseLoop):
             self._compare_training(runner, model, name, record)
             return
-        current = {} if record is None else describe_model(
-            model, runner.cfg, backbone_digest(checkpoint.get('state_dict', checkpoint))
-        )  # fmt: skip
+        current = {} if record is None else self._describe_test(runner, model, checkpoint)
         for loop in (runner._test_loop, runner._val_loop):
             if isinstance(loop, BaseLoop):
                 current |= describe_classes(getattr(loop.dataloader.dataset, 'metainfo', None))
                 break
         compare_with_run(name, record, current, PREDICTIONS)
+
+    @staticmethod
+    def _describe_test(runner: Runner, model: Any, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        # The model is filled after this hook, and a backbone that the checkpoint lacks holds random weights until then.
+        state = checkpoint.get('state_dict', checkpoint)
+        weights = backbone_digest(state)
+        own = weights is None and read_lacking_backbone(model, state)
+        record = describe_model(model, runner.cfg, weights)
+        return record if own or weights else record | dict(weights=None)
 
     def _compare_training(self, runner: Runner, model: Any, name: str, record: dict[str, Any] | None) -> None:
         # The backbone has the weights of its own checkpoint here; those of the run's checkpoint take their place.

@@ -105,8 +105,7 @@ def fill_model(model: Any, state: dict[str, Any], purpose: Purpose = PREDICT) ->
         raise CheckpointError(f'fresh_parts must be among {sorted(known)}; got {sorted(set(purpose.fresh) - known)}.')
     given = {key: value for key, value in tensors.items() if _part(key) not in purpose.fresh}
     missing, unexpected, differing = _load(model, given, _versions(state), file)
-    if 'backbone' not in _children(given) and model.backbone.checkpoint is not None:
-        model.backbone.init_weights()
+    if read_lacking_backbone(model, given):
         missing = [key for key in missing if not key.startswith('backbone.')]
     lacking = (set(map(_part, missing)) - _children(given)) & {*purpose.may_lack, *purpose.fresh}
     left = (set(map(_part, unexpected)) - _children(own)) & set(purpose.may_have)
@@ -125,6 +124,14 @@ def fill_model(model: Any, state: dict[str, Any], purpose: Purpose = PREDICT) ->
     state.update(model.state_dict())
     (getattr(state, '_metadata', None) or {}).get('', {}).pop(FILE, None)
     return file
+
+
+def read_lacking_backbone(model: Any, state: Mapping[str, Any]) -> bool:
+    """Fill the backbone of a segmentor from its own ``checkpoint`` if a state dict has none; whether it did."""
+    if 'backbone' in _children(key.removeprefix('module.') for key in state) or model.backbone.checkpoint is None:
+        return False
+    model.backbone.init_weights()
+    return True
 
 
 @dataclass(frozen=True)
