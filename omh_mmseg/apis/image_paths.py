@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omh_mmseg.apis.inference import list_folder
+from omh_mmseg.datasets.video.reader import is_video
+from omh_mmseg.shipped import command_line
+from omh_mmseg.utils.text import first_few
 
 
 def collect_images(paths: Sequence[str]) -> tuple[list[str], str | None, list[tuple[str, str]]]:
@@ -22,11 +25,17 @@ def collect_images(paths: Sequence[str]) -> tuple[list[str], str | None, list[tu
 
     Raises:
         FileNotFoundError: Something given does not exist, or a folder has no images; names it.
-        ValueError: See `find_images` of `omh_mmseg.apis.inference`.
+        ValueError: One is a video, or see `find_images` of `omh_mmseg.apis.inference`.
     """
     absent = [f'no {"image" if Path(path).suffix else "folder"} {path}' for path in paths if not os.path.exists(path)]
     if absent:
         raise FileNotFoundError(f'there is {", ".join(absent)} (looked from {Path.cwd()})')
+    videos = [path for path in paths if os.path.isfile(path) and is_video(path)]
+    if videos:
+        raise ValueError(
+            f'images are wanted here, and no videos ({first_few(videos)}): {command_line("predict.py")} segments '
+            'those, and their frames as image files are welcome'
+        )
     images: dict[str, str] = {}
     named: set[str] = set()
     skipped: dict[str, tuple[str, str]] = {}

@@ -51,6 +51,12 @@ def test_what_is_missing_is_named_and_nothing_else(here, paths, message):
     assert str(error.value).startswith(message)
 
 
+def test_a_video_is_sent_to_the_command_for_videos(here):
+    (here / 'clip.MP4').write_bytes(b'')
+    with pytest.raises(ValueError, match=r'no videos \(clip.MP4\): python .*tools/predict.py segments those'):
+        collect_images(['one', 'clip.MP4'])
+
+
 @pytest.mark.parametrize('paths', [['one', 'one/', './one'], ['one', 'link'], ['link', 'one', 'two/inner']])
 def test_what_several_paths_reach_counts_once(here, paths):
     """Images, what is left out, and links: the summary accounts for each entry of a folder once."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from omh_mmseg.commands.model_converters.options import converter_parser, tell_test
+from omh_mmseg.commands.model_converters.options import convert, converter_parser, tell_test
 from omh_mmseg.commands.start import start
 
 
@@ -22,13 +22,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Convert, and print how to test the result."""
-    from omh_mmseg.models.converters.dino import convert_file
     from omh_mmseg.models.converters.hp import convert_hp_checkpoint
 
-    converted = convert_file(convert_hp_checkpoint, args.source, args.target, args.trust)
-    print(f'wrote {args.target}: {converted.num_classes} classes, code of {converted.channels} channels')
-    options = {'model.decode_head.channels': converted.channels}
-    tell_test('hp', converted.backbone.short_name, args.target, options)
+    tell_test('hp', convert(args, convert_hp_checkpoint), args.target)
 
 
 def main(argv: list[str] | None = None) -> None:

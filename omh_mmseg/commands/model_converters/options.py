@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from omh_mmseg.shipped import name_commands
+
+if TYPE_CHECKING:
+    from omh_mmseg.models.converters.dino import Converted, ConvertedHost
 
 
 def converter_parser(
@@ -27,8 +30,21 @@ def as_options(values: Mapping[str, Any]) -> str:
     return ' '.join(f'{name}={value}' for name, value in values.items())
 
 
-def tell_test(host: str, backbone: str | None, target: str, options: Mapping[str, Any]) -> None:
+def convert(args: argparse.Namespace, converter: Callable[[Any, str], Converted]) -> Converted:
+    """Convert the file that ``args`` name, and print what was written."""
+    from omh_mmseg.models.converters.dino import convert_file
+
+    converted = convert_file(converter, args.source, args.target, args.trust)
+    extra = f' and {converted.extra_clusters} extra clusters' if converted.extra_clusters else ''
+    print(f'wrote {args.target}: {converted.num_classes} classes{extra}, code of {converted.channels} channels')
+    if converted.left_out:
+        print('left out: ' + ', '.join(converted.left_out))
+    return converted
+
+
+def tell_test(host: str, converted: ConvertedHost, target: str) -> None:
     """Print the command that tests a converted file, with the settings that the file needs."""
-    given = f' --cfg-options {as_options(options)}' if options else ''
-    name = backbone or 'BACKBONE'
+    options = as_options(converted.model_options)
+    given = f' --cfg-options {options}' if options else ''
+    name = converted.backbone.short_name or 'BACKBONE'
     print(name_commands(f'test with:\n  python tools/test.py configs/{host}_{name}_DATA.py {target}{given}'))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from omh_mmseg.commands.model_converters.options import converter_parser, tell_test
+from omh_mmseg.commands.model_converters.options import convert, converter_parser, tell_test
 from omh_mmseg.commands.start import start
 
 
@@ -21,12 +21,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Convert, and print how to test the result."""
-    from omh_mmseg.models.converters.dino import convert_file
     from omh_mmseg.models.converters.primaps import convert_primaps_checkpoint
 
-    converted = convert_file(convert_primaps_checkpoint, args.source, args.target, args.trust)
-    print(f'wrote {args.target}: {converted.num_classes} classes, prototypes of {converted.channels} channels')
-    tell_test('primaps', converted.backbone.short_name, args.target, {})
+    tell_test('primaps', convert(args, convert_primaps_checkpoint), args.target)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from omh_mmseg.commands.model_converters.options import converter_parser, tell_test
+from omh_mmseg.commands.model_converters.options import convert, converter_parser, tell_test
 from omh_mmseg.commands.start import start
 
 
@@ -26,18 +26,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Convert, and print what was taken for what."""
-    from omh_mmseg.models.converters.dino import convert_file
     from omh_mmseg.models.converters.smooseg import convert_smooseg_checkpoint
 
-    convert = partial(convert_smooseg_checkpoint, student=args.student, teacher=args.teacher)
-    converted = convert_file(convert, args.source, args.target, args.trust)
-    print(f'wrote {args.target}: {converted.num_classes} classes, code of {converted.channels} channels')
+    converted = convert(args, partial(convert_smooseg_checkpoint, student=args.student, teacher=args.teacher))
     for ours, theirs in converted.taken.items():
         print(f'  {ours:24} {theirs}')
-    if converted.left_out:
-        print('left out: ' + ', '.join(converted.left_out))
-    options = {'model.decode_head.channels': converted.channels}
-    tell_test('smooseg', converted.backbone.short_name, args.target, options)
+    tell_test('smooseg', converted, args.target)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omh_mmseg.commands.model_converters.options import as_options, converter_parser
+from omh_mmseg.commands.model_converters.options import as_options, convert, converter_parser
 from omh_mmseg.commands.start import start
 from omh_mmseg.shipped import config_path, list_configs, name_commands
 from omh_mmseg.utils.files import replaced_when_complete
@@ -35,21 +35,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Convert, and print what the file says of its run and how to test it."""
-    from omh_mmseg.models.converters.dino import convert_file
     from omh_mmseg.models.converters.stego import convert_stego_checkpoint
 
     if args.config is not None:
         args.config = config_file(args.config)
         if not Path(args.config).is_file():
             raise FileNotFoundError(f'there is no config {args.config}')
-    converted = convert_file(convert_stego_checkpoint, args.source, args.target, args.trust)
+    converted = convert(args, convert_stego_checkpoint)
     config = base_config(args.config, converted)
     if args.config_out is not None:
         write_config(Path(args.config_out), config, converted)
-    extra = f' and {converted.extra_clusters} extra clusters' if converted.extra_clusters else ''
-    print(f'wrote {args.target}: {converted.num_classes} classes{extra}, code of {converted.channels} channels')
-    if converted.left_out:
-        print('left out, as nothing evaluates it: ' + ', '.join(converted.left_out))
     print_table('settings stored in the file', converted.shown_settings)
     print_table('of these, our STEGO trains otherwise', converted.deviations)
     if args.config_out is not None:

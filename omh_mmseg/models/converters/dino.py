@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isqrt
 from pathlib import Path
 from typing import Any, TypeVar
@@ -147,12 +147,24 @@ class ConvertedHost:
         backbone: Sizes of its backbone.
         channels: D of the code.
         num_classes: K of the probes.
+        extra_clusters: Clusters of the cluster probe beyond the K; None for a probe that never has any.
+        left_out: Names of the entries that our model has no place for.
     """
 
     state_dict: dict[str, Tensor]
     backbone: TransformerShape
     channels: int
     num_classes: int
+    extra_clusters: int | None = None
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """Config options that the weights need, where configs of the host may say otherwise."""
+        head = any(key.startswith('decode_head.') for key in self.state_dict)
+        options = {'model.decode_head.channels': self.channels} if head else {}
+        extra = self.extra_clusters
+        return options if extra is None else options | {'model.cluster_probe.extra_clusters': extra}
 
     @property
     def known(self) -> dict[str, Any]:
@@ -219,6 +231,31 @@ def split_backbone(
     shape = transformer_shape({key: value for key, value in weights.items() if '.gamma' not in key}, source)
     others = {key: value for key, value in entries.items() if not key.startswith(prefix)}
     return {f'backbone.backbone.{key}': value for key, value in weights.items()}, shape, others
+
+
+def check_shapes(
+    parts: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, ...]], source: str, names: str, more: str = ''
+) -> None:
+    """Raise ValueError if parts of a checkpoint do not fit each other.
+
+    Args:
+        parts: Tensors by name.
+        sizes: Those that the others ask for, by name; parts that are not there do not count.
+        source: Name of the file.
+        names: Whose names they are, for the message.
+        more: What else is wrong.
+    """
+    shapes = {key: tuple(parts[key].shape) for key in sizes if key in parts}
+    wrong = [f'{key} is {shape}, not {sizes[key]}' for key, shape in shapes.items() if shape != sizes[key]]
+    wrong += [more] if more else []
+    if wrong:
+        raise ValueError(f'The parts of {source} do not fit each other: {"; ".join(wrong)} (in the names of {names}).')
+
+
+def training_steps(content: Mapping[str, Any], key: str = 'global_step') -> Tensor:
+    """The training steps that a checkpoint counts, int64 scalar; 0 where it does not."""
+    steps = content.get(key, 0)
+    return torch.tensor(steps if isinstance(steps, int) else 0, dtype=torch.long)
 
 
 def write_checkpoint(target: str | Path, state: Mapping[str, Tensor], source: str | Path, **meta: Any) -> None:

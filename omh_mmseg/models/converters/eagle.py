@@ -6,27 +6,16 @@ Source: docs/methods/eagle.md 2, 7.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from omh_mmseg.models.converters.dino import ConvertedHost, listed, split_backbone
+from omh_mmseg.models.converters.dino import ConvertedHost, check_shapes, listed, split_backbone, training_steps
+from omh_mmseg.models.converters.stego import BACKBONE, CLUSTERS, LAYERS
 
-BACKBONE = 'net.model.'
 BLOCKS = 3
-RENAMED = {
-    'net.cluster1.0.weight': 'decode_head.linear.weight',
-    'net.cluster1.0.bias': 'decode_head.linear.bias',
-    'net.cluster2.0.weight': 'decode_head.nonlinear.0.weight',
-    'net.cluster2.0.bias': 'decode_head.nonlinear.0.bias',
-    'net.cluster2.2.weight': 'decode_head.nonlinear.2.weight',
-    'net.cluster2.2.bias': 'decode_head.nonlinear.2.bias',
-    'cluster_probe.clusters': 'cluster_probe.centres',
-    'linear_probe.weight': 'linear_probe.classifier.weight',
-    'linear_probe.bias': 'linear_probe.classifier.bias',
-}
+RENAMED = {CLUSTERS: 'cluster_probe.centres'}
+RENAMED |= {theirs + kind: ours + kind for theirs, ours in LAYERS.items() for kind in ('weight', 'bias')}
 # What training alone needs.
 OPTIONAL = {
     'project_head.weight': 'project_head.weight',
@@ -38,20 +27,7 @@ OPTIONAL = {
 LEFT_OUT = ('train_cluster_probe.', 'decoder.', 'CELoss.')
 
 
-@dataclass(frozen=True)
-class ConvertedEAGLE(ConvertedHost):
-    """A converted checkpoint.
-
-    Attributes:
-        extra_clusters: Clusters of the cluster probe beyond the K.
-        left_out: Names of the entries that our model has no place for.
-    """
-
-    extra_clusters: int
-    left_out: list[str]
-
-
-def convert_eagle_checkpoint(content: Any, source: str) -> ConvertedEAGLE:
+def convert_eagle_checkpoint(content: Any, source: str) -> ConvertedHost:
     """Convert the content of a Lightning checkpoint.
 
     Args:
@@ -87,17 +63,8 @@ def convert_eagle_checkpoint(content: Any, source: str) -> ConvertedEAGLE:
     wanted = {f'{name}.weight': size for name, size in sizes.items()}
     wanted |= {f'{name}.bias': size[:1] for name, size in sizes.items()}
     wanted |= {ours: (clusters, 3) for ours in OPTIONAL.values() if ours.startswith('eigen')}
-    wrong = [
-        f'{name} is {tuple(value.shape)}, not {wanted[name]}'
-        for name, value in parts.items()
-        if name in wanted and tuple(value.shape) != wanted[name]
-    ]
-    if wrong or clusters < classes:
-        wrong += [f'there are {clusters} clusters for {classes} classes'] if clusters < classes else []
-        raise ValueError(
-            f'The parts of {source} do not fit each other: {"; ".join(wrong)} (in the names of our EAGLE).'
-        )
+    too_few = f'there are {clusters} clusters for {classes} classes' if clusters < classes else ''
+    check_shapes(parts, wanted, source, 'our EAGLE', too_few)
     # Lightning of the reference's environment counts batches (docs/methods/eagle.md 9.9).
-    steps = content.get('global_step', 0)
-    state |= parts | dict(iteration=torch.tensor(steps if isinstance(steps, int) else 0, dtype=torch.long))
-    return ConvertedEAGLE(state, shape, channels, classes, clusters - classes, left_out)
+    state |= parts | dict(iteration=training_steps(content))
+    return ConvertedHost(state, shape, channels, classes, clusters - classes, left_out)

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from omh_mmseg.models.converters.dino import ConvertedHost, listed, split_backbone
+from omh_mmseg.models.converters.dino import ConvertedHost, listed, split_backbone, training_steps
 
 NET, LINEAR, CLUSTER = (f'{part}_model_state_dict' for part in ('net', 'linear', 'cluster'))
 BACKBONE = 'model.'
@@ -70,7 +69,6 @@ def convert_hp_checkpoint(content: Any, source: str) -> ConvertedHost:
         )
     if net:
         raise ValueError(f'{source} has entries without a counterpart in our HiddenPositives: {listed(net)}.')
-    steps = content.get('iter', 0)
-    state['iteration'] = torch.tensor(steps if isinstance(steps, int) else 0, dtype=torch.long)
+    state['iteration'] = training_steps(content, 'iter')
     state['ema_head.steps'] = state['iteration'].clone()
     return ConvertedHost(state, shape, channels, num_classes)

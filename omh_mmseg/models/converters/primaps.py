@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omh_mmseg.models.converters.dino import ConvertedHost, listed, split_backbone
+from omh_mmseg.models.converters.dino import ConvertedHost, check_shapes, listed, split_backbone, training_steps
 
 BACKBONE = 'net.model.'
 RUNNING, MOMENTUM = 'seghead', 'cluster_probe.ema_model'
@@ -49,20 +49,14 @@ def convert_primaps_checkpoint(content: Any, source: str) -> ConvertedHost:
     classes, channels = others['linear_probe.weight'].shape[:2]
     sizes: dict[str, tuple[int, ...]] = {key: (classes, 1 if key.endswith('_g') else channels, 1, 1) for key in needed}
     sizes['linear_probe.bias'] = (classes,)
-    shapes = {key: tuple(others[key].shape) for key in needed}
-    wrong = [f'{key} is {shapes[key]}, not {size}' for key, size in sizes.items() if shapes[key] != size]
-    if wrong or channels != shape.embed_dims:
-        raise ValueError(
-            f'The parts of {source} do not fit each other and {shape.embed_dims} features: '
-            f'{"; ".join(wrong) or f"prototypes of {channels} channels"}.'
-        )
+    differing = f'prototypes of {channels} channels on {shape.embed_dims} features' * (channels != shape.embed_dims)
+    check_shapes(others, sizes, source, 'the file', differing)
     values = {key: others.pop(key) for key in needed}
     step = others.pop(STEP, torch.zeros((), dtype=torch.long))
     left = [key for key in others if not key.startswith(LEFT_OUT)]
     if left:
         raise ValueError(f'{source} has entries without a counterpart in our PriMaPs: {listed(left)}.')
     directions, gains = (values[f'{MOMENTUM}.weight_{kind}'].flatten(1) for kind in 'vg')
-    iterations = content.get('global_step', 0)
     state |= {
         'cluster_probe.directions': values[f'{RUNNING}.weight_v'].flatten(1),
         'cluster_probe.gains': values[f'{RUNNING}.weight_g'].flatten(),
@@ -72,6 +66,6 @@ def convert_primaps_checkpoint(content: Any, source: str) -> ConvertedHost:
         'cluster_probe.started': torch.tensor(True),
         'linear_probe.classifier.weight': values['linear_probe.weight'],
         'linear_probe.classifier.bias': values['linear_probe.bias'],
-        'iteration': torch.tensor(iterations if isinstance(iterations, int) else 0, dtype=torch.long),
+        'iteration': training_steps(content),
     }
     return ConvertedHost(state, shape, channels, classes)

@@ -6,13 +6,12 @@ Source: docs/methods/features.md 2.1, docs/methods/smooseg.md 2.6.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from omh_mmseg.models.converters.dino import ConvertedHost, listed, split_backbone
+from omh_mmseg.models.converters.dino import ConvertedHost, listed, split_backbone, training_steps
 from omh_mmseg.models.converters.foreign_pickle import plain_settings
 
 # Words in the names of the two sets of prototypes that distinguish them, unless the names are given.
@@ -27,12 +26,10 @@ class ConvertedSmooSeg(ConvertedHost):
     Attributes:
         settings: What the file says of its run, as plain values; empty if it says nothing.
         taken: Names in the file of the head's layers and the prototypes, by ours.
-        left_out: Names of the entries that our model has no place for.
     """
 
-    settings: dict[str, Any]
-    taken: dict[str, str]
-    left_out: list[str]
+    settings: dict[str, Any] = field(default_factory=dict)
+    taken: dict[str, str] = field(default_factory=dict)
 
     @property
     def known(self) -> dict[str, Any]:
@@ -84,12 +81,12 @@ def convert_smooseg_checkpoint(
     for ours, theirs in layers.items():
         state |= {f'{ours}.{kind}': others.pop(f'{theirs}.{kind}') for kind in ('weight', 'bias')}
     state |= {ours: others.pop(theirs) for ours, theirs in prototypes.items()}
-    steps = content.get('global_step', 0)
-    state['iteration'] = torch.tensor(steps if isinstance(steps, int) else 0, dtype=torch.long)
+    state['iteration'] = training_steps(content)
     settings = plain_settings(content.get('hyper_parameters', {}))
     return ConvertedSmooSeg(
-        state, shape, channels, len(state['cluster_probe.centres']), settings, {**layers, **prototypes}, list(others)
-    )
+        state, shape, channels, len(state['cluster_probe.centres']), None, list(others), settings,
+        {**layers, **prototypes},
+    )  # fmt: skip
 
 
 def _head(others: dict[str, Tensor], embed_dims: int, source: str) -> dict[str, str]:

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from omh_mmseg.models.converters.dino import ConvertedHost, TransformerShape, listed, split_backbone
+from omh_mmseg.models.converters.dino import ConvertedHost, TransformerShape, check_shapes, listed, split_backbone
 from omh_mmseg.models.converters.foreign_pickle import plain_settings
 from omh_mmseg.registry import DATASETS
 
 BACKBONE = 'net.model.'
-RENAMED = {
+LAYERS = {
     'net.cluster1.0.': 'decode_head.linear.',
     'net.cluster2.0.': 'decode_head.nonlinear.0.',
     'net.cluster2.2.': 'decode_head.nonlinear.2.',
@@ -78,14 +78,10 @@ class ConvertedSTEGO(ConvertedHost):
     """A converted checkpoint.
 
     Attributes:
-        extra_clusters: Clusters of the cluster probe beyond the K.
         settings: What the file says of its run, as plain values; empty if it says nothing.
-        left_out: Names of the entries that our model has no place for.
     """
 
-    extra_clusters: int
-    settings: dict[str, Any]
-    left_out: list[str]
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def known(self) -> dict[str, Any]:
@@ -95,12 +91,10 @@ class ConvertedSTEGO(ConvertedHost):
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """Config options that the weights need, where they differ from those of our STEGO configs."""
-        options: dict[str, Any] = {'model.decode_head.channels': self.channels}
+        """Config options that the weights need, where configs of STEGO may say otherwise."""
+        options = super().model_options
         if 'decode_head.nonlinear.0.weight' not in self.state_dict:
             options['model.decode_head.nonlinear'] = False
-        if self.extra_clusters:
-            options['model.cluster_probe.extra_clusters'] = self.extra_clusters
         if self.settings.get('dino_feat_type') == 'KK':
             options['model.backbone.feature'] = 'keys'
         return options
@@ -169,7 +163,7 @@ def convert_stego_checkpoint(content: Any, source: str) -> ConvertedSTEGO:
     left_out = [key for key in others if key.startswith(LEFT_OUT)]
     remaining = {key: value for key, value in others.items() if key not in left_out}
     state['cluster_probe.centres'] = remaining.pop(CLUSTERS)
-    for theirs, ours in RENAMED.items():
+    for theirs, ours in LAYERS.items():
         for kind in ('weight', 'bias'):
             if theirs + kind in remaining:
                 state[ours + kind] = remaining.pop(theirs + kind)
@@ -177,7 +171,7 @@ def convert_stego_checkpoint(content: Any, source: str) -> ConvertedSTEGO:
         raise ValueError(f'{source} has entries without a counterpart in our STEGO: {listed(remaining)}.')
     channels, num_classes, extra = _check_shapes(state, shape, settings, source)
     state['iteration'] = torch.tensor(_batches(content), dtype=torch.long)
-    return ConvertedSTEGO(state, shape, channels, num_classes, extra, settings, left_out)
+    return ConvertedSTEGO(state, shape, channels, num_classes, extra, left_out, settings)
 
 
 def config_text(converted: ConvertedSTEGO, base: str) -> str:
@@ -244,12 +238,7 @@ def _check_shapes(
     missing = sizes.keys() - state.keys()
     if missing:
         raise ValueError(f'{source} lacks the entries of {listed(missing)} (in the names of our STEGO).')
-    shapes = {key: tuple(state[key].shape) for key in sizes}
-    wrong = [f'{key} is {shapes[key]}, not {size}' for key, size in sizes.items() if shapes[key] != size]
-    if wrong:
-        raise ValueError(
-            f'The parts of {source} do not fit each other: {"; ".join(wrong)} (in the names of our STEGO).'
-        )
+    check_shapes(state, sizes, source, 'our STEGO')
     stated, extra = settings.get('extra_clusters'), clusters - classes
     if extra < 0 or (isinstance(stated, int) and stated != extra):
         raise ValueError(

@@ -33,8 +33,7 @@ class ClassFrequencyLoss(nn.Module):
     @ranges(gamma=WEIGHT, loss_weight=WEIGHT)
     def __init__(self, gamma: float = 2.0, loss_weight: float = 1.0) -> None:
         super().__init__()
-        self.gamma = gamma
-        self.loss_weight = loss_weight
+        self.gamma, self.loss_weight = gamma, loss_weight
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Scalar, in float32 or wider.

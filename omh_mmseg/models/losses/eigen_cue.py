@@ -65,9 +65,7 @@ class EigenCue(nn.Module):
         super().__init__()
         if sign not in SIGNS:
             raise ValueError(f'sign must be one of {SIGNS}; got {sign!r}.')
-        self.num_vectors = num_vectors
-        self.sigma = sigma
-        self.sign = sign
+        self.num_vectors, self.sigma, self.sign = num_vectors, sigma, sign
 
     @torch.no_grad()
     def forward(self, code: Tensor, colours: Tensor) -> Tensor:

@@ -98,10 +98,8 @@ class ObjectContrastLoss(nn.Module):
         loss_weight: float = 0.85,
     ) -> None:
         super().__init__()
-        self.temperature = temperature
-        self.cross_weight = cross_weight
-        self.smoothing = smoothing
-        self.loss_weight = loss_weight
+        self.temperature, self.smoothing = temperature, smoothing
+        self.cross_weight, self.loss_weight = cross_weight, loss_weight
 
     def forward(self, rows: Tensor, other: Tensor, labels: Tensor, weights: Tensor, count: int) -> Tensor:
         """The loss of one view.

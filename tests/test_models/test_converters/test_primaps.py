@@ -38,7 +38,7 @@ def theirs(dino_state) -> dict:
 def test_our_model_computes_the_reference_forward_pass(theirs, tiny_vit, host_parts, tmp_path: Path, capsys) -> None:
     torch.save(theirs, tmp_path / 'theirs.ckpt')
     primaps2omh.main([str(tmp_path / 'theirs.ckpt'), str(tmp_path / 'ours.pth')])
-    assert '4 classes, prototypes of 24 channels' in capsys.readouterr().out
+    assert '4 classes, code of 24 channels' in capsys.readouterr().out
     model = MODELS.build(
         dict(
             type='PriMaPs', num_classes=4, backbone=dict(type='FrozenBackbone', backbone=tiny_vit),

@@ -33,6 +33,7 @@ PUBLISHED = dict(
     crop_type='five', crop_ratio=0.5, extra_clusters=0, use_true_labels=False, use_salience=False,
     correspondence_weight=1.0, rec_weight=0.0, aug_alignment_weight=0.0, crf_weight=0.0, reset_probe_steps=None,
 )  # fmt: skip
+SIZES = {'model.decode_head.channels': 10, 'model.cluster_probe.extra_clusters': 0}
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def ours(tiny_stego, tiny_vit, converted, **backbone):
     head = dict(type='ProjectionHead', channels=options['model.decode_head.channels'])
     head['nonlinear'] = options.get('model.decode_head.nonlinear', True)
     backbone = dict(type='FrozenBackbone', backbone=tiny_vit, position_interpolation='dino') | backbone
-    probe = dict(type='ClusterProbe', extra_clusters=options.get('model.cluster_probe.extra_clusters', 0))
+    probe = dict(type='ClusterProbe', extra_clusters=options['model.cluster_probe.extra_clusters'])
     return tiny_stego(decode_head=head, backbone=backbone, cluster_probe=probe, omh_head=None).eval()
 
 
@@ -148,7 +149,7 @@ def test_predictions_are_those_of_the_reference(tiny_stego, tiny_vit, dino_forwa
 
 def test_features_of_keys(tiny_stego, tiny_vit, dino_forward, state, save, tmp_path):
     converted = convert(save(state, dict(dino_feat_type='KK')), tmp_path / 'out.pth', trust=True)
-    assert converted.model_options == {'model.decode_head.channels': 10, 'model.backbone.feature': 'keys'}
+    assert converted.model_options == SIZES | {'model.backbone.feature': 'keys'}
     model = ours(tiny_stego, tiny_vit, converted, feature='keys')
     load_checkpoint(model, str(tmp_path / 'out.pth'), strict=True)
     images = torch.randn(1, 3, 32, 32)
@@ -161,7 +162,7 @@ def test_features_of_keys(tiny_stego, tiny_vit, dino_forward, state, save, tmp_p
 def test_linear_projection(tiny_stego, tiny_vit, state, save, tmp_path):
     linear = {key: value for key, value in state.items() if not key.startswith('net.cluster2.')}
     converted = convert(save(linear, dict(projection_type='linear')), tmp_path / 'out.pth', trust=True)
-    assert converted.model_options == {'model.decode_head.channels': 10, 'model.decode_head.nonlinear': False}
+    assert converted.model_options == SIZES | {'model.decode_head.nonlinear': False}
     load_checkpoint(ours(tiny_stego, tiny_vit, converted), str(tmp_path / 'out.pth'), strict=True)
 
 
@@ -238,7 +239,7 @@ def test_settings_in_groups_and_none_at_all(state):
     assert convert_stego_checkpoint(lightning(state, grouped), 'x').settings == dict(n_classes=4) | PUBLISHED
     bare = convert_stego_checkpoint(dict(state_dict=state), 'x')
     assert bare.settings == {} and bare.training_options == {} and bare.state_dict['iteration'] == 0
-    assert bare.model_options == {'model.decode_head.channels': 10}
+    assert bare.model_options == SIZES
 
 
 @pytest.mark.parametrize(
@@ -330,7 +331,7 @@ def test_command_prints_settings_and_options(tool, state, save, tmp_path, capsys
     tool(save(state, dict(rec_weight=0.1)), tmp_path / 'out.pth', '--trust')
     printed = capsys.readouterr().out
     assert 'out.pth: 4 classes, code of 10 channels' in printed
-    assert 'left out, as nothing evaluates it: decoder.weight' in printed
+    assert 'left out: decoder.weight' in printed
     assert 'pos_intra_shift        0.45828472207' in printed
     otherwise = printed.split('our STEGO trains otherwise:\n')[1].split('\n\n')[0]
     assert otherwise.split() == ['rec_weight', '0.1']

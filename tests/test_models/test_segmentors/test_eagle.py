@@ -199,11 +199,16 @@ def test_what_is_cached_stands_for_the_images(tiny_eagle, monkeypatch):
         model.loss(FrozenInputs(frozen.features, frozen.size, view=frozen.view), samples())
 
 
-def test_half_precision(tiny_eagle):
-    """Cues and contrast are computed in float32 whatever the autocast."""
-    model, images = tiny_eagle(switch_step=0), torch.randn(2, 3, 32, 40)
+@pytest.mark.parametrize('where', ['autocast', 'backbone'])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision(tiny_eagle, tiny_vit, where, dtype):
+    """Cues and contrast are computed in float32 whatever the features come in."""
+    frozen = dict(type='FrozenBackbone', backbone=tiny_vit, feature='keys', out_indices=(0, 1))
+    if where == 'backbone':
+        frozen['precision'] = str(dtype).removeprefix('torch.')
+    model, images = tiny_eagle(switch_step=0, backbone=frozen), torch.randn(2, 3, 32, 40)
     for step in range(2):
-        with torch.autocast('cpu', torch.bfloat16):
+        with torch.autocast('cpu', dtype, enabled=where == 'autocast'):
             losses = model.loss(images, samples())
         assert losses['loss_object'].dtype == losses['loss_eigen'].dtype == torch.float32
         model.zero_grad()

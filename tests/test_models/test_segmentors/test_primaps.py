@@ -54,6 +54,23 @@ def test_level_1_follows_the_momentum_prototypes(build, omh) -> None:
     assert not model.omh_head.centres[0].requires_grad
 
 
+@pytest.mark.parametrize('where', ['autocast', 'backbone'])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision(build, tiny_vit, where, dtype) -> None:
+    """Proposals, classes and the loss are computed in float32 whatever the features come in."""
+    frozen = dict(type='FrozenBackbone', backbone=copy.deepcopy(tiny_vit))
+    if where == 'backbone':
+        frozen['precision'] = str(dtype).removeprefix('torch.')
+    model = build(backbone=frozen).train()
+    with torch.autocast('cpu', dtype, enabled=where == 'autocast'):
+        losses = model.loss(torch.randn(2, 3, 32, 32), [SegDataSample(), SegDataSample()])
+    assert losses['loss_prototypes'].dtype == torch.float32
+    sum(value for name, value in losses.items() if 'loss' in name).backward()
+    assert all(value.isfinite() for value in losses.values())
+    for learned in (model.cluster_probe.directions, model.cluster_probe.gains):
+        assert learned.grad.isfinite().all() and learned.grad.abs().sum() > 0
+
+
 def test_extra_clusters_are_not_shared(build, host_parts) -> None:
     probe = host_parts('PriMaPs')['cluster_probe'] | dict(extra_clusters=2)
     with pytest.raises(ValueError, match='level 1 of OMH has 4 clusters and is to follow 6 prototypes'):
