@@ -30,7 +30,8 @@ configs by `python .dev_scripts/model_zoo.py`; a test compares the two.
 
 `omh-train NAME` trains a config by its name, `omh-predict CONFIG CHECKPOINT IMAGES` segments images with the result; in a checkout
 `python tools/train.py configs/NAME.py` is the same. `omh_mmseg.list_configs()` lists the names and `omh_mmseg.config_path(NAME)`
-is the file. `MMSegInferencer(NAME, weights=CHECKPOINT)`, `mmengine.hub.get_config('omh_mmseg::NAME.py')` and `mim train omh_mmseg NAME.py` take them, too.
+is the file. After `import omh_mmseg`, `MMSegInferencer(NAME, weights=CHECKPOINT)`, `mmengine.hub.get_config('omh_mmseg::NAME.py')` and `get_model` take them, too, as
+does `mim train omh_mmseg NAME.py`.
 
 **Reported** is what others published, with where it was read; protocols differ between papers and are not always told, so that two
 rows need not compare ([evaluation](evaluation.md)). *Ours* was measured by this library. "Never run here" means that: the settings are the

@@ -22,7 +22,9 @@ TRAINED = ('stego_vit-t8_demo', 'omh_stego_vit-t8_demo')
 """Configs whose trained weights are shipped; .dev_scripts/train_demo_checkpoints.py makes them."""
 PACKAGE_SCHEME = 'omh_mmseg://'
 """Begins the address of a file in ``omh_mmseg/assets``."""
-_CONFIG = re.compile(r'\bconfigs/(?=[\w.-]+\.py)')
+SCHEDULES = 'study'
+"""Folder of the schedules of sweeps below ``configs``."""
+_CONFIG = re.compile(rf'\bconfigs/({SCHEDULES}/)?(?=[\w.-]+\.py)')
 _IN_TEXT = re.compile(r'(?:python )?\btools/([\w/]+)\.py')
 
 
@@ -134,6 +136,13 @@ def shipped_config(path: str | os.PathLike[str]) -> str | None:
     if os.path.dirname(text) or os.path.exists(text) or text.removesuffix('.py') not in list_configs():
         return None
     return config_path(text)
+
+
+def shipped_schedule(path: str | os.PathLike[str]) -> str | None:
+    """Path of the shipped schedule of runs that a user names in place of a file, ``'refit'``; None for another."""
+    text = os.fspath(path)
+    file = shipped_folder('configs') / SCHEDULES / f'{text.removesuffix(".py")}.py'
+    return None if os.path.dirname(text) or os.path.exists(text) or not file.is_file() else from_here(file)
 
 
 def shipped_checkpoint(path: str | os.PathLike[str]) -> str | None:

@@ -39,10 +39,15 @@ def pins(lane: str) -> dict[str, str]:
 
 def test_version_has_one_source(project: dict) -> None:
     assert 'version' not in project and project['dynamic'] == ['version']
-    assert re.fullmatch(r'\d+\.\d+\.\d+', omh_mmseg.__version__)
+    assert re.fullmatch(r'\d+\.\d+\.\d+(\.dev0)?', omh_mmseg.__version__)
     setup = (REPOSITORY / 'setup.py').read_text() + (REPOSITORY / 'pyproject.toml').read_text()
     assert f"'{omh_mmseg.__version__}'" not in setup
-    assert yaml.safe_load((REPOSITORY / 'CITATION.cff').read_text())['version'] == omh_mmseg.__version__
+    released = yaml.safe_load((REPOSITORY / 'CITATION.cff').read_text())['version']
+    first, second = (REPOSITORY / 'CHANGELOG.md').read_text().split('\n## [')[1:3]
+    assert first.startswith('Unreleased]') and second.startswith(f'{released}]')
+    # What is not released has not the name of what is.
+    assert omh_mmseg.__version__.endswith('.dev0') == ('\n- ' in first)
+    assert omh_mmseg.__version__.endswith('.dev0') or omh_mmseg.__version__ == released
 
 
 def test_base_install_pulls_no_mm_package(project: dict) -> None:

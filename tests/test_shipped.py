@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import omh_mmseg
 from omh_mmseg import launchers, shipped, stack
 from omh_mmseg.shipped import command_line, config_path, name_commands, shipped_config
+from omh_mmseg.study.schedule_reader import read_schedule
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEMO = 'omh_stego_vit-t8_demo'
@@ -69,6 +72,28 @@ def test_paths_of_configs(installed: Path, name: str) -> None:
         config_path('omh_stego_vit-t8')
 
 
+def test_schedules_have_names(installed: Path) -> None:
+    from omh_mmseg.commands.analysis_tools import sweep
+
+    assert shipped.shipped_schedule('refit') == 'site-packages/omh_mmseg/.mim/configs/study/refit.py'
+    assert shipped.shipped_schedule('none') is None and shipped.shipped_schedule('configs/study/refit.py') is None
+    assert 'omh_mmseg.commands.analysis_tools.sweep weights.py --work-dir' in sweep.build_parser().format_help()
+    assert read_schedule('weights.py').runs
+    (installed.parents[1] / 'refit.py').touch()
+    assert shipped.shipped_schedule('refit.py') is None
+
+
+def test_models_of_the_hub() -> None:
+    """With the weights of the metafile; in a process of its own, whose first import is that of the README."""
+    code = (
+        'import omh_mmseg, mmengine.hub, torch; '
+        f"model = mmengine.hub.get_model('omh_mmseg::{DEMO}.py', pretrained=True); "
+        'state = torch.load(omh_mmseg.checkpoint_path(), weights_only=True)["state_dict"]; '
+        'assert torch.equal(model.cluster_probe.centres, state["cluster_probe.centres"])'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=REPOSITORY, capture_output=True)
+
+
 def test_names_in_place_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file or work directory of that name is meant before a shipped config; a folder is never guessed."""
     monkeypatch.chdir(tmp_path)
@@ -80,8 +105,9 @@ def test_names_in_place_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
     scripts = (REPOSITORY / 'pyproject.toml').read_text().split('[project.scripts]')[1].split('\n\n')[0].split()
-    assert scripts == [word for name in shipped.ENTRY_POINTS
-                       for word in (f'omh-{name}', '=', f"'omh_mmseg.commands.{name}:main'")]
+    assert scripts == [
+        word for name in shipped.ENTRY_POINTS for word in (f'omh-{name}', '=', f"'omh_mmseg.commands.{name}:main'")
+    ]
     assert all(callable(import_module(f'omh_mmseg.commands.{name}').main) for name in shipped.ENTRY_POINTS)
 
 

@@ -18,8 +18,9 @@ from mmengine.runner import load_checkpoint
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from omh_mmseg.apis.result_folders import leave_out_results
 from omh_mmseg.datasets.base import run_pipeline
-from omh_mmseg.datasets.images.formats import image_suffixes
+from omh_mmseg.datasets.images.formats import describe_suffixes, image_suffixes
 from omh_mmseg.datasets.images.listing import Listing, list_images, tell_skipped
 from omh_mmseg.datasets.images.load_image import reader_of, with_own_loader
 from omh_mmseg.datasets.images.reader import ImageReader, Picture
@@ -329,10 +330,11 @@ def list_folder(folder: str | os.PathLike[str]) -> Listing:
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f'there is no folder {root} (looked from {Path.cwd()}).')
-    listing = list_images(root)
+    listing = leave_out_results(root, list_images(root))
     if not listing.images:
         there = listing.describe_skipped() or 'it is empty'
-        raise FileNotFoundError(f'there are no images in {root}: {there}. Pillow reads {", ".join(image_suffixes())}.')
+        read = describe_suffixes(image_suffixes())
+        raise FileNotFoundError(f'there are no images in {root}: {there}. Pillow reads files ending in {read}.')
     return listing
 
 

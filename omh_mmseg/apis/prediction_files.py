@@ -14,18 +14,18 @@ from PIL import Image
 from rich.progress import track
 
 from omh_mmseg.apis.inference import Segmentation, SegmentationInferencer
+from omh_mmseg.apis.result_folders import PREDICTIONS, check_results
 from omh_mmseg.datasets.images.reader import ImageReader
 from omh_mmseg.evaluation.cluster_names import cluster_names
 from omh_mmseg.evaluation.protocols import protocol_of_config
 from omh_mmseg.structures.assignment import UNMATCHED
 from omh_mmseg.structures.labels import IGNORED_LABEL
+from omh_mmseg.utils.digests import weights_digest
 from omh_mmseg.utils.files import replaced_when_complete
 from omh_mmseg.utils.masks import write_mask
 from omh_mmseg.visualization import distinct_colours, match_colours
 from omh_mmseg.visualization.colours import class_colours, level_palettes
 from omh_mmseg.visualization.local_visualizer import fit_image
-
-SUMMARY = 'summary.json'
 
 
 def predict_images(
@@ -65,7 +65,8 @@ def predict_images(
         out, each with the reason, and ``counts`` how many there are of each kind.
 
     Raises:
-        ValueError: An unknown head, two images of one name, or an opacity out of range.
+        ValueError: An unknown head, two images of one name, an opacity out of range, or predictions by other settings
+            in ``out_dir``.
     """
     out_dir, start = Path(out_dir), time.monotonic()
     if overlay is not None and overlay not in inferencer.heads:
@@ -75,12 +76,17 @@ def predict_images(
     names = _names(images, root)
     palettes = head_palettes(inferencer)
     summary = describe_heads(inferencer, palettes)
+    summary['settings'] = dict(
+        weights=weights_digest(inferencer.model.state_dict()), heads=list(inferencer.heads),
+        protocol=summary['protocol'], prediction=repr(inferencer.model.predictor.options),
+    )  # fmt: skip
+    check_results(out_dir, summary['settings'])
     summary.update(images=[], failed=[], skipped=[dict(path=path, reason=reason) for path, reason in skipped])
 
     def failed(path: Any, error: Exception) -> None:
         summary['failed'].append(dict(image=path, error=str(error)))
 
-    with replaced_when_complete(out_dir / SUMMARY) as file:
+    with replaced_when_complete(out_dir / PREDICTIONS) as file:
         for result in inferencer.iterate(track(images, 'segmenting'), failed):
             assert result.path is not None
             entry = write_masks(out_dir, names[result.path], result, inferencer, palettes)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from mmengine.logging import MMLogger
 
-from omh_mmseg.apis.prediction_files import SUMMARY
+from omh_mmseg.apis.result_folders import PREDICTIONS
 from omh_mmseg.models.prediction.code_smoothing import CodeSmoother
 from omh_mmseg.utils.files import replaced_when_complete
 from omh_mmseg.utils.text import first_few
@@ -44,7 +44,7 @@ class VideoState:
         self.frames, self.pixels = 0, dict[str, dict[str, int]]()
         self.summary: dict[str, Any] | None = None
         note = _read(self.folder / 'state.json')
-        summary = _read(out_dir / SUMMARY)
+        summary = _read(out_dir / PREDICTIONS)
         for known in (note, summary):
             if known is not None:
                 self._compare(known.get('settings') or {})
@@ -54,7 +54,7 @@ class VideoState:
             MMLogger.get_current_instance().warning(
                 f'{out_dir} lacks masks of frames that were done ({first_few(lost)}): all are made again'
             )
-            (out_dir / SUMMARY).unlink(missing_ok=True)
+            (out_dir / PREDICTIONS).unlink(missing_ok=True)
         elif summary is not None:
             self.summary = summary
         elif note is not None:
@@ -93,7 +93,7 @@ class VideoState:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, and forget how far it was."""
-        with replaced_when_complete(self.out_dir / SUMMARY) as file:
+        with replaced_when_complete(self.out_dir / PREDICTIONS) as file:
             text = json.dumps(dict(summary, settings=self.settings), indent=1, default=str)
             file.write(f'{text}\n'.encode())
         for path in [*self.folder.glob('smoothed_*.npz'), self.folder / 'state.json']:

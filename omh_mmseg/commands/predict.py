@@ -20,6 +20,8 @@ from omh_mmseg.structures.protocols import known_protocols
 from omh_mmseg.utils.text import first_few
 from omh_mmseg.utils.work_dirs import resolve_run
 
+OPACITY, GRID_ROWS = 0.5, 6
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
@@ -28,9 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--out-dir', default='predictions', help='folder of the results (default: ./predictions)')
     parser.add_argument('--levels', type=int, nargs='*', help='OMH levels to predict; default: all')
     parser.add_argument('--overlay', default='probe', help='head drawn over the images: probe, level1, ... or none')
-    parser.add_argument('--opacity', type=float, default=0.5, help='of the overlay, in (0, 1]')
+    parser.add_argument('--opacity', type=float, help='of the overlay, in (0, 1] (default: 0.5)')
     parser.add_argument('--grid', metavar='PNG', help='picture to write: an image per row, a level per column')
-    parser.add_argument('--grid-rows', type=int, default=6, help='images in it, spread evenly (default: 6)')
+    parser.add_argument('--grid-rows', type=int, help='images in it, spread evenly (default: 6)')
     parser.add_argument('--grid-photos', action='store_true', help='show the images in it beside their masks')
     parser.add_argument('--protocol', metavar='NAME', help=f'resize, crop, flip and CRF by name: {known_protocols()}')
     parser.add_argument('--crf', action=argparse.BooleanOptionalAction, help='refine with the dense CRF')
@@ -72,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
         args.batch_size, args.cfg_options,
     )  # fmt: skip
     overlay = None if args.overlay == 'none' else args.overlay
+    args.opacity = OPACITY if args.opacity is None else args.opacity
+    args.grid_rows = GRID_ROWS if args.grid_rows is None else args.grid_rows
     failed = [video for video in videos if not _predict_video(args, inferencer, video, folders[video], overlay)]
     if not others:
         return 1 if failed else 0
@@ -130,6 +134,13 @@ def _predict_video(args: argparse.Namespace, inferencer: Any, video: str, folder
 
 def _refuse_idle(args: argparse.Namespace, videos: bool, images: bool) -> None:
     """Raise ValueError for options that nothing of what is given takes."""
+    without_grid = args.grid is None and not args.demo
+    rows = dict(grid_rows=args.grid_rows is not None, grid_photos=args.grid_photos) if without_grid else {}
+    opacity = dict(opacity=args.opacity is not None) if args.overlay == 'none' else {}
+    for options, whole in ((rows, 'there is no --grid'), (opacity, 'there are no overlays')):
+        idle = [f'--{name.replace("_", "-")}' for name, is_set in options.items() if is_set]
+        if idle:
+            raise ValueError(f'{", ".join(idle)} would reach nothing: {whole}')
     of_videos = dict(smoothing=args.smoothing != 0, stride=args.stride != 1, raft=args.raft is not None)
     of_images = dict(grid=args.grid is not None, batch_size=args.batch_size != 1)
     for given, options, kind in ((videos, of_videos, 'video'), (images, of_images, 'image')):

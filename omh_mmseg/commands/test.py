@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
     if args.protocol:
         launch.use_protocol(config, args.protocol, not args.no_crf, not args.no_flip, args.cfg_options)
     launch.check_crf(config)
+    launch.check_inputs(config, 'test')
     predict_scored_alone(config)
     if args.tta:
         launch.use_test_time_augmentation(config)

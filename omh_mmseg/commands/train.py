@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> None:
             'new run by --work-dir'
         )
     config = launch.load_config(args.config, args.work_dir, args.launcher, args.cfg_options)
+    launch.check_inputs(config, 'train', 'val')
     if args.amp:
         launch.use_mixed_precision(config)
     moves = args.work_dir is not None and (Path(config_file(args.config)).parent / LATEST).is_file()
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
         if launched_rank(args.launcher) == 0:
             held.enter_context(work_dir_lock(config.work_dir))
         launch.build_runner(config, 'train').train()
+        launch.tell_next(config.work_dir)
 
 
 def main(argv: list[str] | None = None) -> None:

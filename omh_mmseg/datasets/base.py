@@ -59,8 +59,7 @@ def run_pipeline(pipeline: Callable[[dict], Any], data_info: dict) -> Any:
         if not reason.startswith(f'{path}: '):
             reason = f'{path}: the image cannot be read ({type(error).__name__}: {error})'
         raise OSError(
-            f'{reason}. Replace the file or take it out of the data set; images are never skipped silently, because '
-            'skipping shifts every later item'
+            f'{reason}. Replace the file, or take it out of what is read'
         ) from error
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from omh_mmseg.datasets.base import FileSegDataset, data_item
 from omh_mmseg.datasets.class_names import complete_classes
-from omh_mmseg.datasets.images.formats import image_suffixes
+from omh_mmseg.datasets.images.formats import describe_suffixes, image_suffixes
 from omh_mmseg.datasets.images.listing import images_by_stem
 from omh_mmseg.datasets.images.reader import ImageReader
 from omh_mmseg.datasets.label_colours import colour_table
@@ -121,15 +121,20 @@ class FolderSegDataset(FileSegDataset):
         self._look_at_labels([(images[stem], label) for stem, label in sorted(labels.items()) if label is not None])
         return [data_item(images[stem], labels[stem]) for stem in sorted(images)]
 
-    def _find_folders(self) -> tuple[Path, Path | None, bool]:
-        """Folder of images, folder of labels or None, and whether to search the images recursively."""
-        root = Path(self.data_root)
+    @staticmethod
+    def check_root(data_root: str) -> Path:
+        """The folder of a data set; FileNotFoundError where it is none."""
+        root = Path(data_root)
         if not root.is_dir():
             raise FileNotFoundError(
-                f'data_root {str(root)!r} is not a folder. Point it at your images: the environment variable '
-                'OMH_DATA_ROOT, or --cfg-options train_dataloader.dataset.dataset.data_root=... '
-                'val_dataloader.dataset.data_root=... test_dataloader.dataset.data_root=...'
+                f'data_root {str(root)!r} is not a folder. Point it at your images: --cfg-options data_root=FOLDER '
+                'with the folder configs, or the environment variable OMH_DATA_ROOT'
             )
+        return root
+
+    def _find_folders(self) -> tuple[Path, Path | None, bool]:
+        """Folder of images, folder of labels or None, and whether to search the images recursively."""
+        root = self.check_root(self.data_root)
         images, labels = Path(self.data_prefix['img_path']), Path(self.data_prefix['seg_map_path'])
         tried = []
         for folder, label_folder, recursive in (
@@ -143,7 +148,8 @@ class FolderSegDataset(FileSegDataset):
         looked = ', '.join(dict.fromkeys(tried))
         raise FileNotFoundError(
             f'no images for split {self.split!r}: looked for the folders {looked} with files ending in '
-            f"{self.img_suffixes}. Set data_root, split, or data_prefix=dict(img_path=...) with split=''"
+            f"{describe_suffixes(self.img_suffixes)}. Set data_root, split, or data_prefix=dict(img_path=...) with "
+            "split=''"
         )
 
     def _label_folder(self, folder: Path | None) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,10 +20,14 @@ from mmseg.registry import RUNNERS
 from omh_mmseg.engine.hooks.checkpoint_check_hook import CheckpointCheckHook
 from omh_mmseg.evaluation.protocols import apply_protocol
 from omh_mmseg.launchers import present_launcher
+from omh_mmseg.models.backbones.checkpoint import weights_file
 from omh_mmseg.models.prediction.options import PredictionOptions
+from omh_mmseg.registry import DATASETS
+from omh_mmseg.shipped import command_line
 from omh_mmseg.structures.protocols import Protocol, resolve
 from omh_mmseg.utils.config import building, read_config, read_settings, replace_settings
 from omh_mmseg.utils.dataset_configs import innermost_datasets
+from omh_mmseg.utils.downloads import is_address
 from omh_mmseg.utils.work_dirs import LATEST, config_file
 
 PROTOCOL_KEYS = ('model.test_cfg.', 'test_pipeline', 'test_dataloader.dataset.pipeline', 'test_evaluator')
@@ -92,6 +97,27 @@ def check_crf(config: Config) -> None:
         ValueError: An unknown keyword or a number out of range.
     """
     PredictionOptions(crf=(config.model.get('test_cfg') or {}).get('crf')).build_crf()
+
+
+def check_inputs(config: Config, *splits: str) -> None:
+    """Find a folder of images or a file of weights that is not there before anything is built and logged.
+
+    Args:
+        config: Of the run.
+        splits: Those that it reads: ``'train'``, ``'val'``, ``'test'``.
+
+    Raises:
+        FileNotFoundError: One is absent.
+    """
+    for split in splits:
+        for dataset in innermost_datasets((config.get(f'{split}_dataloader') or {}).get('dataset')).values():
+            kind = dataset.get('type')
+            check = getattr(DATASETS.get(kind) if isinstance(kind, str) else kind, 'check_root', None)
+            if check is not None:
+                check(str(dataset.get('data_root') or ''))
+    weights = ((config.get('model') or {}).get('backbone') or {}).get('checkpoint')
+    if isinstance(weights, str) and not is_address(weights):
+        weights_file(weights)
 
 
 def use_mixed_precision(config: Config) -> None:
@@ -206,6 +232,16 @@ def build_runner(config: Config, loop: str | None = None) -> Any:
         elif loop == 'test':
             runner.test_loop  # noqa: B018  the property builds it
     return runner
+
+
+def tell_next(work_dir: str) -> None:
+    """Log where a run that is done lies, and what can be done with it."""
+    if is_main_process():
+        where = shlex.quote(os.path.normpath(work_dir))
+        MMLogger.get_current_instance().info(
+            f'done; the run is in {where}. Masks: {command_line("predict.py")} {where} IMAGES; its levels beside the '
+            f'images: {command_line("explore.py")} {where} IMAGES'
+        )
 
 
 def build_evaluator(config: Config, metainfo: Mapping[str, Any]) -> Evaluator:

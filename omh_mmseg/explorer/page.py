@@ -22,8 +22,8 @@ FIGURES = (
     dict(name='in_use', title='clusters in use', text='with at least one pixel', digits=0, unit=''),
     dict(name='effective', title='effective clusters', text='exponential of the entropy of their sizes', digits=1,
          unit=''),
-    dict(name='margin', title='mean margin', text='cosine of the best cluster minus that of the second', digits=3,
-         unit=''),
+    dict(name='margin', title='mean margin', text='cosine of the best cluster, with the bias of a refit where there is '
+         'one, minus that of the second', digits=3, unit=''),
     dict(name='mirror', title='same when mirrored', text='positions that keep their cluster', digits=1, unit=' %'),
     dict(name='crop', title='same when cropped', text='positions that keep their cluster in the middle of the image '
          'alone', digits=1, unit=' %'),

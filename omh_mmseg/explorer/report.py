@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from mmengine.logging import MMLogger
 from omh_mmseg.apis.inference import Examined, SegmentationInferencer
 from omh_mmseg.apis.prediction_files import class_palette, head_palettes
 from omh_mmseg.apis.prediction_grid import LabelFinder
+from omh_mmseg.apis.result_folders import IMAGES, LABELS, PAGE, REPORT
 from omh_mmseg.evaluation.cluster_names import cluster_names
 from omh_mmseg.evaluation.protocols import protocol_of_config
 from omh_mmseg.explorer import pictures
@@ -28,10 +30,16 @@ from omh_mmseg.utils.checks import COUNT, options_of
 from omh_mmseg.utils.files import write_text
 from omh_mmseg.utils.progress import progress_bar
 from omh_mmseg.utils.spread import evenly_spread
+from omh_mmseg.utils.text import first_few
 from omh_mmseg.visualization.colours import hex_colour
 from omh_mmseg.visualization.local_visualizer import fit_image
 
-PAGE, SUMMARY = 'index.html', 'explorer.json'
+WRITTEN = re.compile(
+    rf'{re.escape(PAGE)}|{re.escape(REPORT)}|{IMAGES}/\d+\.jpg|{LABELS}/\d+\.png|masks/\d+/(probe|level\d+)(_\d+)?\.png'
+)
+"""Files of a report, from its folder."""
+OF_SYSTEMS = ('.DS_Store', 'Thumbs.db', 'desktop.ini')
+"""What file managers leave in a folder that they show."""
 MOST_BYTES = 15e6
 """Above it a page is slow to send and to open, and a warning says what makes it smaller."""
 NO_TREE = (
@@ -102,11 +110,12 @@ def write_report(
 
     Raises:
         OSError: No image can be read, or the folder cannot be written to.
-        ValueError: ``out`` holds something else than a report.
+        ValueError: ``out`` holds something else than a report, or ``test_cfg.levels`` leaves out levels of the tree.
     """
     options = options or ReportOptions()
     out = Path(out)
     _check_folder(out)
+    _check_levels(inferencer)
     chosen = [images[place] for place in evenly_spread(len(images), options.most_images)]
     report = _Report(inferencer, chosen, options)
     with _replaced_folder(out) as folder:
@@ -124,7 +133,7 @@ def write_report(
         summary['levels'] = data['levels']
         summary['images'] = [dict(image=image['path'], name=image['name']) for image in report.shown]
         summary['failed'] = report.failed
-        write_text(folder / SUMMARY, f'{json.dumps(summary, indent=1)}\n')
+        write_text(folder / REPORT, f'{json.dumps(summary, indent=1)}\n')
         size = sum(file.stat().st_size for file in folder.rglob('*') if file.is_file())
     if size > MOST_BYTES:
         fitting = max(1, int(len(report.shown) * MOST_BYTES / size))
@@ -163,12 +172,12 @@ class _Report:
         size = result.clusters[next(iter(self.sizes))].shape
         height, width = pictures.shown_size(size, self.options.side)
         pictures.write_photo(
-            folder / 'images' / f'{index:04d}.jpg', fit_image(rgb, size, result.metainfo), (height, width)
+            folder / IMAGES / f'{index:04d}.jpg', fit_image(rgb, size, result.metainfo), (height, width)
         )
         labels = self.find_labels(path)
         if labels is not None:
             labels = pictures.resized_labels(labels, size)
-            pictures.write_labels(folder / 'labels' / f'{index:04d}.png',
+            pictures.write_labels(folder / LABELS / f'{index:04d}.png',
                                   pictures.resized_labels(labels, (height, width)), self.class_colours)  # fmt: skip
         cells = pictures.shown_size((height, width), pictures.GRID_SIDE)
         levels = []
@@ -255,14 +264,32 @@ def _check_folder(out: Path) -> None:
     """Refuse a folder whose content is not an earlier report's."""
     if out.exists() and not out.is_dir():
         raise ValueError(f'{out} is a file; --out names the folder of the report')
-    if out.is_dir() and any(out.iterdir()) and not ((out / PAGE).is_file() and (out / SUMMARY).is_file()):
-        raise ValueError(f'{out} holds something else than a report, which would be lost; give another folder to --out')
+    files = [file for file in out.rglob('*') if not file.is_dir() or file.is_symlink()] if out.is_dir() else []
+    names = [file.relative_to(out).as_posix() for file in files if file.name not in OF_SYSTEMS]
+    others = sorted(name for name in names if not WRITTEN.fullmatch(name))
+    if others or (names and not {PAGE, REPORT} <= set(names)):
+        raise ValueError(
+            f'{out} holds something else than a report, which would be lost ({first_few(others or sorted(names))}); '
+            'give another folder to --out'
+        )
+
+
+def _check_levels(inferencer: SegmentationInferencer) -> None:
+    """Refuse a choice of levels: the tree and the plans of the page are those of all."""
+    chosen = [head for head in inferencer.heads if head.startswith('level')]
+    count = 0 if inferencer.hierarchy is None else len(inferencer.hierarchy.level_sizes)
+    if chosen != [f'level{number}' for number in range(1, count + 1)]:
+        raise ValueError(
+            f'the page shows all {count} levels in their order, and model.test_cfg.levels chooses '
+            f'{", ".join(chosen) or "none"}: --cfg-options model.test_cfg.levels=None shows them'
+        )
 
 
 @contextmanager
 def _replaced_folder(out: Path) -> Iterator[Path]:
     """An empty folder that takes the place of ``out`` at the end, and is removed if anything fails."""
-    out = out.absolute()
+    # A link stays, and leads to the new report.
+    out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', suffix='.part', dir=out.parent))
     try:

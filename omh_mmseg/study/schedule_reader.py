@@ -13,7 +13,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from omh_mmseg.shipped import BACKBONES
+from omh_mmseg.shipped import BACKBONES, shipped_schedule
 from omh_mmseg.study.schedule import Schedule, SweepRun, check_keys
 from omh_mmseg.utils.config import check_config
 from omh_mmseg.utils.settings import Text
@@ -44,13 +44,14 @@ def read_schedule(path: str, placeholders: Mapping[str, Any] | None = None) -> S
     file's own. Files are looked for from the working directory, then from the schedule's folder and the two above it.
 
     Args:
-        path: The schedule file.
+        path: The schedule file, or the name of one that the library ships, such as ``'refit'``.
         placeholders: Values that replace those of the schedule's ``placeholders``.
 
     Raises:
         FileNotFoundError: There is no such schedule or backbone block; the message names similar ones.
         ValueError: An unknown key, placeholder or run; two runs of one name; no runs.
     """
+    path = shipped_schedule(path) or path
     check_config(path)
     content = {key: value for key, value in Config.fromfile(path).to_dict().items() if not key.startswith('_')}
     check_keys(path, content, FILE_KEYS)

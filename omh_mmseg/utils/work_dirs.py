@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from omh_mmseg.shipped import shipped_checkpoint, shipped_config
+from omh_mmseg.shipped import TRAINED, list_configs, shipped_checkpoint, shipped_config
+from omh_mmseg.utils.text import did_you_mean
 
 LATEST = 'last_checkpoint'
 """Name of the file in which mmengine's ``CheckpointHook`` notes the newest checkpoint's path."""
@@ -107,8 +108,12 @@ def _check_directory(path: str | os.PathLike[str]) -> None:
     if stands_for_both(os.fspath(path)):
         return
     if os.path.isfile(path) or shipped_config(path):
-        raise ValueError(f'{path} is a config file: give a checkpoint after it, or the work directory of a run alone')
-    raise FileNotFoundError(f'there is no config file or work directory {path} (looked from {Path.cwd()})')
+        shipped = f' (trained weights are shipped for {" and ".join(TRAINED)})' if shipped_config(path) else ''
+        raise ValueError(
+            f'{path} is a config file: give a checkpoint after it, or the work directory of a run alone{shipped}'
+        )
+    known = did_you_mean(os.fspath(path), list_configs())
+    raise FileNotFoundError(f'there is no config file or work directory {path} (looked from {Path.cwd()}){known}')
 
 
 def is_checkpoint(path: str) -> bool:

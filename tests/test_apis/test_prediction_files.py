@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.logging import MMLogger
 from PIL import Image
 
-from omh_mmseg.apis import find_images, predict_images
+from omh_mmseg.apis import find_images, list_folder, predict_images
 from omh_mmseg.apis.prediction_files import head_palettes
 
 
@@ -158,3 +159,45 @@ def test_images_of_one_name(inferencer, folder, tmp_path):
     Image.open(folder / 'a.png').save(folder / 'more/a.png')
     with pytest.raises(ValueError, match='would both be written as a'):
         predict_images(inferencer(), find_images(folder), tmp_path / 'out')
+
+
+def test_results_of_two_models_are_not_mixed(inferencer, folder, tmp_path, monkeypatch):
+    warnings: list[str] = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text, *_: warnings.append(text))
+    images = find_images(folder)
+    predict_images(inferencer(), images, tmp_path / 'out', folder)
+    assert not any('holds predictions' in line for line in warnings)
+    before = (tmp_path / 'out/summary.json').read_bytes()
+    for other in (inferencer('unlabelled'), inferencer(flip=True), inferencer(levels=[1])):
+        with pytest.raises(ValueError, match=r'out holds predictions by another model or other settings \(.+--out-dir'):
+            predict_images(other, images[:1], tmp_path / 'out', folder)
+    assert (tmp_path / 'out/summary.json').read_bytes() == before
+    predict_images(inferencer(), images[:1], tmp_path / 'out', folder)
+    (line,) = (line for line in warnings if 'holds predictions' in line)
+    assert 'masks of images that are not among the new ones stay there' in line
+
+
+def test_what_commands_have_written_is_no_photo(inferencer, folder, tmp_path):
+    run, images = inferencer(), find_images(folder)
+    predict_images(run, images, folder, folder)
+    predict_images(run, images, folder / 'more/mine', folder)
+    for page in ('index.html', 'explorer.json'):
+        (folder / 'page/images').mkdir(parents=True, exist_ok=True)
+        (folder / 'page' / page).write_text('')
+    Image.new('RGB', (8, 8)).save(folder / 'page/images/0000.png')
+    Image.new('RGB', (8, 8)).save(folder / 'more/mine/levels.png')
+    assert find_images(folder) == images
+    reasons = {reason for _, reason in list_folder(folder).skipped}
+    assert {'predictions', 'the page of a hierarchy'} <= reasons
+    with pytest.raises(FileNotFoundError, match='the page of a hierarchy'):
+        find_images(folder / 'page')
+
+
+def test_labels_beside_images_are_no_photos(tmp_path):
+    for name in ('images/train/a.png', 'labels/train/a.png', 'labels/b.png', 'images/labels/c.png'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (8, 8)).save(tmp_path / name)
+    found = [str(tmp_path / name) for name in ('images/labels/c.png', 'images/train/a.png')]
+    assert find_images(tmp_path) == found
+    assert [reason for _, reason in list_folder(tmp_path).skipped] == 2 * ['labels of what is in images']
+    assert len(find_images(tmp_path / 'labels')) == 2

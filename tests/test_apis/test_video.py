@@ -128,6 +128,8 @@ def test_what_is_refused(inferencer, trained_demo, clip, tmp_path):
     for options, match in (
         ([str(clip), '--grid', 'a.png'], '--grid would reach nothing: there is no image'),
         ([str(tmp_path), '--smoothing', '0.5'], '--smoothing would reach nothing: there is no video'),
+        ([str(tmp_path), '--grid-rows', '2', '--grid-photos'], '--grid-rows, --grid-photos would reach nothing'),
+        ([str(tmp_path), '--overlay', 'none', '--opacity', '0.5'], '--opacity would reach nothing: there are no over'),
     ):
         with pytest.raises(ValueError, match=match):
             run_command(build_parser().parse_args([*given, *options]))

@@ -171,7 +171,7 @@ def test_missing_classes_file_and_wrong_palette(folder):
 
 
 def test_missing_folder_names_the_ways_to_set_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match='nowhere.*OMH_DATA_ROOT.*data_root='):
+    with pytest.raises(FileNotFoundError, match='nowhere.*cfg-options data_root=FOLDER.*OMH_DATA_ROOT'):
         build(tmp_path / 'nowhere')
     with pytest.raises(ValueError, match='needs data_root'):
         DATASETS.build(dict(type='FolderSegDataset', num_classes=2))

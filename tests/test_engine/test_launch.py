@@ -12,7 +12,8 @@ from mmengine.logging import MMLogger
 
 from omh_mmseg.engine import launch
 from omh_mmseg.models.prediction.crf import dense_crf
-from omh_mmseg.utils.config import check_checkpoint
+from omh_mmseg.shipped import config_path
+from omh_mmseg.utils.config import check_checkpoint, read_config
 
 
 @pytest.fixture
@@ -57,13 +58,39 @@ class TestCheckpoint:
         check_checkpoint('https://host.invalid/a.pth')
 
 
+class TestCheckInputs:
+    @pytest.mark.parametrize(
+        ('options', 'message'),
+        [
+            ({'data_root': 'nowhere'}, "data_root 'nowhere' is not a folder. .*data_root=FOLDER"),
+            ({'data_root': '.', 'model.backbone.checkpoint': 'no.pth'}, 'No backbone weights at .*no.pth'),
+        ],
+    )
+    def test_what_is_not_there_is_named_before_anything_is_built(self, options: dict, message: str) -> None:
+        config = read_config(config_path('omh_stego_mobilenet-v2_folder'), options | {'num_classes': 3})
+        with pytest.raises(FileNotFoundError, match=message):
+            launch.check_inputs(config, 'train', 'val')
+
+    def test_addresses_shipped_files_and_other_data_sets_pass(self) -> None:
+        launch.check_inputs(read_config(config_path('omh_stego_vit-t8_demo'), {}), 'train', 'val', 'test')
+        config = read_config(config_path('omh_stego_mobilenet-v2_folder'), {'data_root': '.', 'num_classes': 3})
+        launch.check_inputs(config, 'train', 'val')
+        launch.check_inputs(Config(dict(train_dataloader=None)), 'train', 'test')
+
+
+def test_what_comes_next_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(MMLogger, 'info', lambda self, text, *_: told.append(text))
+    launch.tell_next('./work_dirs/my photos')
+    (line,) = told
+    assert "predict.py 'work_dirs/my photos' IMAGES" in line and "explore.py 'work_dirs/my photos' IMAGES" in line
+
+
 class TestSwitches:
     def test_mixed_precision(self) -> None:
         config = Config(dict(optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='Adam'))))
         launch.use_mixed_precision(config)
-        assert config.optim_wrapper == dict(
-            type='AmpOptimWrapper', loss_scale='dynamic', optimizer=dict(type='Adam')
-        )
+        assert config.optim_wrapper == dict(type='AmpOptimWrapper', loss_scale='dynamic', optimizer=dict(type='Adam'))
         launch.use_mixed_precision(config)
         with pytest.raises(ValueError, match='OptimWrapper, but the config has ApexOptimWrapper'):
             launch.use_mixed_precision(Config(dict(optim_wrapper=dict(type='ApexOptimWrapper'))))
@@ -85,10 +112,14 @@ class TestSwitches:
         assert all(one == dict(type='M', output_dir='out', keep_results=True) for one in evaluators)
 
     def test_test_time_augmentation(self) -> None:
-        config = Config(dict(
-            model=dict(type='A'), tta_model=dict(type='T'), tta_pipeline=[dict(type='P')],
-            test_dataloader=dict(dataset=dict(pipeline=[])),
-        ))
+        config = Config(
+            dict(
+                model=dict(type='A'),
+                tta_model=dict(type='T'),
+                tta_pipeline=[dict(type='P')],
+                test_dataloader=dict(dataset=dict(pipeline=[])),
+            )
+        )
         launch.use_test_time_augmentation(config)
         assert config.model == dict(type='T', module=dict(type='A'))
         assert config.test_dataloader.dataset.pipeline == [ConfigDict(type='P')]

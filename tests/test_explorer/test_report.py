@@ -12,6 +12,7 @@ import torch
 from mmengine.logging import MMLogger
 from PIL import Image
 
+from omh_mmseg.apis import SegmentationInferencer
 from omh_mmseg.commands.explore import main
 from omh_mmseg.explorer import ReportOptions, write_report
 from omh_mmseg.explorer.pictures import (
@@ -139,6 +140,38 @@ def test_an_earlier_report_stays_until_the_new_one_is_complete(models, images, t
         write_report(models.host, images, tmp_path / 'mine', options=QUIET)
     with pytest.raises(ValueError, match='is a file'):
         write_report(models.host, images, tmp_path / 'broken.png', options=QUIET)
+
+
+def test_nothing_of_the_user_is_lost_in_the_folder_of_a_report(models, images, tmp_path: Path) -> None:
+    out = tmp_path / 'report'
+    write_report(models.host, images[:1], out, options=QUIET)
+    (out / '.DS_Store').write_text('of a file manager')
+    write_report(models.host, images[:1], out, options=QUIET)
+    for mine in ('notes.txt', 'mine/photo.png', 'images/0000.txt', 'masks/0000/level1_best.png'):
+        (out / mine).parent.mkdir(exist_ok=True)
+        (out / mine).write_text('mine')
+        with pytest.raises(ValueError, match=rf'holds something else than a report, which would be lost \({mine}\)'):
+            write_report(models.host, images, out, options=QUIET)
+        assert (out / mine).read_text() == 'mine'
+        (out / mine).unlink()
+
+
+def test_a_link_to_a_folder_stays_one(models, images, tmp_path: Path) -> None:
+    (tmp_path / 'real').mkdir()
+    (tmp_path / 'link').symlink_to(tmp_path / 'real')
+    for _ in range(2):
+        write_report(models.host, images[:1], tmp_path / 'link', options=QUIET)
+        assert (tmp_path / 'link').is_symlink() and (tmp_path / 'real/index.html').is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {'real', 'link'}
+
+
+@pytest.mark.parametrize('levels', [[1], [2, 3], [3, 2, 1], []])
+def test_a_page_of_some_levels_is_refused(models, images, tmp_path: Path, levels: list[int]) -> None:
+    run = SegmentationInferencer(models.folder / 'omh.py', models.folder / 'omh.pth', 'cpu', levels)
+    with pytest.raises(ValueError, match=r'all 3 levels in their order, and model.test_cfg.levels chooses .*=None'):
+        write_report(run, images[:1], tmp_path / 'report', options=QUIET)
+    run = SegmentationInferencer(models.folder / 'omh.py', models.folder / 'omh.pth', 'cpu', [1, 2, 3])
+    assert len(write_report(run, images[:1], tmp_path / 'report', options=QUIET)['levels']) == 3
 
 
 def test_command(models, images, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -55,8 +55,10 @@ def test_names_of_shipped_configs(work, monkeypatch):
     weights = str(REPOSITORY / 'omh_mmseg' / 'assets' / 'checkpoints' / f'{name}.pth')
     assert resolve_run(name, None) == (shipped, weights) and resolve_runs(name, []) == (shipped, [weights])
     assert resolve_runs(name, [str(work), str(work)])[1] == [str(work / 'iter_4.pth')] * 2
-    with pytest.raises(ValueError, match='stego_vit-s8_coco is a config file: give a checkpoint after it'):
+    with pytest.raises(ValueError, match='stego_vit-s8_coco is a config file: give a .*shipped for stego_vit-t8'):
         resolve_run('stego_vit-s8_coco', None)
+    with pytest.raises(FileNotFoundError, match='did you mean stego_vit-t8_demo or'):
+        resolve_run('stego_vit-t8_dmo', None)
     (work / f'{name}.py').touch()
     assert config_file(f'{name}.py') == f'{name}.py'
 

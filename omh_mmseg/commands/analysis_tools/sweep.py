@@ -1,6 +1,6 @@
 """Train many settings with several seeds; write one row per run, one table and the schedule's pictures.
 
-The runs come from a schedule file (configs/study has some) or from the command line:
+The runs come from a schedule, a file or the name of a shipped one such as weights, or from the command line:
 
     python tools/analysis_tools/sweep.py configs/study/weights.py --work-dir work_dirs/weights --seeds 0 1 2
     python tools/analysis_tools/sweep.py --work-dir work_dirs/tau --reference "tau .1" --runs \
@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         description=name_commands(__doc__ or ''), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     source = parser.add_argument_group('what to run')
-    source.add_argument('schedule', nargs='?', help='schedule file (.py, .yaml or .json) with the runs')
+    source.add_argument('schedule', nargs='?', help='schedule of runs: file (.py, .yaml, .json) or shipped name')
     source.add_argument('--runs', nargs='+', default=[], metavar='"[NAME: ]CONFIG [KEY=VALUE ...]"')
     source.add_argument('--host', metavar='CONFIG', help='config file of the host that --backbones go into')
     source.add_argument('--backbones', nargs='+', default=[], metavar='"[NAME: ]BLOCK [random] [KEY=VALUE ...]"')

@@ -16,7 +16,7 @@ def converter_parser(
     doc: str | None, source: str = 'checkpoint of the reference implementation'
 ) -> argparse.ArgumentParser:
     """Options that each converter has; the first line of ``doc`` describes it, and ``source`` what it reads."""
-    parser = argparse.ArgumentParser(description=(doc or '').splitlines()[0])
+    parser = argparse.ArgumentParser(description=name_commands((doc or '').splitlines()[0]))
     parser.add_argument('source', metavar='SRC', help=source)
     parser.add_argument('target', metavar='DST', help='file to write')
     parser.add_argument(

@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
         '--config-out', metavar='PY', help="write a config with the file's settings, which extends the one named below"
     )
     parser.add_argument(
-        '--config', help='config to extend (default: the one of configs/ for the data set and backbone of the file)'
+        '--config', help='config to extend (default: the shipped one for the data set and backbone of the file)'
     )
     return parser
 
@@ -75,7 +75,7 @@ def write_config(path: Path, base: Path | None, converted: ConvertedSTEGO) -> No
 
     if base is None:
         raise ValueError(
-            f'no config of configs/ is for the data set {converted.settings.get("dataset_name")!r} and the backbone '
+            f'no shipped config is for the data set {converted.settings.get("dataset_name")!r} and the backbone '
             f'{converted.backbone.short_name}; name the one to extend with --config'
         )
     relative = os.path.relpath(base.resolve(), path.resolve().parent)

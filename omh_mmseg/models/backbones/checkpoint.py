@@ -48,18 +48,27 @@ def read_state_dict(checkpoint: str) -> dict[str, Tensor]:
     if is_address(checkpoint):
         content = read_address(checkpoint, partial(_content, name=checkpoint))
     else:
-        name, digest = split_digest(checkpoint)
-        shipped = name.startswith(PACKAGE_SCHEME)
-        path = asset_path(name) if shipped else Path(name)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f'No backbone weights at {path.absolute()}. Set model.backbone.checkpoint to a file or URL, '
-                'e.g. --cfg-options model.backbone.checkpoint=/path/to/file.pth'
-            )
+        path, (_, digest) = weights_file(checkpoint), split_digest(checkpoint)
         if digest is not None:
             check_digest(path, digest)
         content = _content(path, str(path))
     return unwrap_state_dict(content, checkpoint)
+
+
+def weights_file(checkpoint: str) -> Path:
+    """The local file that `read_state_dict` takes.
+
+    Raises:
+        FileNotFoundError: It is absent.
+    """
+    name, _ = split_digest(checkpoint)
+    path = asset_path(name) if name.startswith(PACKAGE_SCHEME) else Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'No backbone weights at {path.absolute()}. Set model.backbone.checkpoint to a file or URL, '
+            'e.g. --cfg-options model.backbone.checkpoint=/path/to/file.pth'
+        )
+    return path
 
 
 def _content(path: Path, name: str) -> Any:

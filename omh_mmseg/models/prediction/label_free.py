@@ -104,8 +104,8 @@ class LabelFreeMeter:
     def figures(self) -> dict[str, dict[str, float]]:
         """Head -> figure -> value; see docs/evaluation.md. Those that no image has a value of are NaN.
 
-        ``in_use`` and ``effective`` are numbers of clusters, ``margin`` is a difference of cosines, the others are in
-        percent.
+        ``in_use`` and ``effective`` are numbers of clusters, ``margin`` is a difference of the scores that decide, the
+        others are in percent.
         """
         result: dict[str, dict[str, float]] = {}
         for head, sizes in self.sizes.items():

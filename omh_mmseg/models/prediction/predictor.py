@@ -77,7 +77,8 @@ class Predictor:
         if self.options.levels is None:
             return existing
         if not set(self.options.levels) <= set(existing):
-            raise ValueError(f'test_cfg.levels must be among {existing}; got {list(self.options.levels)}.')
+            among = f'must be among {existing}' if existing else 'choose levels of OMH, and the model has none'
+            raise ValueError(f'test_cfg.levels {among}; got {list(self.options.levels)}.')
         return list(self.options.levels)
 
     def linear_probe(self, model: PredictingModel) -> Any:
