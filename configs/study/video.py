@@ -8,6 +8,7 @@ config = 'configs/omh_{host}_{data}.py'
 seeds = [0, 1, 2, 3, 4]
 references = ['control']
 _term = {'model.temporal': dict(type='TemporalConsistencyLoss', loss_weight=0.1)}
+_probe_too = {'model.temporal': dict(type='TemporalConsistencyLoss', loss_weight=0.1, clusterings='all')}
 _strong = {'model.temporal': dict(type='TemporalConsistencyLoss', loss_weight=1.0)}
 runs = [
     dict(name='control', options={{_base_._control_options}}, references=[]),
@@ -15,6 +16,7 @@ runs = [
     dict(name='OMH'),
     dict(name='OMH + term', options=_term, references=['control', 'OMH']),
     dict(name='OMH + term 1.0', options=_strong, references=['control', 'OMH']),
+    dict(name='OMH + term, probe too', options=_probe_too, references=['control', 'OMH', 'OMH + term']),
     dict(
         name='OMH, next frame',
         options={

@@ -27,9 +27,10 @@ def case() -> SimpleNamespace:
     return SimpleNamespace(code=code, centres=centres, flow=flow, shown=shown)
 
 
-def test_formula(case):
+@pytest.mark.parametrize(('clusterings', 'part'), [('all', slice(0, 2)), ('levels', slice(1, 2))])
+def test_formula(case, clusterings, part):
     later = torch.randn(2, 5, 4, 6, requires_grad=True)
-    loss = TemporalConsistencyLoss(loss_weight=2.0, temperature=0.3)
+    loss = TemporalConsistencyLoss(loss_weight=2.0, temperature=0.3, clusterings=clusterings)
     losses = loss(case.code, later, case.centres, case.flow, case.shown)
     expected = []
     for centres in case.centres.values():
@@ -39,12 +40,24 @@ def test_formula(case):
         )
         a, b = a[..., :-1], b[..., 1:]  # one position to the right
         expected.append((b * (b.log() - a.log())).sum(1).mean())
-    assert losses['loss_temporal'].item() == pytest.approx(2 * torch.stack(expected).mean().item(), rel=1e-5)
-    assert losses['temporal_level2'].item() == pytest.approx(expected[1].item(), rel=1e-5)
+    assert losses['loss_temporal'].item() == pytest.approx(2 * torch.stack(expected[part]).mean().item(), rel=1e-5)
+    for head, value in zip(('probe', 'level2'), expected):
+        assert losses[f'temporal_{head}'].item() == pytest.approx(value.item(), rel=1e-5)
     losses['loss_temporal'].backward()
     assert case.code.grad.norm() > 0 and later.grad is None
     assert all(centres.grad is None for centres in case.centres.values())
     assert case.code.grad[..., -1].norm() == 0  # not shown
+
+
+def test_a_probe_alone_takes_part(case):
+    later, centres = torch.randn(2, 5, 4, 6), dict(pred_sem_seg=case.centres['pred_sem_seg'])
+    losses = [
+        TemporalConsistencyLoss(clusterings=clusterings)(case.code, later, centres, case.flow, case.shown)
+        for clusterings in ('levels', 'all')
+    ]
+    assert losses[0]['loss_temporal'] == losses[1]['loss_temporal'] > 0
+    with pytest.raises(ValueError, match=r"clusterings must be one of \('levels', 'all'\); got 'probe'"):
+        TemporalConsistencyLoss(clusterings='probe')
 
 
 def test_frames_that_agree_cost_nothing(case):

@@ -9,12 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omh_mmseg.evaluation.heads import head_of
+from omh_mmseg.evaluation.heads import PROBE_FIELD, head_of
 from omh_mmseg.flow import warp
 from omh_mmseg.models.utils.similarity import code_similarity
 from omh_mmseg.registry import MODELS
 from omh_mmseg.structures.temporal import FLOW
 from omh_mmseg.utils.checks import POSITIVE, STEPS, WEIGHT, ranges
+
+CLUSTERINGS = ('levels', 'all')
 
 
 @MODELS.register_module()
@@ -27,7 +29,7 @@ class TemporalConsistencyLoss(nn.Module):
     .. math::
         L = \frac{1}{\sum_p v_p} \sum_p v_p \, KL(b_{p + f(p)} \,\|\, a_p)
 
-    per clustering, the mean over the clusterings. :math:`v_p` is the share of the position's pixels that the later
+    per clustering, the mean over those that take part. :math:`v_p` is the share of the position's pixels that the later
     frame shows as well. No gradient goes through b, nor into the centres: what learns is the code. The term is no
     host's; a choice of this library, docs/video.md.
 
@@ -35,17 +37,26 @@ class TemporalConsistencyLoss(nn.Module):
         loss_weight: Factor on the result.
         temperature: tau.
         begin: First step with the term; before it there is no loss.
+        clusterings: ``'levels'``: OMH's levels take part, and the host's probe where there are none; ``'all'``: the
+            probe as well. Its centres follow the code, so that nothing holds it against one prediction for all.
 
     Raises:
-        ValueError: On values out of range.
+        ValueError: On values out of range, or other clusterings.
     """
 
     @ranges(loss_weight=WEIGHT, temperature=POSITIVE, begin=STEPS)
-    def __init__(self, loss_weight: float = 1.0, temperature: float = 0.1, begin: int = 0) -> None:
+    def __init__(
+        self, loss_weight: float = 1.0, temperature: float = 0.1, begin: int = 0, clusterings: str = 'levels'
+    ) -> None:
         super().__init__()
+        if clusterings not in CLUSTERINGS:
+            raise ValueError(
+                f'TemporalConsistencyLoss: clusterings must be one of {CLUSTERINGS}; got {clusterings!r}.'
+            )
         if loss_weight == 0:
             raise ValueError('TemporalConsistencyLoss: loss_weight is 0; leave the loss out with model.temporal=None.')
         self.loss_weight, self.temperature, self.begin = loss_weight, temperature, begin
+        self.clusterings = clusterings
 
     def forward(
         self, code: Tensor, later: Tensor, centres: Mapping[str, Tensor], flow: Tensor, shown: Tensor
@@ -60,8 +71,8 @@ class TemporalConsistencyLoss(nn.Module):
             shown: v, (B, h, w), in [0, 1].
 
         Returns:
-            ``loss_temporal``, and without gradient ``temporal_<head>`` per clustering and ``temporal_shown``, the mean
-            of v.
+            ``loss_temporal``, and without gradient ``temporal_<head>`` per clustering, whether it takes part or not,
+            and ``temporal_shown``, the mean of v.
         """
         terms = {}
         with torch.autocast(code.device.type, enabled=False):
@@ -73,7 +84,9 @@ class TemporalConsistencyLoss(nn.Module):
                 divergence = F.kl_div(logs, warp(target, flow).to(logs), reduction='none').sum(1)
                 terms[field] = (shown * divergence).sum() / shown.sum().clamp_min(1e-6)
         figures = {f'temporal_{head_of(field)}': term.detach() for field, term in terms.items()}
-        loss = self.loss_weight * torch.stack(list(terms.values())).mean()
+        levels = [term for field, term in terms.items() if field != PROBE_FIELD]
+        part = list(terms.values()) if self.clusterings == 'all' or not levels else levels
+        loss = self.loss_weight * torch.stack(part).mean()
         return dict(loss_temporal=loss, **figures, temporal_shown=shown.mean())
 
 
