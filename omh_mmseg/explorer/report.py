@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ def write_report(
         inferencer: Model and options.
         images: Paths.
         out: The folder; made, or an earlier report.
-        root: Folder that the images' names are relative to; by default each image's own.
+        root: Folder that the images' names are relative to; by default each image's own, but for two of one name.
         options: See `ReportOptions`.
 
     Returns:
@@ -121,9 +122,10 @@ def write_report(
     with _replaced_folder(out) as folder:
         with progress_bar(options.progress) as bar:
             task = bar.add_task('segmenting', total=len(chosen))
+            alone = Counter(map(os.path.basename, chosen))
             for path in chosen:
-                name = os.path.basename(path) if root is None else os.path.relpath(path, root)
-                report.add(folder, path, name)
+                name = os.path.basename(path) if alone[os.path.basename(path)] == 1 else path
+                report.add(folder, path, name if root is None else os.path.relpath(path, root))
                 bar.advance(task)
         if not report.shown:
             raise OSError(f'none of {len(chosen)} images could be read; the first: {report.failed[0]["error"]}')

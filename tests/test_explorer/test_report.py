@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,15 @@ def test_nothing_of_the_user_is_lost_in_the_folder_of_a_report(models, images, t
             write_report(models.host, images, out, options=QUIET)
         assert (out / mine).read_text() == 'mine'
         (out / mine).unlink()
+
+
+def test_two_images_of_one_name_are_told_apart(models, images, tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in ('u/x.png', 'v/x.png', 'y.png')]
+    for path in paths:
+        Path(path).parent.mkdir(exist_ok=True)
+        shutil.copy(images[0], path)
+    summary = write_report(models.host, paths, tmp_path / 'report', options=QUIET)
+    assert [image['name'] for image in summary['images']] == [*paths[:2], 'y.png']
 
 
 def test_a_link_to_a_folder_stays_one(models, images, tmp_path: Path) -> None:
