@@ -70,6 +70,8 @@ class TestCheckInputs:
         config = read_config(config_path('omh_stego_mobilenet-v2_folder'), options | {'num_classes': 3})
         with pytest.raises(FileNotFoundError, match=message):
             launch.check_inputs(config, 'train', 'val')
+        if options['data_root'] == '.':
+            launch.check_inputs(config, 'test')
 
     def test_addresses_shipped_files_and_other_data_sets_pass(self) -> None:
         launch.check_inputs(read_config(config_path('omh_stego_vit-t8_demo'), {}), 'train', 'val', 'test')
