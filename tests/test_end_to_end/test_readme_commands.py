@@ -87,9 +87,10 @@ def test_the_rest(run_command: Callable, photos: Path, tmp_path: Path) -> None:
         assert 'done; the run is in' in run_command(words, **FEW, **SCENES)
     prepare, train, test = commands_of('Data sets')
     (tmp_path / 'downloads').mkdir()
-    for words, missing in ((prepare, 'missing: images of train2017'), (train, 'data'), (test, 'work_dirs/omh_stego_vit-s8_coco')):
+    missing = 'missing: images of train2017', 'data', 'work_dirs/omh_stego_vit-s8_coco'
+    for words, missed in zip((prepare, train, test), missing):
         words = [word.replace('~', str(tmp_path)) for word in words]
-        with pytest.raises(AssertionError, match=f'ended with 1:(.|\\n)*{missing}'):
+        with pytest.raises(AssertionError, match=f'ended with 1:(.|\\n)*{missed}'):
             run_command(words)
 
 
