@@ -14,7 +14,7 @@ from PIL import Image
 from rich.progress import track
 
 from omh_mmseg.apis.inference import Segmentation, SegmentationInferencer
-from omh_mmseg.apis.result_folders import PREDICTIONS, check_results
+from omh_mmseg.apis.result_folders import PREDICTIONS, make_room
 from omh_mmseg.datasets.images.reader import ImageReader
 from omh_mmseg.evaluation.cluster_names import cluster_names
 from omh_mmseg.evaluation.protocols import protocol_of_config
@@ -48,7 +48,8 @@ def predict_images(
         <out_dir>/summary.json                 settings, colours, and the pixels of every cluster in every image
 
     Masks are palette pictures, see `write_mask`: their pixels are the numbers, their colours the overlays'. With more
-    than 255 clusters they are 16-bit grey ones. Every file appears complete or not at all. An image that cannot
+    than 255 clusters they are 16-bit grey ones. Predictions by another model that ``summary.json`` lists are replaced.
+    Every file appears complete or not at all. An image that cannot
     be read is reported in the summary and left out; the rest goes on.
 
     Args:
@@ -65,8 +66,7 @@ def predict_images(
         out, each with the reason, and ``counts`` how many there are of each kind.
 
     Raises:
-        ValueError: An unknown head, two images of one name, an opacity out of range, or predictions by other settings
-            in ``out_dir``.
+        ValueError: An unknown head, two images of one name, or an opacity out of range.
     """
     out_dir, start = Path(out_dir), time.monotonic()
     if overlay is not None and overlay not in inferencer.heads:
@@ -80,7 +80,7 @@ def predict_images(
         weights=weights_digest(inferencer.model.state_dict()), heads=list(inferencer.heads),
         protocol=summary['protocol'], prediction=repr(inferencer.model.predictor.options),
     )  # fmt: skip
-    check_results(out_dir, summary['settings'])
+    make_room(out_dir, summary['settings'])
     summary.update(images=[], failed=[], skipped=[dict(path=path, reason=reason) for path, reason in skipped])
 
     def failed(path: Any, error: Exception) -> None:

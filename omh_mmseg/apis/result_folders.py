@@ -1,10 +1,11 @@
-"""Folders that the commands write: what lies in them is no photo, and results of other settings are not mixed."""
+"""Folders that the commands write: what lies in them is no photo, and results of two models are not mixed."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -41,29 +42,41 @@ def leave_out_results(root: Path, listing: Listing) -> Listing:
     return kept
 
 
-def check_results(out_dir: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse a folder with predictions by other settings; warn of those by the same ones, which stay.
+def make_room(out_dir: Path, settings: Mapping[str, Any]) -> None:
+    """Remove the predictions by another model or other settings that a folder has, or warn of those by the same ones.
 
-    Raises:
-        ValueError: It holds them.
+    Args:
+        out_dir: Whose ``summary.json`` lists them; nothing else is touched.
+        settings: Of the predictions that are about to be written, as plain data.
     """
     try:
         earlier = json.loads((out_dir / PREDICTIONS).read_text(encoding='utf-8'))
-    except (OSError, ValueError):
-        return
-    if not isinstance(earlier, dict) or not earlier.get('images'):
-        return
-    known = earlier.get('settings') or {}
-    differing = sorted(name for name, value in settings.items() if known.get(name) != json.loads(json.dumps(value)))
-    if differing:
-        raise ValueError(
-            f'{out_dir} holds predictions by another model or other settings ({", ".join(differing)}), which would be '
-            'mixed with these. Choose another folder with --out-dir, or remove that one'
+        entries = list(earlier['images'])
+        files = [file for entry in entries for file in _files(entry)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return  # none, or the summary of a video
+    logger, known = MMLogger.get_current_instance(), earlier.get('settings')
+    if entries and known == json.loads(json.dumps(settings)):
+        logger.warning(
+            f'{out_dir} holds predictions by the same model: masks of images that are not among the new ones stay '
+            f'there, and {PREDICTIONS} will name the new ones alone'
         )
-    MMLogger.get_current_instance().warning(
-        f'{out_dir} holds predictions by the same model: masks of images that are not among the new ones stay there, '
-        f'and {PREDICTIONS} will name the new ones alone'
-    )
+        return
+    logger.warning(f'the {len(entries)} predictions by another model or other settings in {out_dir} are replaced')
+    (out_dir / PREDICTIONS).unlink()
+    top = out_dir.resolve()
+    for name in files:
+        file = (top / name).resolve()
+        if file.is_relative_to(top) and file.relative_to(top).parts[0] in MASKS:
+            file.unlink(missing_ok=True)
+            for folder in takewhile(lambda folder: folder != top and not any(folder.iterdir()), file.parents):
+                folder.rmdir()
+
+
+def _files(entry: Mapping[str, Any]) -> list[str]:
+    """Of an image, below the folder of the summary that has the entry."""
+    masks = [file for heads in entry['masks'].values() for file in heads.values()]
+    return masks + ([entry['overlay']] if entry.get('overlay') else [])
 
 
 def _reasons(root: Path, folder: Path) -> Iterator[str]:

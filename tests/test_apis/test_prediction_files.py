@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -164,17 +166,36 @@ def test_images_of_one_name(inferencer, folder, tmp_path):
 def test_results_of_two_models_are_not_mixed(inferencer, folder, tmp_path, monkeypatch):
     warnings: list[str] = []
     monkeypatch.setattr(MMLogger, 'warning', lambda self, text, *_: warnings.append(text))
-    images = find_images(folder)
-    predict_images(inferencer(), images, tmp_path / 'out', folder)
-    assert not any('holds predictions' in line for line in warnings)
-    before = (tmp_path / 'out/summary.json').read_bytes()
-    for other in (inferencer('unlabelled'), inferencer(flip=True), inferencer(levels=[1])):
-        with pytest.raises(ValueError, match=r'out holds predictions by another model or other settings \(.+--out-dir'):
-            predict_images(other, images[:1], tmp_path / 'out', folder)
-    assert (tmp_path / 'out/summary.json').read_bytes() == before
-    predict_images(inferencer(), images[:1], tmp_path / 'out', folder)
-    (line,) = (line for line in warnings if 'holds predictions' in line)
+    images, out = find_images(folder), tmp_path / 'out'
+    predict_images(inferencer(), images, out, folder)
+    assert not any(str(out) in line for line in warnings)
+    mine = out / 'clusters/level1/mine.png'
+    mine.write_text('mine')
+    for other in (inferencer('unlabelled'), inferencer(flip=True), inferencer(levels=[2])):
+        warnings.clear()
+        summary = predict_images(other, images[:1], out, folder)
+        (line,) = (line for line in warnings if str(out) in line)
+        assert re.fullmatch(r'the \d predictions by another model or other settings in .+ are replaced', line)
+        listed = {file for entry in summary['images'] for heads in entry['masks'].values() for file in heads.values()}
+        assert files(out) == listed | {'overlays/a.jpg', 'summary.json', 'clusters/level1/mine.png'}
+    assert not (out / 'merged/level3').exists() and mine.read_text() == 'mine'
+    warnings.clear()
+    predict_images(inferencer(levels=[2]), images[1:], out, folder)
+    (line,) = (line for line in warnings if str(out) in line)
     assert 'masks of images that are not among the new ones stay there' in line
+    assert {'overlays/a.jpg', 'overlays/b.jpg'} <= files(out)
+
+
+def test_a_summary_that_lists_other_files_removes_none(inferencer, folder, tmp_path):
+    out, photo = tmp_path / 'out', folder / 'a.png'
+    out.mkdir()
+    for name in (str(photo), '../a.png', 'notes.txt'):
+        shutil.copy(photo, tmp_path / 'a.png')
+        (out / 'notes.txt').write_text('mine')
+        entry = dict(masks=dict(clusters=dict(probe=name)), overlay=name)
+        (out / 'summary.json').write_text(json.dumps(dict(images=[entry])))
+        predict_images(inferencer(), [str(photo)], out)
+        assert photo.is_file() and (tmp_path / 'a.png').is_file() and (out / 'notes.txt').is_file()
 
 
 def test_what_commands_have_written_is_no_photo(inferencer, folder, tmp_path):
