@@ -9,12 +9,14 @@ seeds = [0, 1, 2, 3, 4]
 references = ['control']
 _term = {'model.temporal': dict(type='TemporalConsistencyLoss', loss_weight=0.1)}
 _probe_too = {'model.temporal': dict(type='TemporalConsistencyLoss', loss_weight=0.1, clusterings='all')}
+_weak = {'model.temporal': dict(type='TemporalConsistencyLoss', loss_weight=0.02)}
 _strong = {'model.temporal': dict(type='TemporalConsistencyLoss', loss_weight=1.0)}
 runs = [
     dict(name='control', options={{_base_._control_options}}, references=[]),
     dict(name='term alone', options={'model.omh_head.match': None, 'model.omh_head.cluster': None, **_term}),
     dict(name='OMH'),
     dict(name='OMH + term', options=_term, references=['control', 'OMH']),
+    dict(name='OMH + term 0.02', options=_weak, references=['control', 'OMH']),
     dict(name='OMH + term 1.0', options=_strong, references=['control', 'OMH']),
     dict(name='OMH + term, probe too', options=_probe_too, references=['control', 'OMH', 'OMH + term']),
     dict(
