@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / 'configs' / 'omh_stego_vit-t8_demo.py'
 COUNTS = dict(train=12, val=4)
 LIMIT = 400
+SERVER = REPOSITORY / 'tests' / 'fork_server.py'
 
 
 def environment() -> dict[str, str]:
@@ -40,19 +41,25 @@ def command() -> Callable[..., list[str]]:
 
 
 @pytest.fixture(scope='session')
-def run() -> Callable[..., str]:
-    """Run a command in a folder, check its exit status, return what it printed."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """Run a command in a folder, check its exit status, return what it printed; see ``tests/fork_server.py``."""
+    log = tmp_path_factory.mktemp('log') / 'log.txt'
+    pipe = subprocess.PIPE
+    server = subprocess.Popen([sys.executable, SERVER], env=environment(), text=True, stdin=pipe, stdout=pipe)
+    assert server.stdin is not None and server.stdout is not None
 
     def run_in(folder: Path, words: list[str], status: int = 0) -> str:
         folder.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            words, cwd=folder, env=environment(), timeout=LIMIT, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        assert done.returncode == status, f'{" ".join(words)}\nended with {done.returncode}:\n{done.stdout[-6000:]}'
-        return done.stdout
+        assert words[0] == sys.executable
+        print(json.dumps(dict(words=words[1:], folder=str(folder), log=str(log), limit=LIMIT)), file=server.stdin)
+        server.stdin.flush()
+        ended, printed = int(server.stdout.readline()), log.read_text(errors='replace')
+        assert ended == status, f'{" ".join(words)}\nended with {ended}:\n{printed[-6000:]}'
+        return printed
 
-    return run_in
+    yield run_in
+    server.stdin.close()
+    server.wait()
 
 
 @pytest.fixture(scope='session')
