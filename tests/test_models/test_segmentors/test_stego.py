@@ -395,7 +395,7 @@ def test_state_survives_saving(tiny_stego, tmp_path):
     [
         (dict(test_cfg=dict(output_size='half')), r"output_size must be one of \('original', 'input'\); got 'half'"),
         (dict(test_cfg=dict(levels=[4])), r'test_cfg.levels must be among \[1, 2, 3\]; got \[4\]'),
-        (dict(test_cfg=dict(levels=[1]), omh_head=None), r'levels choose levels of OMH, and the model has none; got \[1\]'),
+        (dict(test_cfg=dict(levels=[1]), omh_head=None), r'choose levels of OMH, and the model has none; got \[1\]'),
         (dict(test_cfg=dict(mode='half')), r"mode must be one of \('whole', 'slide'\); got 'half'"),
         (dict(pretrained='a.pth'), "pretrained must be None; got 'a.pth'. Set model.backbone.checkpoint"),
     ],
