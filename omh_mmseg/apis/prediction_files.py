@@ -76,10 +76,7 @@ def predict_images(
     names = _names(images, root)
     palettes = head_palettes(inferencer)
     summary = describe_heads(inferencer, palettes)
-    summary['settings'] = dict(
-        weights=weights_digest(inferencer.model.state_dict()), heads=list(inferencer.heads),
-        protocol=summary['protocol'], prediction=repr(inferencer.model.predictor.options),
-    )  # fmt: skip
+    summary['settings'] = prediction_settings(inferencer)
     make_room(out_dir, summary['settings'])
     summary.update(images=[], failed=[], skipped=[dict(path=path, reason=reason) for path, reason in skipped])
 
@@ -162,6 +159,15 @@ def describe_heads(inferencer: SegmentationInferencer, palettes: dict[str, np.nd
         if inferencer.hierarchy is not None and head.startswith('level'):
             heads[head]['ancestors'] = inferencer.hierarchy.ancestors(int(head[5:])).tolist()
     return dict(classes=list(inferencer.classes), heads=heads, protocol=protocol_of_config(inferencer.model.cfg))
+
+
+def prediction_settings(inferencer: SegmentationInferencer) -> dict[str, Any]:
+    """What masks of an image depend on, as plain data."""
+    model = inferencer.model
+    return dict(
+        weights=weights_digest(model.state_dict()), heads=list(inferencer.heads),
+        protocol=protocol_of_config(model.cfg), prediction=repr(model.predictor.options),
+    )  # fmt: skip
 
 
 def write_masks(

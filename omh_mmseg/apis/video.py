@@ -16,13 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from omh_mmseg.apis.inference import SegmentationInferencer
-from omh_mmseg.apis.prediction_files import describe_heads, head_palettes, write_masks
+from omh_mmseg.apis.prediction_files import describe_heads, head_palettes, prediction_settings, write_masks
 from omh_mmseg.apis.video_state import VideoState
 from omh_mmseg.datasets.video.reader import VideoFrames
 from omh_mmseg.flow.estimators import build_flow
 from omh_mmseg.models.prediction.code_smoothing import CodeSmoother
 from omh_mmseg.utils.checks import COUNT, ranges
-from omh_mmseg.utils.digests import weights_digest
 from omh_mmseg.utils.progress import progress_bar
 from omh_mmseg.visualization.local_visualizer import fit_image
 
@@ -85,9 +84,8 @@ def predict_video(
     palettes = head_palettes(inferencer)
     heads = describe_heads(inferencer, palettes)
     settings = dict(
-        video=_identity(video), stride=stride, smoothing=smoothing, flow=repr(smoother and smoother.flow),
-        weights=weights_digest(inferencer.model.state_dict()), heads=list(inferencer.heads), protocol=heads['protocol'],
-        prediction=repr(inferencer.model.predictor.options), overlay=overlay, opacity=opacity,
+        prediction_settings(inferencer), video=_identity(video), stride=stride, smoothing=smoothing,
+        flow=repr(smoother and smoother.flow), overlay=overlay, opacity=opacity,
     )  # fmt: skip
     state = VideoState(out_dir, settings, [f'clusters/{head}' for head in inferencer.heads])
     if state.summary is not None:
