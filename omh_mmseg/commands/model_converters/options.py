@@ -1,11 +1,13 @@
-"""What the converters of checkpoints share: their options, and the line that tells how to test the result."""
+"""What the converters of checkpoints share: their options, what they tell, and the command of most."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from omh_mmseg.commands.start import start
 from omh_mmseg.shipped import name_commands
 
 if TYPE_CHECKING:
@@ -48,3 +50,21 @@ def tell_test(host: str, converted: ConvertedHost, target: str) -> None:
     given = f' --cfg-options {options}' if options else ''
     name = converted.backbone.short_name or 'BACKBONE'
     print(name_commands(f'test with:\n  python tools/test.py configs/{host}_{name}_DATA.py {target}{given}'))
+
+
+def host_command(
+    doc: str | None, host: str
+) -> tuple[Callable[[], argparse.ArgumentParser], Callable[..., None]]:
+    """``build_parser`` and ``main`` of the command for the files of a host whose conversion has no options."""
+
+    def build_parser() -> argparse.ArgumentParser:
+        return converter_parser(doc)
+
+    def run(args: argparse.Namespace) -> None:
+        module = importlib.import_module(f'omh_mmseg.models.converters.{host}')
+        tell_test(host, convert(args, getattr(module, f'convert_{host}_checkpoint')), args.target)
+
+    def main(argv: list[str] | None = None) -> None:
+        start(f'{host}2omh.py', build_parser(), run, argv)
+
+    return build_parser, main
