@@ -421,6 +421,19 @@ def test_taps(kin):
     assert not qkv._forward_hooks
 
 
+@pytest.mark.parametrize('attended', [None, 0, 3, 5])
+def test_a_processor_takes_a_few_images_at_a_time(kin, monkeypatch, attended):
+    images, passes = torch.randn(5, 3, 32, 48), []
+    whole = kin.taps(images, attention='heads', attended=attended)
+    monkeypatch.setattr(f'{FrozenBackbone.__module__}.PART_PIXELS', 2 * 32 * 48 + 1)
+    kin.backbone.patch_embed.register_forward_hook(lambda _m, given, _o: passes.append(len(given[0])))
+    parts = kin.taps(images, attention='heads', attended=attended)
+    assert passes == [2, 2, 1]
+    assert len(parts.attention) == (5 if attended is None else attended)
+    for one, other in zip(parts, whole):
+        torch.testing.assert_close(one, other)
+
+
 def test_attention_is_what_the_block_uses(tiny_vit):
     backbone = FrozenBackbone(tiny_vit)
     block = backbone.backbone.layers[-1].attn

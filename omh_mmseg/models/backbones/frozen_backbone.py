@@ -38,6 +38,8 @@ INPUT_FITS = ('error', 'resize')
 PRECISIONS = (None, 'float32', 'bfloat16', 'float16')
 TIMM_CHANNELS_LAST = 'NHWC'
 RANDOM_WEIGHTS_SEED = 0
+PART_PIXELS = 2**18
+"""Of the images that go through a backbone together on a processor."""
 
 
 @MODELS.register_module()
@@ -251,12 +253,27 @@ class FrozenBackbone(BaseModule):
         self, images: Tensor, keys: bool, attention: str | None, attended: int | None
     ) -> BackboneTaps:
         if self.precision is None:
-            return self._taps(images, keys, attention, attended)
+            return self._in_parts(images, keys, attention, attended)
         dtype = None if self.precision == 'float32' else getattr(torch, self.precision)
         with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
-            taps = self._taps(images, keys, attention, attended)
+            taps = self._in_parts(images, keys, attention, attended)
         wide_keys, wide_attention = (None if item is None else widened(item) for item in taps[1:])
         return BackboneTaps(widened(taps.features), wide_keys, wide_attention)
+
+    def _in_parts(
+        self, images: Tensor, keys: bool, attention: str | None, attended: int | None
+    ) -> BackboneTaps:
+        """On a processor a few images at a time: activations of many do not fit its caches."""
+        count = max(1, PART_PIXELS // images.shape[-2:].numel())
+        if images.device.type != 'cpu' or len(images) <= count:
+            return self._taps(images, keys, attention, attended)
+        rest, parts = len(images) if attended is None else attended, []
+        for part in images.split(count):
+            parts.append(self._taps(part, keys, attention, min(rest, len(part))))
+            rest = max(0, rest - len(part))
+        features, key_maps, maps = zip(*parts)
+        joined = (None if items[0] is None else torch.cat(items) for items in (key_maps, maps))
+        return BackboneTaps(torch.cat(features), *joined)
 
     def _taps(
         self, images: Tensor, keys: bool, attention: str | None, attended: int | None = None

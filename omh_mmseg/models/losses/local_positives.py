@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from omh_mmseg.utils.precision import widened
 
@@ -77,7 +80,7 @@ def mix_neighbours(code: Tensor, weights: Tensor) -> Tensor:
     """Sum of the neighbours' code by their weights, divided by the number of neighbours that exist (4, 6 or 9).
 
     Args:
-        code: (B, D, h, w); the gradient flows to it.
+        code: (B, D, h, w); the gradient flows to it, once.
         weights: (B, 9, h, w) of `neighbour_weights`; no gradient.
 
     Returns:
@@ -96,12 +99,38 @@ def mix_neighbours(code: Tensor, weights: Tensor) -> Tensor:
         )
     _, exists = grid_neighbours((height, width), code.device)
     weights = (weights / exists.sum(1).unflatten(0, (height, width))).to(code.dtype)
-    padded = F.pad(code, (1, 1, 1, 1))
-    mixed = torch.zeros_like(code)
-    for number, (row, column) in enumerate(OFFSETS):
-        shifted = padded[:, :, 1 + row : 1 + row + height, 1 + column : 1 + column + width]
-        mixed = mixed + weights[:, number, None] * shifted
-    return mixed
+    return _Mixture.apply(code, weights)
+
+
+class _Mixture(torch.autograd.Function):
+    """Sum over the offsets of weights (B, 9, h, w) times the code (B, D, h, w) shifted by them.
+
+    By itself autograd would keep a padded map of zeros for each of the nine.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, code: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(weights)
+        padded, mixed = F.pad(code, (1, 1, 1, 1)), torch.zeros_like(code)
+        for weight, shifted in zip(weights.split(1, 1), _shifted(padded)):
+            mixed.addcmul_(weight, shifted)
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (weights,) = ctx.saved_tensors
+        height, width = gradient.shape[-2:]
+        padded = gradient.new_zeros(*gradient.shape[:-2], height + 2, width + 2)
+        for weight, shifted in zip(weights.split(1, 1), _shifted(padded)):
+            shifted.addcmul_(weight, gradient)
+        return padded[..., 1:-1, 1:-1].contiguous(), None
+
+
+def _shifted(padded: Tensor) -> list[Tensor]:
+    """Views (B, D, h, w) of a map (B, D, h + 2, w + 2): each position's neighbour at each of the offsets."""
+    height, width = padded.shape[-2] - 2, padded.shape[-1] - 2
+    return [padded[:, :, 1 + row : 1 + row + height, 1 + column : 1 + column + width] for row, column in OFFSETS]
 
 
 def _weights(affinity: Tensor, index: Tensor, scale: float) -> Tensor:
