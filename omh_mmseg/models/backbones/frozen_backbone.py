@@ -38,7 +38,7 @@ INPUT_FITS = ('error', 'resize')
 PRECISIONS = (None, 'float32', 'bfloat16', 'float16')
 TIMM_CHANNELS_LAST = 'NHWC'
 RANDOM_WEIGHTS_SEED = 0
-PART_PIXELS = 2**18
+PART_PIXELS = 2**17
 """Of the images that go through a backbone together on a processor."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,26 @@ from omh_mmseg.utils.checks import SHARE, WEIGHT, ranges
 
 SPACES = ('reference', 'image')
 FULL_SCALE = 255.0
+WIDE_BLUR = 11
+"""Side of the kernels, in pixels, from which on a blur goes by axis."""
+
+
+class BlurByAxis(v2.GaussianBlur):
+    """torchvision's blur with its draws, along one axis after the other: 2 n products per pixel in place of n^2.
+
+    Which takes a quarter of the time at 21 pixels a side, and longer at 5.
+    """
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """See torchvision."""
+        for size in ([self.kernel_size[0], 1], [1, self.kernel_size[1]]):
+            inpt = v2.functional.gaussian_blur(inpt, size, **params)
+        return inpt
+
+
+def random_blur(side: int) -> v2.GaussianBlur:
+    """Gaussian blur with sigma from U(0.1, 2) and a kernel of this side."""
+    return (BlurByAxis if side >= WIDE_BLUR else v2.GaussianBlur)((side, side), (0.1, 2.0))
 
 
 class PhotometricView(nn.Module):
@@ -61,7 +82,7 @@ class PhotometricView(nn.Module):
             [
                 v2.ColorJitter(brightness, contrast, saturation, hue),
                 v2.RandomGrayscale(grayscale),
-                v2.RandomApply([v2.GaussianBlur((blur_size, blur_size), (0.1, 2.0))], p=blur),
+                v2.RandomApply([random_blur(blur_size)], p=blur),
             ]
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torchvision.transforms import v2
 
-from omh_mmseg.models.utils.photometric_view import PhotometricView
+from omh_mmseg.models.utils.photometric_view import PhotometricView, random_blur
 from omh_mmseg.utils.checks import SHARE, ranges
 
 SIDE = 21
@@ -30,6 +30,4 @@ class StudentView(PhotometricView):
     ) -> None:
         super().__init__(space, blur_size=SIDE)
         colours = v2.RandomApply([v2.ColorJitter(strength, strength, strength, strength)], p=jitter)
-        self.transform = v2.Compose(
-            [v2.GaussianBlur((SIDE, SIDE), (0.1, 2.0)), v2.RandomChoice([colours, v2.RandomGrayscale(grayscale)])]
-        )
+        self.transform = v2.Compose([random_blur(SIDE), v2.RandomChoice([colours, v2.RandomGrayscale(grayscale)])])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms import v2
 
-from omh_mmseg.models.utils.photometric_view import PhotometricView
+from omh_mmseg.models.utils.photometric_view import BlurByAxis, PhotometricView, random_blur
 
 MEAN, STD = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
 NOTHING = dict(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grayscale=0.0, blur=0.0)
@@ -42,6 +43,18 @@ def test_brightness_of_the_reference_by_hand():
         assert 0.7 <= factor <= 1.3
         factors.add(float(factor))
     assert len(factors) == len(images)
+
+
+@pytest.mark.parametrize('side', [5, 11, 21])
+def test_a_wide_blur_is_torchvisions_by_axis(side):
+    """With the draws of torchvision's, and what it pads with."""
+    image, blurred, after = pixels()[0], [], []
+    for blur in (random_blur(side), v2.GaussianBlur((side, side), (0.1, 2.0))):
+        torch.manual_seed(0)
+        blurred.append(blur(image))
+        after.append(torch.rand(1))
+    torch.testing.assert_close(*blurred)
+    assert isinstance(random_blur(side), BlurByAxis) == (side > 5) and torch.equal(*after)
 
 
 def test_a_channel_at_its_mean_gives_no_nan():
