@@ -87,13 +87,15 @@ def test_scores_are_those_of_their_pages() -> None:
     assert len(rows) == 8
     reported = [figures['Figures'] for entry in read_models().values() for figures in entry.get('Reported', [])]
     for name, host, control, omh, kind, page in rows:
+        text = (REPOSITORY / page).read_text()
+        assert all(figure in text for figure in re.findall(r'[\d.]*\d', f'{host} {control} {omh}')), name
         if kind == 'reported':
             miou, accuracy = map(float, host.split(' / '))
             assert dict(mIoU=miou, Accuracy=accuracy) in reported and (control, omh) == ('-', 'none could be read')
             continue
         images, method, seeds = re.fullmatch(r'(.+?), (.+?)(?: on MobileNetV2)?, (\d+) seeds', name).groups()
         start = f'| {images} | {method} | {seeds} | '
-        (line,) = (line for line in (REPOSITORY / page).read_text().splitlines() if line.startswith(start))
+        (line,) = (line for line in text.splitlines() if line.startswith(start))
         cells = [re.sub(r' ± [\d.]+', '', cell) for cell in line[len(start) :].rstrip(' |').split(' | ')]
         # Host, host + refit, control, control + refit, OMH, OMH + refit.
         assert (host, control, omh) == (cells[0], cells[2], cells[4]), name

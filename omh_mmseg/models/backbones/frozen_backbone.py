@@ -267,11 +267,10 @@ class FrozenBackbone(BaseModule):
         count = max(1, PART_PIXELS // images.shape[-2:].numel())
         if images.device.type != 'cpu' or len(images) <= count:
             return self._taps(images, keys, attention, attended)
-        rest, parts = len(images) if attended is None else attended, []
-        for part in images.split(count):
-            parts.append(self._taps(part, keys, attention, min(rest, len(part))))
-            rest = max(0, rest - len(part))
-        features, key_maps, maps = zip(*parts)
+        features, key_maps, maps = zip(*(
+            self._taps(part, keys, attention, None if attended is None else max(0, attended - number * count))
+            for number, part in enumerate(images.split(count))
+        ))
         joined = (None if items[0] is None else torch.cat(items) for items in (key_maps, maps))
         return BackboneTaps(torch.cat(features), *joined)
 
