@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from omh_mmseg.evaluation.border import BorderCounts
+from omh_mmseg.models.prediction.upsampling import arg_max
 from omh_mmseg.models.segmentors import UnsupervisedSegmentor
 
 
@@ -69,8 +70,8 @@ def score_centres(
         features = F.normalize(model.extract_feat(data['inputs']), dim=1)
         maps = F.conv2d(features, centres[:, :, None, None].to(features), offset.to(features))
         for index, sample in enumerate(data['data_samples']):
-            scores = model.predictor.upsample(maps[index : index + 1], data['inputs'].shape[-2:], sample)
-            sample.pred_sem_seg = PixelData(data=scores.argmax(1))
+            upsampling = model.predictor.upsampling(data['inputs'].shape[-2:], sample)
+            sample.pred_sem_seg = PixelData(data=arg_max(maps[index : index + 1], upsampling))
         seen += len(data['data_samples'])
         if border is not None:
             border.add(data['data_samples'])

@@ -15,7 +15,7 @@ from omh_mmseg.models.decode_heads.prototype_start import cosine_k_means, princi
 from omh_mmseg.models.losses import ClassFrequencyLoss
 from omh_mmseg.models.losses.cluster_loss import cluster_loss
 from omh_mmseg.models.losses.upsampled_cross_entropy import upsampled_cross_entropy
-from omh_mmseg.models.prediction.code_maps import arg_max
+from omh_mmseg.models.prediction.upsampling import Upsampling, arg_max
 from omh_mmseg.models.utils.mask_proposals import assign_proposals
 from omh_mmseg.models.utils.similarity import code_similarity
 
@@ -51,7 +51,7 @@ def test_a_step_of_expectation_maximisation(arrays: dict[str, Tensor]) -> None:
     def resize(maps: Tensor) -> Tensor:
         return F.interpolate(maps, size=size, mode='bilinear', align_corners=False)
 
-    classes = torch.cat([arg_max(one, resize, size.numel()) for one in probe(a['step/feats']).split(1)])
+    classes = torch.cat([arg_max(one, Upsampling.to(size)) for one in probe(a['step/feats']).split(1)])
     targets = assign_proposals(classes, proposals, len(probe.directions))
     assert torch.equal(targets, a['step/pseudo'].long())
     logits = probe.running(a['step/feats_aug'])

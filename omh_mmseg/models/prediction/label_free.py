@@ -21,7 +21,8 @@ from omh_mmseg.evaluation.label_free import (
     margins,
 )
 from omh_mmseg.models.prediction.cluster_bias import clusterings, counts_length
-from omh_mmseg.models.prediction.code_maps import arg_max, slide_averaged, upsampled_norm
+from omh_mmseg.models.prediction.code_maps import slide_averaged
+from omh_mmseg.models.prediction.upsampling import Upsampling, arg_max, upsampled_norm
 from omh_mmseg.models.utils.similarity import centre_scores, code_similarity
 from omh_mmseg.utils.precision import widened
 
@@ -156,14 +157,10 @@ class LabelFreeMeter:
 
     def _pixels(self, head: str, code: Tensor, centres: Tensor, size: tuple[int, ...]) -> Tensor:
         """Clusters (H, W) as `Predictor.masks` paints them without a CRF."""
-
-        def resize(maps: Tensor) -> Tensor:
-            return F.interpolate(maps, size=tuple(size), mode='bilinear', align_corners=False)
-
         bias = self.model.cluster_bias.of(field_of(head))
         norm = None if bias is None else upsampled_norm(code, size)
         scores = centre_scores(code, centres, normalise=not counts_length(self.model, field_of(head)))
-        return arg_max(scores, resize, size[0] * size[1], bias, norm)[0]
+        return arg_max(scores, Upsampling.to(size), bias, norm)[0]
 
     def _mean(self, head: str, figure: str, value: float, weight: float) -> None:
         if math.isfinite(value):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from omh_mmseg.models.data_preprocessor import bgr_bytes_by
 from omh_mmseg.models.prediction.cluster_assignment import ClusterAssignment
 from omh_mmseg.models.prediction.cluster_bias import ClusterBias, clusterings, counts_length
-from omh_mmseg.models.prediction.code_maps import MAX_VALUES, arg_max, flip_averaged, slide_averaged, upsampled_norm
+from omh_mmseg.models.prediction.code_maps import flip_averaged, slide_averaged
 from omh_mmseg.models.prediction.options import PredictionOptions
+from omh_mmseg.models.prediction.upsampling import MAX_VALUES, Upsampling, arg_max, upsampled_norm
 from omh_mmseg.models.utils.similarity import centre_scores
 from omh_mmseg.structures.frozen_inputs import Inputs, pixels
 from omh_mmseg.utils.precision import widened
@@ -128,30 +129,24 @@ class Predictor:
             refined = self.crf.refine(self._crf_jobs(model, code, scores, pixels(inputs), samples))
             per_image = ({name: maps[None] for name, maps in one.items()} for one in refined)
         for index, (sample, fields) in enumerate(zip(samples, per_image)):
-            size = _image_size(sample, padded)
-            # The CRF's result has no padding any more.
-            resize = partial(self.upsample, padded=padded if self.crf is None else size, sample=sample)
-            height, width = self._target_size(sample, size)
-            biases = {name: model.cluster_bias.of(name) for name in fields} if self.crf is None else {}
+            upsampling = self.upsampling(padded, sample)
+            biases: dict[str, Tensor | None] = {}
+            if self.crf is None:
+                biases = {name: model.cluster_bias.of(name) for name in fields}
+            else:  # Its result has no padding any more.
+                upsampling = replace(upsampling, padded=upsampling.image)
             norm = None
             if any(bias is not None for bias in biases.values()):
-                norm = self._upsampled_norm(code[index : index + 1], padded, sample)
+                norm = _norm(code[index : index + 1], upsampling)
             for name, maps in fields.items():
-                best = arg_max(maps, resize, height * width, biases.get(name), norm)
-                setattr(sample, name, PixelData(data=best))
+                setattr(sample, name, PixelData(data=arg_max(maps, upsampling, biases.get(name), norm)))
         model.assignment.annotate(samples)
         return samples
 
-    def upsample(self, maps: Tensor, padded: Sequence[int], sample: SegDataSample) -> Tensor:
-        """Maps (1, K, h, w) of a padded image at the size that the sample is scored at, without the padding."""
+    def upsampling(self, padded: Sequence[int], sample: SegDataSample) -> Upsampling:
+        """From the grid of a padded image to the size that the sample is scored at, without the padding."""
         height, width = _image_size(sample, padded)
-        target = self._target_size(sample, (height, width))
-        if (height, width) != tuple(padded):
-            maps = F.interpolate(maps, size=tuple(padded), mode='bilinear', align_corners=False)
-            maps = maps[..., :height, :width]
-        if tuple(maps.shape[-2:]) == target:
-            return maps
-        return F.interpolate(maps, size=target, mode='bilinear', align_corners=False)
+        return Upsampling((padded[0], padded[1]), (height, width), self._target_size(sample, (height, width)))
 
     def _scores(self, model: PredictingModel, code: Tensor) -> dict[str, Tensor]:
         """Scores (B, K, h, w), linear in the code, whose arg-max, with the bias, is the prediction of each field."""
@@ -164,17 +159,6 @@ class Predictor:
         for field in (f'pred_level{level}' for level in self.levels(model)):
             scores[field] = centre_scores(code, centres[field])
         return scores
-
-    def _upsampled_norm(self, code: Tensor, padded: Sequence[int], sample: SegDataSample) -> Tensor:
-        """Length (1, 1, H, W) of each pixel's code (1, D, h, w) after `upsample`."""
-        size = _image_size(sample, padded)
-        height, width = self._target_size(sample, size)
-        if size == tuple(padded):
-            return upsampled_norm(code, (height, width))
-        # Upsampled twice, a pixel's code is a sum of more than four.
-        parts = code.split(max(1, MAX_VALUES // (height * width)), dim=1)
-        squares = [self.upsample(part, padded, sample).square().sum(1, keepdim=True) for part in parts]
-        return torch.stack(squares).sum(0).sqrt()
 
     def _crf_jobs(
         self,
@@ -216,3 +200,14 @@ def _image_size(sample: SegDataSample, padded: Sequence[int]) -> tuple[int, int]
     """Size of an image in the network's input, without the padding of the batch."""
     height, width = sample.metainfo.get('img_shape', padded)[:2]
     return height, width
+
+
+def _norm(code: Tensor, upsampling: Upsampling) -> Tensor:
+    """Length (1, 1, H, W) of each pixel's upsampled code (1, D, h, w)."""
+    height, width = upsampling.target
+    if upsampling.image == upsampling.padded:
+        return upsampled_norm(code, (height, width))
+    # Upsampled twice, a pixel's code is a sum of more than four.
+    parts = code.split(max(1, MAX_VALUES // (height * width)), dim=1)
+    squares = [upsampling(part).square().sum(1, keepdim=True) for part in parts]
+    return torch.stack(squares).sum(0).sqrt()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from mmengine.logging import MMLogger
 from torch import Tensor
 
 from omh_mmseg.models.data_preprocessor import bgr_bytes_by
-from omh_mmseg.models.prediction.code_maps import arg_max
+from omh_mmseg.models.prediction.upsampling import Upsampling, arg_max
 from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
 from omh_mmseg.models.utils.mask_proposals import assign_proposals
 from omh_mmseg.models.utils.student_view import StudentView
@@ -140,5 +138,4 @@ class PriMaPs(UnsupervisedSegmentor):
 
 def _classes(scores: Tensor, size: torch.Size) -> Tensor:
     """Class (B, H, W) of each pixel from scores (B, K, h, w)."""
-    resize = partial(F.interpolate, size=tuple(size), mode='bilinear', align_corners=False)
-    return torch.cat([arg_max(one, resize, size.numel()) for one in scores.split(1)])
+    return torch.cat([arg_max(one, Upsampling.to(size)) for one in scores.split(1)])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from omh_mmseg.models.prediction.code_maps import arg_max, flip_averaged, slide_averaged, upsampled_norm, window_starts
+from omh_mmseg.models.prediction.code_maps import flip_averaged, slide_averaged, window_starts
 
 
 def pooled(images: Tensor) -> Tensor:
@@ -61,29 +61,3 @@ def test_windows_cover_every_pixel_and_stay_inside(length, crop, step):
     seen = {pixel for start in starts for pixel in range(start, start + min(crop, length))}
     assert seen == set(range(length))
     assert starts == sorted(set(starts))
-
-
-@pytest.mark.parametrize(
-    ('grid', 'size'), [((4, 6), (32, 48)), ((5, 5), (37, 11)), ((1, 3), (8, 8)), ((7, 3), (7, 3)), ((7, 9), (3, 4))]
-)
-def test_norm_is_that_of_the_upsampled_code(grid, size):
-    code = torch.randn(1, 12, *grid)
-    full = F.interpolate(code, size=size, mode='bilinear', align_corners=False)
-    torch.testing.assert_close(upsampled_norm(code, size), full.norm(dim=1, keepdim=True))
-
-
-@pytest.mark.parametrize('max_values', [1, 48 * 40 * 3, 1 << 26])
-def test_arg_max_does_not_depend_on_the_bound(max_values):
-    scores = torch.randn(1, 11, 6, 5)
-
-    def resize(maps: Tensor) -> Tensor:
-        assert maps.shape[1] <= max(1, max_values // (48 * 40))
-        return F.interpolate(maps, size=(48, 40), mode='bilinear', align_corners=False)
-
-    labels = arg_max(scores, resize, 48 * 40, max_values=max_values)
-    expected = F.interpolate(scores, size=(48, 40), mode='bilinear', align_corners=False).argmax(1)
-    assert torch.equal(labels, expected) and labels.dtype == torch.int64
-    bias, norm = torch.randn(11), torch.rand(1, 1, 48, 40)
-    labels = arg_max(scores, resize, 48 * 40, bias, norm, max_values)
-    full = F.interpolate(scores, size=(48, 40), mode='bilinear', align_corners=False) + norm * bias[:, None, None]
-    assert torch.equal(labels, full.argmax(1)) and not torch.equal(labels, expected)
