@@ -91,7 +91,12 @@ def make_config(work_dir: Path, given: dict | None = None, **changes: object) ->
     settings = dict(
         model=dict(type='StripeModel', given=given),
         work_dir=str(work_dir),
-        train_dataloader=dict(loader, dataset=dict(type='Pairs', dataset=dict(dataset, order=(1, 2, 0)))),
+        # At the end of a finite sampler mmengine sleeps for two seconds.
+        train_dataloader=dict(
+            loader,
+            sampler=dict(type='SeededInfiniteSampler', shuffle=False),
+            dataset=dict(type='Pairs', dataset=dict(dataset, order=(1, 2, 0))),
+        ),
         val_dataloader=dict(loader, dataset=dataset),
         test_dataloader=dict(loader, dataset=dataset),
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=4, val_interval=2),

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +19,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from two_ranks import on_two_ranks
 
 import omh_mmseg  # noqa: F401
 from omh_mmseg.engine.hooks import ReferencePoolHook, SubmoduleGradientClipHook
@@ -356,11 +354,10 @@ def test_length_of_an_epoch_and_of_the_training():
 # ---- two processes
 
 
-def _train_rank(rank: int, port: int, folder: str) -> None:
+def _train_rank(folder: Path, rank: int) -> None:
     """Fill, train three steps, save; then resume from the file of rank 0 and compare."""
     from mmengine.model import MMDistributedDataParallel
 
-    torch.distributed.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
     init_default_scope('mmseg')
     model = build_model()
     wrapped = MMDistributedDataParallel(model, broadcast_buffers=False)
@@ -376,9 +373,9 @@ def _train_rank(rank: int, port: int, folder: str) -> None:
         wrapped.train_step(pseudo_collate(items), runner.optim_wrapper)
     checkpoint = dict(state_dict=model.state_dict())
     hook.before_save_checkpoint(runner, checkpoint)
-    torch.save(checkpoint, Path(folder) / f'{rank}.pth')
+    torch.save(checkpoint, folder / f'{rank}.pth')
     torch.distributed.barrier()
-    loaded = torch.load(Path(folder) / '0.pth')
+    loaded = torch.load(folder / '0.pth')
     resumed = build_model()
     resumed.load_state_dict(loaded['state_dict'])
     later = runner_around(resumed, step=3)
@@ -387,24 +384,12 @@ def _train_rank(rank: int, port: int, folder: str) -> None:
     again.before_train(later)
     names = ('agnostic_pool', 'specific_pool')
     same = {name: torch.equal(getattr(resumed, name), getattr(model, name)) for name in names}
-    torch.save(dict(same=same, epoch_length=hook.epoch_length), Path(folder) / f'resumed_{rank}.pth')
-    torch.distributed.destroy_process_group()
+    torch.save(dict(same=same, epoch_length=hook.epoch_length), folder / f'resumed_{rank}.pth')
 
 
 def test_two_processes(tmp_path):
     """Each rank has pools of its own; weights and average agree; a resumed rank has its own pools back."""
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    environment = os.environ | dict(PYTHONPATH=str(Path(__file__).resolve().parents[2]))
-    command = [sys.executable, __file__]
-    ranks = [
-        subprocess.Popen([*command, str(rank), str(port), str(tmp_path)], env=environment, stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    for process in ranks:
-        _, errors = process.communicate(timeout=600)
-        assert process.returncode == 0, errors.decode()[-3000:]
+    on_two_ranks(partial(_train_rank, tmp_path), tmp_path)
     first, second = (torch.load(tmp_path / f'{rank}.pth') for rank in range(2))
     for name, value in first['state_dict'].items():
         assert torch.equal(value, second['state_dict'][name]) == (name not in ('agnostic_pool', 'specific_pool')), name
@@ -426,7 +411,3 @@ def test_two_processes(tmp_path):
     assert runner.messages == [
         'The checkpoint holds the reference pools of 2 ranks and this run has 1: all start with those of rank 0.'
     ]
-
-
-if __name__ == '__main__':
-    _train_rank(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ from mmengine.runner import Runner
 from mmseg.structures import SegDataSample
 from PIL import Image
 from torch.utils.data import Dataset
+from two_ranks import on_two_ranks
 
 
 def test_written_predictions_are_classes_where_known(tmp_path: Path, messages: list[str]) -> None:
@@ -80,8 +78,7 @@ def _classed_sample() -> SegDataSample:
     return sample
 
 
-def _evaluate_shard(rank: int, port: int, folder: str) -> None:
-    torch.distributed.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
+def _evaluate_shard(folder: Path, rank: int) -> None:
     for round_up in (True, False):
         indices = list(DefaultSampler(range(5), shuffle=False, round_up=round_up))
         metric = make_metric(bootstrap=20)
@@ -92,30 +89,17 @@ def _evaluate_shard(rank: int, port: int, folder: str) -> None:
         result = dict(
             scores=scores, counts=metric.last_result['probe'].counts, indices=indices, assignment=metric.last_assignment
         )
-        torch.save(result, Path(folder) / f'{rank}_{round_up}.pth')
+        torch.save(result, folder / f'{rank}_{round_up}.pth')
     # The second process gets no image, and with it no classes.
     metric = make_metric(assignment='checkpoint')
     if rank == 0:
         metric.process(None, [_classed_sample().to_dict()])
-    torch.save(metric.evaluate(1), Path(folder) / f'{rank}_lone.pth')
-    torch.distributed.destroy_process_group()
+    torch.save(metric.evaluate(1), folder / f'{rank}_lone.pth')
 
 
 def test_two_processes(tmp_path: Path) -> None:
     """Uneven shards and a sampler's repeated image give what one process gives, on both ranks."""
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    environment = os.environ | dict(PYTHONPATH=str(Path(__file__).resolve().parents[2]))
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(port), str(tmp_path)], env=environment, stderr=subprocess.PIPE
-        )
-        for rank in range(2)
-    ]
-    for process in ranks:
-        _, errors = process.communicate(timeout=600)
-        assert process.returncode == 0, errors.decode()
+    on_two_ranks(partial(_evaluate_shard, tmp_path), tmp_path)
     metric = make_metric(bootstrap=20)
     metric.use_cluster_sizes(dict(pred_sem_seg=5, pred_level2=6))
     scores = run(metric, [_sharded_sample(index) for index in range(5)])
@@ -187,8 +171,3 @@ def test_mmengine_carries_on_without_scores(tmp_path: Path, labelled: bool) -> N
     scores = runner.test()
     assert set(scores) == ({f'probe/{figure}' for figure in ('mIoU', 'aAcc', 'NMI', 'ARI')} if labelled else set())
     assert bool(list(tmp_path.glob('best_*'))) is labelled
-
-
-if __name__ == '__main__':
-    # One rank of test_two_processes.
-    _evaluate_shard(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
