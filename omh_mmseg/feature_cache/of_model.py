@@ -62,7 +62,7 @@ def needs(
         kept: Those of the host's frozen fields that are, in training; None for all.
 
     Raises:
-        ValueError: The host has no such field.
+        ValueError: The host has no such field, or reads it together with another.
     """
     if split == 'train':
         views = [] if part.views is None else list(part.views.names)
@@ -73,6 +73,11 @@ def needs(
                 f'{list(model.frozen_fields)}, or None for all of them; got {kept}'
             )
         fields = [name for name in model.frozen_fields if kept is None or name in kept]
+        if MIRRORED in model.frozen_fields and (MIRRORED in fields) != (FEATURES in fields):
+            raise ValueError(
+                f'{type(model).__name__} reads {FEATURES} and {MIRRORED} together: name both in '
+                f'default_hooks.feature_cache.fields, or neither; got {kept}'
+            )
         images = model.trains_on_images and not views
         return [*fields, *views], images or len(fields) < len(model.frozen_fields)
     return [FEATURES, *([MIRRORED] if model.predictor.options.flip else [])], model.predictor.crf is not None

@@ -67,14 +67,15 @@ PRESETS = {
     'hp': Protocol('hp', flip=False),
     'smooseg': Protocol('smooseg'),
     'eagle': Protocol('eagle', alpha=4.0),
+    'primaps': Protocol('primaps', interpolation='bilinear'),
     'mmseg': Protocol('mmseg', side=None, crop=False, flip=False, crf=False, label_size='original'),
     'video': Protocol(
         'video', side=None, crop=False, flip=False, crf=False, label_size='original', temporal=True
     ),
 }  # fmt: skip
-"""``stego``, ``smooseg`` and ``eagle``: their evaluation scripts; ``hp``: its final evaluation; ``mmseg``: the full
-image at the size of its label, as users of mmseg score; ``video``: the same, and how steady predictions are from frame
-to frame."""
+"""``stego``, ``smooseg``, ``eagle``, ``primaps``: the evaluation scripts; ``hp``: its final evaluation; ``mmseg``: the
+full image at the size of its label, as users of mmseg score; ``video``: the same, and how steady predictions are from
+frame to frame."""
 
 _NAME = re.compile(r'(?P<preset>[a-z]+)(?P<side>-\d+)?(?P<options>(-no-crf|-no-flip|-slide)*)')
 

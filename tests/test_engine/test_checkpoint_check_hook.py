@@ -224,6 +224,13 @@ def test_a_training_starts_from_a_host_and_from_other_classes(build, tmp_path):
     assert (tmp_path / 'other' / 'config.py').exists()
 
 
+def test_a_part_that_nothing_trains_cannot_begin_anew(build, tmp_path, monkeypatch):
+    build('host').train()
+    runner = build('other', load_from=str(tmp_path / 'host' / 'iter_4.pth'), check=dict(fresh_parts=['decode_head']))
+    runner.model.decode_head.requires_grad_(False)
+    assert 'trains no decode_head: begun anew, it would stay random' in refusal(runner)
+
+
 def test_a_test_is_refused_before_anything_is_written(build, tmp_path):
     build('host', parts=dict(omh_head=None)).train()
     runner = build('test', load_from=str(tmp_path / 'host' / 'iter_4.pth'))

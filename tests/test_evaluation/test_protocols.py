@@ -54,7 +54,7 @@ def item(tmp_path: Path) -> dict:
 # docs/methods/evaluation.md 6.2, 6.4, docs/methods/eagle.md 7: side, flip averaging, CRF, temperature;
 # docs/methods/data.md 5.6: nearest resize, centre square.
 TABLE = {'stego': (320, True, True), 'hp': (320, False, True), 'smooseg': (320, True, True)}
-TABLE['eagle'] = TABLE['stego']
+TABLE['eagle'] = TABLE['primaps'] = TABLE['stego']
 
 
 @pytest.mark.parametrize('name', sorted(TABLE))
@@ -65,6 +65,7 @@ def test_presets_of_the_literature(name, experiment, item):
     levels = config.model.test_cfg['levels'] = [1] if config.model.get('omh_head') else []
     protocol = apply_protocol(config, name)
     alpha = 4.0 if name == 'eagle' else 2.0
+    assert protocol.interpolation == ('bilinear' if name == 'primaps' else 'nearest')
     assert (protocol.name, protocol.side, protocol.flip, protocol.crf, protocol.alpha) == (name, side, flip, crf, alpha)
     data = Compose(config.test_dataloader.dataset.pipeline)(dict(item))
     sample = data['data_samples']

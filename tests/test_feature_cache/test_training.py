@@ -74,6 +74,10 @@ def test_proposals_alone_are_kept(settings, train, tmp_path, passes) -> None:
         assert item.extras['proposals'].dtype == torch.uint8 and item.extras['proposals'].shape == (32, 32)
     with pytest.raises(ValueError, match=r"fields must be among those of PriMaPs, \['features', 'mirrored', 'pro"):
         train(settings('primaps', folder=tmp_path / 'cache', **{'default_hooks.feature_cache.fields': ['weights']}))
+    for one in ('features', 'mirrored'):
+        with pytest.raises(ValueError, match=r'PriMaPs reads features and mirrored together: name both in'):
+            changes = {'default_hooks.feature_cache.fields': [one, 'proposals']}
+            train(settings('primaps', folder=tmp_path / 'cache', **changes))
 
 
 @pytest.mark.slow

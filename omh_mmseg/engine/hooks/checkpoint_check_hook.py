@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from omh_mmseg.checkpoint_files import CheckpointError
@@ -76,6 +76,12 @@ class CheckpointCheckHook(Hook):
         if not isinstance(runner._train_loop, BaseLoop) or not isinstance(model, UnsupervisedSegmentor):
             return
         purpose = RESUME if runner._resume else start(self.fresh_parts)
+        frozen = [part for part in purpose.fresh if part != 'backbone' and _is_frozen(getattr(model, part, None))]
+        if frozen:
+            raise CheckpointError(
+                f'{type(model).__name__} trains no {" and no ".join(frozen)}: begun anew, it would stay random. Take '
+                'it out of default_hooks.checkpoint_check.fresh_parts.'
+            )
         file = fill_model(model, checkpoint.get('state_dict', checkpoint), purpose)
         if runner._resume:
             check_resumable(checkpoint, runner.optim_wrapper.optimizer, file)
@@ -91,6 +97,25 @@ class CheckpointCheckHook(Hook):
         model = model_of(runner)
         if runner.iter == 0 and isinstance(model, UnsupervisedSegmentor):
             model.begin_run()
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Refuse clusters that nothing has given a start, after all hooks that could.
+
+        Raises:
+            ValueError: There are such.
+        """
+        started = getattr(getattr(model_of(runner), 'cluster_probe', None), 'started', None)
+        if started is not None and not bool(started):
+            raise ValueError(
+                "the prototypes are random: put dict(type='PrototypeStartHook') into custom_hooks, or name weights "
+                'with prototypes or centres in load_from.'
+            )
+
+
+def _is_frozen(part: Any) -> bool:
+    """Whether a part of a model has parameters, none of which learns."""
+    parameters = list(part.parameters()) if isinstance(part, nn.Module) else []
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
 def checkpoint_folder(runner: Runner) -> Path:

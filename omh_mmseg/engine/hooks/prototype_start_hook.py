@@ -57,16 +57,14 @@ class PrototypeStartHook(Hook):
         model = model_of(runner)
         probe = model.cluster_probe
         if not hasattr(probe, 'started'):
-            raise TypeError(
-                f'PrototypeStartHook starts MomentumPrototypes, and the cluster_probe is a {type(probe).__name__}. '
-                'Remove the hook from custom_hooks.'
-            )
+            kind = type(probe).__name__
+            raise TypeError(f'PrototypeStartHook starts MomentumPrototypes, not a {kind}: take it out of custom_hooks.')
         if runner.iter > 0 or bool(probe.started):
             return
         clusters, channels = probe.centres.shape
         if clusters > channels:
             raise ValueError(f'{clusters} prototypes cannot begin at as many principal directions of {channels}.')
-        if any(True for _ in model.decode_head.parameters()):
+        if any(True for _ in model.decode_head.parameters()) and not runner._load_from:
             raise ValueError(
                 f'the {type(model.decode_head).__name__} is frozen here and nobody has trained it: name the checkpoint '
                 "of the host that did in load_from, or set model.decode_head=dict(type='IdentityHead')."

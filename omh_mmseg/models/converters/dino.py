@@ -16,6 +16,7 @@ from omh_mmseg.checkpoint_files import TRAINED_WITH
 from omh_mmseg.models.backbones.checkpoint import read_state_dict, unwrap_state_dict
 from omh_mmseg.models.backbones.key_converters import dino_to_mmpretrain, dinov2_to_mmpretrain
 from omh_mmseg.models.converters.foreign_pickle import read_foreign_checkpoint
+from omh_mmseg.models.utils.loaded_weights import not_finite
 from omh_mmseg.utils.digests import backbone_digest
 from omh_mmseg.utils.downloads import is_address
 from omh_mmseg.utils.files import replaced_when_complete
@@ -94,18 +95,19 @@ def transformer_shape(state: Mapping[str, Tensor], source: str) -> TransformerSh
             f"{source} is not a vision transformer under DINO's names: missing {listed(expected - state.keys())}; left "
             f'over {listed(state.keys() - expected)} (in the names of mmpretrain).'
         )
-    embed_dims, _, patch_size, _ = state['patch_embed.projection.weight'].shape
+    embed_dims, _, patch_size, _ = sized(state, 'patch_embed.projection.weight', 4, source)
     known = ARCHITECTURES.get(embed_dims)
     if known is not None and depth != known[1]:
         raise ValueError(
             f'{source} holds {depth} blocks of {embed_dims} channels, and a {known[0]} has {known[1]}: the file is '
             'incomplete or of another architecture.'
         )
-    tokens = state['pos_embed'].shape[1] - 1
+    tokens = sized(state, 'pos_embed', 3, source)[1] - 1
     grid = isqrt(tokens)
     if grid * grid != tokens:
         raise ValueError(f'{source} has a positional embedding of {tokens} patches, which make no square grid.')
-    return TransformerShape(embed_dims, depth, state['layers.0.ffn.layers.0.0.weight'].shape[0], patch_size, grid)
+    hidden, _ = sized(state, 'layers.0.ffn.layers.0.0.weight', 2, source)
+    return TransformerShape(embed_dims, depth, hidden, patch_size, grid)
 
 
 def convert_dino(source: str, target: str | Path, trust: bool = False) -> TransformerShape:
@@ -205,6 +207,8 @@ def convert_file(
     if isinstance(state, Mapping) and not all(isinstance(key, str) for key in state):
         raise ValueError(f'{source} is no checkpoint of this kind: the keys of its weights are no names.')
     converted = convert(content, str(source))
+    if bad := not_finite(converted.state_dict):
+        raise ValueError(f'{source} has weights that are not finite: {listed(bad)}. Its training had diverged.')
     converted.write(target, source)
     return converted
 
@@ -233,6 +237,15 @@ def split_backbone(
     return {f'backbone.backbone.{key}': value for key, value in weights.items()}, shape, others
 
 
+def sized(parts: Mapping[str, Any], key: str, dims: int, source: str) -> tuple[int, ...]:
+    """Sizes of a tensor of a checkpoint; ValueError if it is none of so many dimensions."""
+    value = parts.get(key)
+    if not isinstance(value, Tensor) or value.dim() != dims:
+        found = f'of {tuple(value.shape)}' if isinstance(value, Tensor) else f'a {type(value).__name__}'
+        raise ValueError(f'{source}: {key} should be a tensor of {dims} dimensions, and is {found}.')
+    return tuple(value.shape)
+
+
 def check_shapes(
     parts: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, ...]], source: str, names: str, more: str = ''
 ) -> None:
@@ -247,6 +260,7 @@ def check_shapes(
     """
     shapes = {key: tuple(parts[key].shape) for key in sizes if key in parts}
     wrong = [f'{key} is {shape}, not {sizes[key]}' for key, shape in shapes.items() if shape != sizes[key]]
+    wrong += [f'{key} holds {parts[key].dtype}' for key in shapes if not parts[key].is_floating_point()]
     wrong += [more] if more else []
     if wrong:
         raise ValueError(f'The parts of {source} do not fit each other: {"; ".join(wrong)} (in the names of {names}).')

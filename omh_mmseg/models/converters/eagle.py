@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from omh_mmseg.models.converters.dino import ConvertedHost, check_shapes, listed, split_backbone, training_steps
+from omh_mmseg.models.converters.dino import ConvertedHost, check_shapes, listed, sized, split_backbone, training_steps
 from omh_mmseg.models.converters.stego import BACKBONE, CLUSTERS, LAYERS
 
 BLOCKS = 3
@@ -45,16 +45,16 @@ def convert_eagle_checkpoint(content: Any, source: str) -> ConvertedHost:
     left_out = [key for key in others if key.startswith(LEFT_OUT)]
     remaining = {key: value for key, value in others.items() if key not in left_out}
     parts: dict[str, Tensor] = {}
-    for theirs, ours in (RENAMED | OPTIONAL).items():
+    optional = OPTIONAL if any(key in remaining for key in OPTIONAL) else {}
+    for theirs, ours in (RENAMED | optional).items():
         value = remaining.pop(theirs, None)
-        if isinstance(value, Tensor):
-            parts[ours] = value
-        elif theirs in RENAMED:
+        if not isinstance(value, Tensor):
             raise ValueError(f'{source} holds no tensor {theirs}, and is no checkpoint of EAGLE.')
+        parts[ours] = value
     if remaining:
         raise ValueError(f'{source} has entries without a counterpart in our EAGLE: {listed(remaining)}.')
-    clusters, channels = parts['cluster_probe.centres'].shape
-    classes, width = len(parts['linear_probe.classifier.weight']), BLOCKS * shape.embed_dims
+    clusters, channels = sized(parts, 'cluster_probe.centres', 2, source)
+    classes, width = sized(parts, 'linear_probe.classifier.weight', 4, source)[0], BLOCKS * shape.embed_dims
     sizes = {
         'decode_head.linear': (channels, width, 1, 1), 'decode_head.nonlinear.0': (width, width, 1, 1),
         'decode_head.nonlinear.2': (channels, width, 1, 1), 'linear_probe.classifier': (classes, channels, 1, 1),
@@ -62,8 +62,12 @@ def convert_eagle_checkpoint(content: Any, source: str) -> ConvertedHost:
     }  # fmt: skip
     wanted = {f'{name}.weight': size for name, size in sizes.items()}
     wanted |= {f'{name}.bias': size[:1] for name, size in sizes.items()}
-    wanted |= {ours: (clusters, 3) for ours in OPTIONAL.values() if ours.startswith('eigen')}
-    too_few = f'there are {clusters} clusters for {classes} classes' if clusters < classes else ''
+    eigen = [ours for ours in parts if ours.startswith('eigen')]
+    if any(parts[ours].shape != (clusters, 3) for ours in eigen):
+        # Of another number of eigenvectors or clusters: training alone needs them.
+        left_out += [theirs for theirs, ours in OPTIONAL.items() if parts.pop(ours, None) is not None and ours in eigen]
+    too_few = f'there are {clusters} clusters for {classes} classes' * (clusters < classes)
+    too_few = too_few or f'{shape.depth} blocks, of which {BLOCKS} are used' * (shape.depth < BLOCKS)
     check_shapes(parts, wanted, source, 'our EAGLE', too_few)
     # Lightning of the reference's environment counts batches (docs/methods/eagle.md 9.9).
     state |= parts | dict(iteration=training_steps(content))

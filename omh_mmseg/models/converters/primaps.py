@@ -12,12 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omh_mmseg.models.converters.dino import ConvertedHost, check_shapes, listed, split_backbone, training_steps
+from omh_mmseg.models.converters.dino import ConvertedHost, check_shapes, listed, sized, split_backbone, training_steps
 
 BACKBONE = 'net.model.'
 RUNNING, MOMENTUM = 'seghead', 'cluster_probe.ema_model'
 STEP = 'cluster_probe.step'
-INTERVAL = 10
 LEFT_OUT = ('cluster_probe.online_model.', 'cluster_probe.initted')
 
 
@@ -46,13 +45,16 @@ def convert_primaps_checkpoint(content: Any, source: str) -> ConvertedHost:
             'another file, and cannot be converted.'
         )
     state, shape, others = split_backbone(entries, BACKBONE, source)
-    classes, channels = others['linear_probe.weight'].shape[:2]
+    classes, channels = sized(others, 'linear_probe.weight', 4, source)[:2]
     sizes: dict[str, tuple[int, ...]] = {key: (classes, 1 if key.endswith('_g') else channels, 1, 1) for key in needed}
     sizes['linear_probe.bias'] = (classes,)
     differing = f'prototypes of {channels} channels on {shape.embed_dims} features' * (channels != shape.embed_dims)
     check_shapes(others, sizes, source, 'the file', differing)
     values = {key: others.pop(key) for key in needed}
-    step = others.pop(STEP, torch.zeros((), dtype=torch.long))
+    # Of the average: it counts its updates.
+    updates = others.pop(STEP, torch.zeros(1))
+    if not isinstance(updates, Tensor) or updates.numel() != 1 or not updates >= 0:
+        raise ValueError(f'{source}: {STEP} should count updates, and is {updates}.')
     left = [key for key in others if not key.startswith(LEFT_OUT)]
     if left:
         raise ValueError(f'{source} has entries without a counterpart in our PriMaPs: {listed(left)}.')
@@ -62,7 +64,7 @@ def convert_primaps_checkpoint(content: Any, source: str) -> ConvertedHost:
         'cluster_probe.gains': values[f'{RUNNING}.weight_g'].flatten(),
         'cluster_probe.average': torch.cat([directions, gains], dim=1),
         'cluster_probe.centres': gains * F.normalize(directions, dim=1),
-        'cluster_probe.updates': step.flatten()[0].long() // INTERVAL,
+        'cluster_probe.updates': updates.long().reshape(()),
         'cluster_probe.started': torch.tensor(True),
         'linear_probe.classifier.weight': values['linear_probe.weight'],
         'linear_probe.classifier.bias': values['linear_probe.bias'],

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omh_mmseg.models.converters.dino import ConvertedHost, TransformerShape, check_shapes, listed, split_backbone
+from omh_mmseg.models.converters.dino import (
+    ConvertedHost,
+    TransformerShape,
+    check_shapes,
+    listed,
+    sized,
+    split_backbone,
+)
 from omh_mmseg.models.converters.foreign_pickle import plain_settings
 from omh_mmseg.registry import DATASETS
 
@@ -221,10 +228,10 @@ def _check_shapes(
 
     The linear probe has one row for each class, and the cluster probe these and ``extra_clusters`` more.
     """
-    clusters, channels = state['cluster_probe.centres'].shape
-    classes, weight = settings.get('n_classes'), state.get('linear_probe.classifier.weight')
+    clusters, channels = sized(state, 'cluster_probe.centres', 2, source)
+    classes, weight = settings.get('n_classes'), 'linear_probe.classifier.weight'
     if not isinstance(classes, int):
-        classes = clusters if weight is None else len(weight)
+        classes = sized(state, weight, 4, source)[0] if weight in state else clusters
     layers = {
         'decode_head.linear': (channels, backbone.embed_dims),
         'linear_probe.classifier': (classes, channels),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +54,7 @@ class MomentumPrototypes(BaseModule):
     updates: Tensor
     started: Tensor
     lengths_count = True
+    TRAINED_BY: ClassVar = 'PriMaPs'
 
     @ranges(in_channels=SIZE, num_classes=SIZE, extra_clusters='[0, 16384]', decay=SHARE, interval=COUNT)
     def __init__(
@@ -86,6 +87,11 @@ class MomentumPrototypes(BaseModule):
         """Logits (B, K, h, w) of the running prototypes on a code (B, C, h, w), with gradient to both."""
         return _products(code, _rows(self.directions, self.gains))
 
+    @property
+    def first_steps(self) -> dict[str, int]:
+        """The momentum prototypes begin to follow."""
+        return {'model.cluster_probe.interval': self.interval + 1}
+
     def loss(self, code: Tensor) -> dict[str, Tensor]:
         """Nothing: the host's own loss trains them."""
         return {}
@@ -100,8 +106,10 @@ class MomentumPrototypes(BaseModule):
         self.started.fill_(True)
 
     def begin_run(self) -> None:
-        """Count the updates of a new run from 0; both kinds of prototypes stay."""
+        """Count the updates of a new run from 0; both kinds of prototypes stay, as a closing refit left them."""
         self.updates.zero_()
+        if not torch.allclose(self.centres, _rows(self.average[:, :-1], self.average[:, -1]), rtol=1e-4, atol=1e-6):
+            self.average.copy_(torch.cat([self.centres, self.centres.norm(dim=1, keepdim=True)], dim=1))
 
     @torch.no_grad()
     def follow(self, steps: int) -> None:
@@ -141,18 +149,13 @@ class MomentumPrototypes(BaseModule):
         """Prototypes of this class, or the centres of another host, which prototypes then begin from."""
         given = state_dict.get(f'{prefix}centres')
         if given is not None and not any(f'{prefix}{name}' in state_dict for name in ('directions', 'average')):
-            kept = {prefix + name: value for name, value in self.state_dict().items()}
-            state_dict = {key: value for key, value in state_dict.items() if not key.startswith(prefix)}
-            if given.shape == self.directions.shape:
+            fits = given.shape == self.directions.shape
+            if fits:
                 self.start(given)
-                kept = {prefix + name: value.clone() for name, value in self.state_dict().items()}
-            else:
-                kept[f'{prefix}centres'] = given
-            state_dict |= kept
+            own = {prefix + name: value.clone() for name, value in self.state_dict().items()}
+            state_dict = {key: value for key, value in state_dict.items() if not key.startswith(prefix)} | own
+            state_dict |= {} if fits else {f'{prefix}centres': given}
         super()._load_from_state_dict(state_dict, prefix, *args)
-        if not torch.allclose(self.centres, _rows(self.average[:, :-1], self.average[:, -1]), rtol=1e-4, atol=1e-6):
-            # A closing refit moved the centres: what goes on goes on from there.
-            self.average.copy_(torch.cat([self.centres, self.centres.norm(dim=1, keepdim=True)], dim=1))
 
 
 def _rows(directions: Tensor, gains: Tensor) -> Tensor:

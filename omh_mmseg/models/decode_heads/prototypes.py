@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,7 @@ class PrototypeHead(BaseModule):
     """
 
     centres: Tensor
+    TRAINED_BY: ClassVar = 'SmooSeg'
 
     @ranges(in_channels=SIZE, num_classes=SIZE, temperature=POSITIVE, momentum=SHARE)
     def __init__(

@@ -40,7 +40,7 @@ def upsampled_cross_entropy(
         over_all: Divide by the number of all pixels that count, those without a label included.
 
     Returns:
-        Scalar, 0 where no label counts.
+        Scalar, 0 where no label counts; NaN where logits are.
 
     Source: docs/methods/features.md 2.4, docs/methods/stego.md 3A.5.
     """
@@ -84,10 +84,12 @@ class _CrossEntropy(torch.autograd.Function):
         # The softmax does not change, and no interpolated logit is above 0.
         lowered = logits - logits.amax(1, keepdim=True)
         # Where the answer would have to be waited for, care is cheaper.
-        careful = not may_look_at(logits) or bool(lowered.amin() < SMALLEST)
+        smallest = lowered.amin()
+        careful = not may_look_at(logits) or bool(smallest < SMALLEST)
         wanted = differentiate and ctx.needs_input_grad[0]
         gradient = torch.zeros_like(logits) if wanted else None
-        total = logits.new_zeros((), dtype=torch.float64)
+        # What is not finite shows, also where no label counts.
+        total = 0 * smallest.double()
         step = max(1, chunk_elements // (classes * size[1]))
         for image, (target, weight) in enumerate(zip(targets, counted)):
             if may_look_at(logits) and not valid[image].any():

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 from omh_mmseg.models.omh.gradient_shares import GradientShares
 from omh_mmseg.models.utils.step_counter import StepCounter
 from omh_mmseg.registry import MODELS
 from omh_mmseg.utils.checks import STEPS, WEIGHT, ranges
+from omh_mmseg.utils.log import warn_once
 
 ASSUMED_LENGTH = 500
 """Steps that a run of unknown length is taken to have. The default share is then step 200, where version 0.2 began."""
@@ -46,7 +46,6 @@ class FixedWeight(nn.Module):
         self.ramp = ramp
         self.register_buffer('run_length', torch.zeros((), dtype=torch.long))
         self._length_reader = StepCounter()
-        self._warned = False
 
     @property
     def begin(self) -> int:
@@ -72,12 +71,12 @@ class FixedWeight(nn.Module):
 
     def weight(self, step: int) -> float:
         """Share of the losses' weight in force at a step, in [0, 1]."""
-        if self._share is not None and not self._warned and not self._length_reader.read(self.run_length):
-            self._warned = True
-            MMLogger.get_current_instance().warning(
+        if self._share is not None and not self._length_reader.read(self.run_length):
+            warn_once(
+                self,
                 f'nobody has told OMH how long the run is, of which reach.begin={self._share:g} is a share: it begins '
                 f"at step {self.begin}. Add dict(type='RunLengthHook') to the hooks of the config, or set "
-                'omh_head.reach.begin to a number of steps'
+                'omh_head.reach.begin to a number of steps',
             )
         elapsed = step - self.begin
         return 0.0 if elapsed < 0 else min(1.0, (elapsed + 1) / (self.ramp + 1))

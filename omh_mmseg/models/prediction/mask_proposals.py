@@ -46,7 +46,7 @@ class MaskProposals(nn.Module):
         crf = 'no-crf'
         if self.crf is not None:
             crf = f'crf-{hashlib.sha256(repr(self.crf.settings).encode()).hexdigest()[:8]}'
-        return f'{self.threshold:g}-{self.most}-{crf}'
+        return f'{self.threshold!r}-{self.most}-{crf}'
 
     @torch.no_grad()
     def forward(self, features: Tensor, size: tuple[int, int], images: Sequence[Tensor] = ()) -> Tensor:
@@ -56,7 +56,12 @@ class MaskProposals(nn.Module):
             features: Frozen features (B, C, h, w).
             size: H and W of their images.
             images: The images, BGR uint8 (3, H, W), which a CRF needs.
+
+        Raises:
+            FloatingPointError: Features are not finite.
         """
+        if not bool(torch.isfinite(features).all()):
+            raise FloatingPointError('the frozen features are not finite; look at the backbone and at its images.')
         maps = torch.full((len(features), *size), NO_PROPOSAL, dtype=torch.uint8, device=features.device)
         numbers: list[int] = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -41,10 +42,9 @@ class Upsampling:
         """Maps (1, K, H, W)."""
         return self._resized(maps, *self._steps())
 
-    def rows(self, maps: Tensor) -> Tensor:
-        """What each row of the result takes from each row of the maps, (H, h), on the CPU."""
-        height = maps.shape[-2]
-        identity = torch.eye(height, dtype=maps.dtype)[None, :, :, None]
+    def rows(self, height: int, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+        """What each row of the result takes from each of the ``height`` rows of the maps, (H, h)."""
+        identity = torch.eye(height, dtype=dtype, device=device)[None, :, :, None]
         return self._resized(identity, *((size[0], 1) for size in self._steps()))[0, :, :, 0].t()
 
     def columns(self, maps: Tensor) -> Tensor:
@@ -79,21 +79,23 @@ def arg_max(
         max_values: Bound on the numbers of an upsampled band, which has one row at least.
     """
     (height, width), clusters = upsampling.target, scores.shape[1]
-    weights = upsampling.rows(scores)
+    weights = upsampling.rows(scores.shape[-2], scores.dtype, scores.device)
+    # Found on the CPU, whatever the device, which is not waited for.
+    takes = upsampling.rows(scores.shape[-2], torch.float32, 'cpu').numpy() != 0
     # With the scores of a pixel side by side, interpolation and arg-max take a third of the time on a CPU.
     by_row = scores[0].permute(1, 2, 0).contiguous()  # (h, w, K)
     labels = torch.empty(1, height, width, dtype=torch.long, device=scores.device)
     step = max(1, max_values // (clusters * width))
     for top in range(0, height, step):
-        band = weights[top : top + step]
-        used = band.any(0).nonzero()
+        band = slice(top, top + step)
+        used = np.flatnonzero(takes[band].any(0))
         first, last = int(used[0]), int(used[-1]) + 1
         with torch.autocast(scores.device.type, enabled=False):
-            rows = band[:, first:last].to(scores.device) @ by_row[first:last].flatten(1)
-        maps = upsampling.columns(rows.view(1, len(band), -1, clusters).permute(0, 3, 1, 2))
+            rows = weights[band, first:last] @ by_row[first:last].flatten(1)
+        maps = upsampling.columns(rows.view(1, len(rows), -1, clusters).permute(0, 3, 1, 2))
         if bias is not None and norm is not None:
-            maps = maps.addcmul(norm[..., top : top + step, :].to(maps), bias[:, None, None].to(maps))
-        labels[:, top : top + step] = maps.argmax(1)
+            maps = maps.addcmul(norm[..., band, :].to(maps), bias[:, None, None].to(maps))
+        labels[:, band] = maps.argmax(1)
     return labels
 
 

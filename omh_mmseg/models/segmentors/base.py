@@ -55,6 +55,10 @@ class UnsupervisedSegmentor(PredictingSegmentor):
     """
 
     PART_DEFAULTS: ClassVar[dict[str, Any]] = dict(test_cfg=dict(type=PredictionOptions))
+    TEACHES_CODE: ClassVar[bool] = True
+    """Whether the host's losses teach the projection head."""
+    PROBE_METHODS: ClassVar[tuple[str, ...]] = ()
+    """What the host calls on its cluster probe beside what all probes have."""
 
     @ranges(num_classes=SIZE, gradient_log_interval=STEPS)
     def __init__(
@@ -80,8 +84,14 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         self.gradient_log_interval = gradient_log_interval
         self.backbone = MODELS.build(backbone)
         self.decode_head = _build('decode_head', decode_head, self.backbone.out_channels, num_classes)
+        if self.TEACHES_CODE and next(self.decode_head.parameters(), None) is None:
+            raise ValueError(
+                f'the losses of {type(self).__name__} teach the code, and model.decode_head='
+                f"{type(self.decode_head).__name__} has nothing to learn. Set another, such as type='ProjectionHead'."
+            )
         channels = self.decode_head.channels
         self.cluster_probe = _build('cluster_probe', cluster_probe, channels, num_classes)
+        self._check_probe()
         self.linear_probe = _build('linear_probe', linear_probe, channels, num_classes)
         self.omh_head = _build('omh_head', omh_head, channels, num_classes)
         # A host that compares with the images in another light sets it.
@@ -93,7 +103,6 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         self.assignment = ClusterAssignment(fields, self.test_cfg.get('assignment'))
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
         self._step_counter = StepCounter()
-        self._code_is_frozen = False
 
     def freeze_code(self) -> None:
         """Train no part of the code: the projection head stays as it is, without its dropout.
@@ -107,7 +116,7 @@ class UnsupervisedSegmentor(PredictingSegmentor):
                 'nothing. Set model.temporal=None'
             )
         self.decode_head.requires_grad_(False)
-        self._code_is_frozen, head = True, self.omh_head
+        head = self.omh_head
         losses = head is not None and (head.match is not None or head.cluster is not None)
         if losses and (head.reach.scales_gradients or not head.rule.joint):
             raise ValueError(
@@ -115,15 +124,32 @@ class UnsupervisedSegmentor(PredictingSegmentor):
                 " or let them move centres, with centres=dict(type='JointCentres') and reach=dict(type='FixedWeight')."
             )
 
+    def _check_probe(self) -> None:
+        """Refuse a cluster probe that the host cannot train, or that learns from another host alone."""
+        probe, host = type(self.cluster_probe).__name__, type(self).__name__
+        lacking = [name for name in self.PROBE_METHODS if not hasattr(self.cluster_probe, name)]
+        if lacking:
+            raise ValueError(
+                f'{host} trains its clusters by {", ".join(lacking)}, which a {probe} does not have. Leave '
+                f'model.cluster_probe.type as in the configs of {host}.'
+            )
+        trainer = getattr(self.cluster_probe, 'TRAINED_BY', None)
+        if trainer is not None and trainer not in (kind.__name__ for kind in type(self).__mro__):
+            raise ValueError(
+                f'nothing of {host} trains a {probe}, which learns from {trainer}: what it predicts would stay random. '
+                "Set model.cluster_probe=dict(_delete_=True, type='ClusterProbe')."
+            )
+
     @property
     def first_steps(self) -> dict[str, int]:
         """By setting, the first training step in which something acts that begins later than the run."""
-        return {} if self.temporal is None else {'model.temporal.begin': self.temporal.begin}
+        temporal = {} if self.temporal is None else {'model.temporal.begin': self.temporal.begin}
+        return temporal | getattr(self.cluster_probe, 'first_steps', {})
 
     def train(self, mode: bool = True) -> UnsupervisedSegmentor:
         """See torch; a frozen head stays as it predicts."""
         super().train(mode)
-        self.decode_head.train(mode and not self._code_is_frozen)
+        self.decode_head.train(mode and self.TEACHES_CODE)
         return self
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,8 @@ class EAGLE(UnsupervisedSegmentor):
     Source: Kim et al., EAGLE: Eigen Aggregation Learning for Object-Centric Unsupervised Semantic Segmentation, CVPR
     2024; docs/methods/eagle.md.
     """
+
+    PART_DEFAULTS: ClassVar = {**UnsupervisedSegmentor.PART_DEFAULTS, 'photometric_view': dict(type=PhotometricView)}
 
     @ranges(switch_step=STEPS, object_share=SHARE)
     def __init__(
@@ -114,7 +116,7 @@ class EAGLE(UnsupervisedSegmentor):
 
     def colours(self, images: Inputs, code: Tensor) -> Tensor:
         """Colours of the images at the size of the code, (B, 3, h, w)."""
-        if isinstance(images, FrozenInputs) and images.images is None:
+        if isinstance(images, FrozenInputs) and ('colours' in images.extras or images.images is None):
             return images.extra('colours', type(self).__name__)
         return small_colours(pixels(images), (code.shape[-2], code.shape[-1]))
 

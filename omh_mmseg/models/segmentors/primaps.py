@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from mmengine.logging import MMLogger
 from torch import Tensor
 
 from omh_mmseg.models.data_preprocessor import bgr_bytes_by
@@ -17,6 +16,7 @@ from omh_mmseg.registry import MODELS
 from omh_mmseg.structures.frozen_inputs import FrozenInputs, Inputs, pixels, single_view
 from omh_mmseg.structures.host_step import HostStep
 from omh_mmseg.utils.checks import SHARE, ranges
+from omh_mmseg.utils.log import warn_once
 
 
 @MODELS.register_module()
@@ -44,6 +44,8 @@ class PriMaPs(UnsupervisedSegmentor):
     Source: Hahn et al., TMLR 2024; docs/methods/primaps.md.
     """
 
+    TEACHES_CODE: ClassVar = False
+    PROBE_METHODS: ClassVar = ('running', 'follow')
     PART_DEFAULTS: ClassVar = {**UnsupervisedSegmentor.PART_DEFAULTS, 'student_view': dict(type=StudentView)}
 
     @ranges(flip_prob=SHARE)
@@ -64,6 +66,8 @@ class PriMaPs(UnsupervisedSegmentor):
         self.photometric_view = StudentView(**(student_view or {}))
         self.share_prototypes = share_prototypes
         self.freeze_code()
+        if self.omh_head is None and not share_prototypes:
+            raise ValueError('share_prototypes=False reaches nothing without an omh_head; leave it out.')
         levels = None if self.omh_head is None or not share_prototypes else self.omh_head.level_sizes
         if levels is not None and levels[0] != len(self.cluster_probe.centres):
             raise ValueError(
@@ -71,7 +75,6 @@ class PriMaPs(UnsupervisedSegmentor):
                 'prototypes: leave extra_clusters out, or set share_prototypes=False.'
             )
         self.after_losses()
-        self._warned = False
 
     def host_losses(self, inputs: Inputs | dict[str, Inputs]) -> HostStep:
         """Loss of the running prototypes on images (B, 3, H, W); ValueError if there are several views."""
@@ -82,7 +85,8 @@ class PriMaPs(UnsupervisedSegmentor):
             code, student = map(self.decode_head, self._features(images))
         proposals = self._proposals(images)
         logits = self.cluster_probe.running(student)
-        classes = _classes(self.cluster_probe(code), proposals.shape[-2:])
+        to = Upsampling.to(proposals.shape[-2:])
+        classes = torch.cat([arg_max(one, to) for one in self.cluster_probe(code).split(1)])
         targets = assign_proposals(classes, proposals, logits.shape[1])
         return HostStep(dict(loss_prototypes=self.prototype_loss(logits, targets)), code, code)
 
@@ -127,15 +131,9 @@ class PriMaPs(UnsupervisedSegmentor):
     def _proposals(self, images: Inputs) -> Tensor:
         if isinstance(images, FrozenInputs) and 'proposals' in images.extras:
             return images.extras['proposals']
-        if not self._warned:
-            self._warned = True
-            MMLogger.get_current_instance().warning(
-                'mask proposals are made anew at each step; default_hooks.feature_cache keeps them: set its folder, '
-                "and fields=['proposals'] where features take too much room"
-            )
+        warn_once(
+            self,
+            'mask proposals are made anew at each step; default_hooks.feature_cache keeps them: set its folder, and '
+            "fields=['proposals'] where features take too much room",
+        )
         return self.freeze(pixels(images)).extras['proposals']
-
-
-def _classes(scores: Tensor, size: torch.Size) -> Tensor:
-    """Class (B, H, W) of each pixel from scores (B, K, h, w)."""
-    return torch.cat([arg_max(one, Upsampling.to(size)) for one in scores.split(1)])

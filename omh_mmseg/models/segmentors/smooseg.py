@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from omh_mmseg.models.segmentors.base import UnsupervisedSegmentor
 from omh_mmseg.registry import MODELS
@@ -31,6 +31,8 @@ class SmooSeg(UnsupervisedSegmentor):
     docs/methods/smooseg.md 3C.
     """
 
+    PROBE_METHODS: ClassVar = ('assignments', 'update_teacher')
+
     @ranges()
     def __init__(
         self,
@@ -42,11 +44,6 @@ class SmooSeg(UnsupervisedSegmentor):
         super().__init__(cluster_probe=cluster_probe, **kwargs)
         if share_prototypes and self.omh_head is None:
             raise ValueError('share_prototypes=True needs an omh_head to share with; set omh_head or leave it out.')
-        if share_prototypes and len(self.omh_head.level_sizes) == 1:
-            raise ValueError(
-                "share_prototypes=True makes OMH's level 1 the teacher: with one level no centre learns, and "
-                'omh_head.centres reaches nothing. Set omh_head.num_levels to 2 or more, or leave share_prototypes out.'
-            )
         self.smoothness_loss = MODELS.build(smoothness_loss)
         self.share_prototypes = share_prototypes
         self._share_prototypes()

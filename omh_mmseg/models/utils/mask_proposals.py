@@ -107,7 +107,7 @@ def assign_proposals(classes: Tensor, proposals: Tensor, num_classes: int) -> Te
         num_classes: K.
 
     Returns:
-        (B, H, W) int64, `NO_PROPOSAL` where there is none.
+        (B, H, W) int64, -1 where there is none.
 
     Source: docs/methods/primaps.md 5.1.
     """
@@ -119,4 +119,4 @@ def assign_proposals(classes: Tensor, proposals: Tensor, num_classes: int) -> Te
     # Of equal counts the first has the largest key, on every device.
     keys = counts.view(-1, num_classes) * num_classes - torch.arange(num_classes, device=ids.device)
     winners = keys.argmax(1)
-    return torch.where(ids == NO_PROPOSAL, NO_PROPOSAL, winners[rows]).view_as(classes)
+    return torch.where(ids == NO_PROPOSAL, -1, winners[rows]).view_as(classes)

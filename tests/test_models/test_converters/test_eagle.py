@@ -70,6 +70,11 @@ def test_our_model_computes_the_reference_forward_pass(theirs, tiny_vit, host_pa
         ('linear_probe.weight', torch.zeros(6, 10, 1, 1), 'there are 5 clusters for 6 classes'),
         ('net.other.weight', torch.zeros(2), 'without a counterpart in our EAGLE: net.other.weight'),
         ('project_head.weight', torch.zeros(3, 3), 'project_head.weight is'),
+        ('project_head.weight', 'a', 'holds no tensor project_head.weight'),
+        ('project_head.bias', None, 'holds no tensor project_head.bias'),
+        ('train_cluster_probe_eigen.clusters', None, 'holds no tensor train_cluster_probe_eigen.clusters'),
+        ('cluster_probe.clusters', torch.zeros(5), r'cluster_probe.centres should be a tensor of 2 dimensions'),
+        ('linear_probe.weight', torch.zeros(()), r'should be a tensor of 4 dimensions, and is of \(\)'),
     ],
 )
 def test_parts_that_are_missing_wrong_or_unknown(theirs, name, value, message):
@@ -89,6 +94,21 @@ def test_only_what_is_evaluated(theirs, tmp_path: Path):
     converted = convert_file(convert_eagle_checkpoint, tmp_path / 'theirs.ckpt', tmp_path / 'ours.pth')
     assert (converted.channels, converted.num_classes, converted.extra_clusters) == (10, 4, 1)
     assert not any(key.startswith(('project_head', 'eigen')) for key in converted.state_dict)
+
+
+def test_directions_of_other_eigenvectors_are_left_out(theirs):
+    """Training alone needs them."""
+    theirs['state_dict']['train_cluster_probe_eigen.clusters'] = torch.zeros(8, 3)
+    converted = convert_eagle_checkpoint(theirs, 'a.ckpt')
+    assert not any(key.startswith('eigen') for key in converted.state_dict)
+    assert {'train_cluster_probe_eigen.clusters', 'train_cluster_probe_eigen_aug.clusters'} <= set(converted.left_out)
+
+
+def test_too_few_blocks(theirs):
+    state = theirs['state_dict']
+    theirs['state_dict'] = {key: value for key, value in state.items() if '.blocks.2.' not in key}
+    with pytest.raises(ValueError, match='2 blocks, of which 3 are used'):
+        convert_eagle_checkpoint(theirs, 'a.ckpt')
 
 
 @pytest.mark.parametrize('content', [[], {}, dict(state_dict={})], ids=str)

@@ -30,7 +30,7 @@ def theirs(dino_state) -> dict:
     for part in ('seghead', 'cluster_probe.online_model', 'cluster_probe.ema_model'):
         state[f'{part}.weight_v'] = torch.randn(4, 24, 1, 1)
         state[f'{part}.weight_g'] = torch.rand(4, 1, 1, 1) + 0.5
-    state['cluster_probe.initted'], state['cluster_probe.step'] = torch.tensor(True), torch.tensor([70])
+    state['cluster_probe.initted'], state['cluster_probe.step'] = torch.tensor(True), torch.tensor([7])
     state['linear_probe.weight'], state['linear_probe.bias'] = torch.randn(4, 24, 1, 1), torch.randn(4)
     return dict(global_step=71, state_dict=state)
 
@@ -66,6 +66,12 @@ def test_our_model_computes_the_reference_forward_pass(theirs, tiny_vit, host_pa
         ('cluster_probe.ema_model.weight_g', torch.ones(3, 1, 1, 1), r'weight_g is \(3, 1, 1, 1\), not \(4, 1, 1, 1\)'),
         ('decoder.weight', torch.ones(2), 'without a counterpart in our PriMaPs: decoder.weight'),
         ('net.model.blocks.1.attn.qkv.weight', None, 'missing layers.1.attn'),
+        ('linear_probe.weight', torch.ones(4), r'linear_probe.weight should be a tensor of 4 dim.* is of \(4,'),
+        ('seghead.weight_v', torch.ones(4, 24, 1, 1, dtype=torch.long), 'weight_v holds torch.int64'),
+        ('cluster_probe.step', torch.tensor([-1]), 'cluster_probe.step should count updates'),
+        ('cluster_probe.step', torch.tensor([float('nan')]), 'cluster_probe.step should count updates'),
+        ('cluster_probe.step', 70, 'cluster_probe.step should count updates, and is 70'),
+        ('net.model.patch_embed.proj.weight', torch.ones(24, 192), 'weight should be a tensor of 4 dimensions'),
     ],
 )
 def test_parts_that_are_missing_wrong_or_unknown(theirs, name, value, message) -> None:
@@ -84,5 +90,9 @@ def test_other_files(theirs, tmp_path: Path) -> None:
     state = {key: value for key, value in theirs['state_dict'].items() if not key.startswith('net.')}
     with pytest.raises(ValueError, match='has no backbone .* on top of another host'):
         convert_primaps_checkpoint(dict(state_dict=state), 'a.ckpt')
+    theirs['state_dict']['seghead.weight_v'][0] = torch.nan
+    torch.save(theirs, tmp_path / 'a.ckpt')
+    with pytest.raises(ValueError, match='weights that are not finite: cluster_probe.directions. Its training had'):
+        convert_file(convert_primaps_checkpoint, tmp_path / 'a.ckpt', tmp_path / 'ours.pth')
     with pytest.raises(FileNotFoundError):
         convert_file(convert_primaps_checkpoint, tmp_path / 'absent.ckpt', tmp_path / 'ours.pth')

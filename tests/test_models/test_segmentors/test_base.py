@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from mmseg.structures import SegDataSample
+
+from omh_mmseg.registry import MODELS
 
 
 def pairs(count: int = 3) -> dict[str, torch.Tensor]:
@@ -50,3 +53,27 @@ def test_a_new_run_forgets_the_run_of_its_weights(tiny_stego):
     for key, value in fresh.items():
         centres = key.startswith('omh_head.centres.')
         assert torch.equal(present[key], learned[key] if centres else value), key
+
+
+def test_losses_that_would_reach_nothing_are_refused(tiny_stego):
+    """A head without parameters, and clusters that another host trains or that have nothing to train by."""
+    with pytest.raises(ValueError, match='losses of STEGO teach the code, and .*IdentityHead has nothing to learn'):
+        tiny_stego(decode_head=dict(type='IdentityHead'))
+    for probe, host in (('MomentumPrototypes', 'PriMaPs'), ('PrototypeHead', 'SmooSeg')):
+        with pytest.raises(ValueError, match=f'nothing of STEGO trains a {probe}, which learns from {host}'):
+            tiny_stego(cluster_probe=dict(type=probe))
+
+
+@pytest.mark.parametrize(
+    ('host', 'message'),
+    [('PriMaPs', 'by running, follow, which a ClusterProbe'), ('SmooSeg', 'by assignments, update_teacher, which a')],
+)
+def test_a_cluster_probe_that_a_host_cannot_train(tiny_vit, host_parts, host, message):
+    head = dict(type='IdentityHead') if host == 'PriMaPs' else dict(type='ProjectionHead', channels=8)
+    with pytest.raises(ValueError, match=f'{host} trains its clusters {message}'):
+        MODELS.build(
+            dict(
+                type=host, num_classes=4, backbone=dict(type='FrozenBackbone', backbone=tiny_vit),
+                decode_head=head, **host_parts(host) | dict(cluster_probe=dict(type='ClusterProbe')),
+            )
+        )  # fmt: skip

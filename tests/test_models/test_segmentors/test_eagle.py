@@ -195,6 +195,9 @@ def test_what_is_cached_stands_for_the_images(tiny_eagle, monkeypatch):
         losses.append(model.loss(inputs, samples()))
     for name, value in losses[0].items():
         torch.testing.assert_close(losses[1][name], value)
+    # Where the images are there as well, the cached colours are what is read.
+    frozen.images, frozen.extras['colours'] = images, torch.full((2, 3, 4, 5), torch.nan)
+    assert model.colours(frozen, frozen.features).isnan().all()
     with pytest.raises(ValueError, match='EAGLE trains on cached features with colours, which is not there'):
         model.loss(FrozenInputs(frozen.features, frozen.size, view=frozen.view), samples())
 

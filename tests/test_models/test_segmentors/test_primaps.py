@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from omh_mmseg.engine.hooks import PrototypeStartHook
+from omh_mmseg.engine.hooks import CheckpointCheckHook, PrototypeStartHook
 from omh_mmseg.engine.refit import refit_model, shares_of
 from omh_mmseg.models.decode_heads import MomentumPrototypes
 from omh_mmseg.models.utils.loaded_weights import fill_model, start
 from omh_mmseg.registry import MODELS
+from omh_mmseg.structures.frozen_inputs import FrozenInputs
 
 
 @pytest.fixture
@@ -69,6 +70,43 @@ def test_half_precision(build, tiny_vit, where, dtype) -> None:
     assert all(value.isfinite() for value in losses.values())
     for learned in (model.cluster_probe.directions, model.cluster_probe.gains):
         assert learned.grad.isfinite().all() and learned.grad.abs().sum() > 0
+
+
+def test_prototypes_need_a_start(build) -> None:
+    model = build().train()
+    with pytest.raises(ValueError, match='the prototypes are random: put .*PrototypeStartHook.* in load_from'):
+        CheckpointCheckHook().before_train_epoch(SimpleNamespace(model=model))
+    model.cluster_probe.start(torch.randn(4, 24))
+    CheckpointCheckHook().before_train_epoch(SimpleNamespace(model=model))
+
+
+def test_one_level_would_follow_and_nothing_learn(build) -> None:
+    with pytest.raises(ValueError, match='with one level no centre learns.*share_prototypes=False'):
+        build(dict(match=None, num_levels=1))
+    assert build(dict(match=None, num_levels=1), share_prototypes=False).omh_head.level_sizes == [4]
+    with pytest.raises(ValueError, match='share_prototypes=False reaches nothing without an omh_head'):
+        build(share_prototypes=False)
+
+
+def test_of_more_prototypes_than_numbers_of_proposals_none_stands_for_none(build, host_parts) -> None:
+    probe = host_parts('PriMaPs')['cluster_probe'] | dict(extra_clusters=260)
+    model = build(cluster_probe=probe).train()
+    proposals = torch.full((1, 32, 32), 255, dtype=torch.uint8)
+    inputs = FrozenInputs(None, (32, 32), dict(proposals=proposals), images=torch.randn(1, 3, 32, 32))
+    assert model.loss(inputs, [SegDataSample()])['loss_prototypes'] == 0
+
+
+def test_what_is_not_finite_shows(build) -> None:
+    model = build().train()
+    with torch.no_grad():
+        for value in model.backbone.parameters():
+            value.fill_(torch.nan)
+    images, samples = torch.randn(2, 3, 32, 32), [SegDataSample(), SegDataSample()]
+    with pytest.raises(FloatingPointError, match='frozen features are not finite'):
+        model.loss(images, samples)
+    proposals = torch.full((2, 32, 32), 255, dtype=torch.uint8)
+    losses = model.loss(FrozenInputs(None, (32, 32), dict(proposals=proposals), images=images), samples)
+    assert losses['loss_prototypes'].isnan()
 
 
 def test_extra_clusters_are_not_shared(build, host_parts) -> None:
@@ -150,7 +188,9 @@ def runner_of(model: nn.Module, count: int = 6, iteration: int = 0) -> SimpleNam
     loader = torch.utils.data.DataLoader(Images(), batch_size=3, collate_fn=together)
     model.data_preprocessor = lambda batch, training: batch
     wrapper = SimpleNamespace(optim_context=lambda _: torch.enable_grad())
-    return SimpleNamespace(model=model, train_dataloader=loader, iter=iteration, seed=0, optim_wrapper=wrapper)
+    return SimpleNamespace(
+        model=model, train_dataloader=loader, iter=iteration, seed=0, optim_wrapper=wrapper, _load_from=None
+    )
 
 
 class Bare(nn.Module):
@@ -190,7 +230,7 @@ def test_the_start() -> None:
         (Bare(nn.Linear(2, 2)), 6, ValueError, 'nobody has trained it: name the checkpoint of the host'),
         (Bare(nn.Identity(), clusters=5), 6, ValueError, '5 prototypes cannot begin at as many principal'),
         (Bare(nn.Identity()), 2, ValueError, 'train set of 2 images is smaller than a batch'),
-        (SimpleNamespace(cluster_probe=nn.Identity()), 6, TypeError, 'the cluster_probe is a Identity'),
+        (SimpleNamespace(cluster_probe=nn.Identity()), 6, TypeError, 'starts MomentumPrototypes, not a Identity'),
     ],
     ids=['head', 'clusters', 'images', 'probe'],
 )
