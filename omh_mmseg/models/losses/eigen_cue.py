@@ -86,7 +86,7 @@ class EigenCue(nn.Module):
             )
         with torch.autocast(code.device.type, enabled=False):
             # What is not finite is reported with the losses; the solver would fail before.
-            rows, points = (widened(maps).nan_to_num(0, 0, 0).flatten(2).transpose(1, 2) for maps in (code, colours))
+            rows, points = (widened(maps).nan_to_num().flatten(2).transpose(1, 2) for maps in (code, colours))
             # Affinities are relative: a power of two changes none, and products of large codes stay finite.
             rows = torch.ldexp(rows, -rows.abs().amax((1, 2), keepdim=True).frexp().exponent)
             # The smallest of L are the largest of 1 - L, which are found with relative precision.
