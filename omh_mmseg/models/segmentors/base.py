@@ -50,13 +50,13 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         init_cfg: See mmengine.
 
     Raises:
-        ValueError: On wrong values in ``test_cfg``, sizes of a part that contradict those filled in, or weights given
-            by ``pretrained``.
+        ValueError: On wrong values in ``test_cfg``, sizes of a part that contradict those filled in, weights given by
+            ``pretrained``, or a part that would learn nothing, as OMH's losses where the code is frozen.
     """
 
     PART_DEFAULTS: ClassVar[dict[str, Any]] = dict(test_cfg=dict(type=PredictionOptions))
     TEACHES_CODE: ClassVar[bool] = True
-    """Whether the host's losses teach the projection head."""
+    """Whether the host's losses teach the projection head, which is frozen otherwise."""
     PROBE_METHODS: ClassVar[tuple[str, ...]] = ()
     """What the host calls on its cluster probe beside what all probes have."""
 
@@ -103,13 +103,11 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         self.assignment = ClusterAssignment(fields, self.test_cfg.get('assignment'))
         self.register_buffer('iteration', torch.zeros((), dtype=torch.long))
         self._step_counter = StepCounter()
+        if not self.TEACHES_CODE:
+            self._freeze_code()
 
-    def freeze_code(self) -> None:
-        """Train no part of the code: the projection head stays as it is, without its dropout.
-
-        Raises:
-            ValueError: OMH has losses that reach the code alone, or there is a temporal term.
-        """
+    def _freeze_code(self) -> None:
+        """Train no part of the code: the projection head stays as it is, without its dropout."""
         if self.temporal is not None:
             raise ValueError(
                 f'the temporal term teaches the code, which is frozen in {type(self).__name__}: it would reach '

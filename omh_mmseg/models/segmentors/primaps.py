@@ -65,7 +65,6 @@ class PriMaPs(UnsupervisedSegmentor):
         self.flip_prob = flip_prob
         self.photometric_view = StudentView(**(student_view or {}))
         self.share_prototypes = share_prototypes
-        self.freeze_code()
         if self.omh_head is None and not share_prototypes:
             raise ValueError('share_prototypes=False reaches nothing without an omh_head; leave it out.')
         levels = None if self.omh_head is None or not share_prototypes else self.omh_head.level_sizes
