@@ -24,7 +24,7 @@ from torch import Tensor
 
 from omh_mmseg.models.decode_heads import MomentumPrototypes
 from omh_mmseg.models.losses import ClassFrequencyLoss
-from omh_mmseg.models.segmentors.primaps import _classes
+from omh_mmseg.models.prediction.upsampling import Upsampling, arg_max
 from omh_mmseg.models.utils.eigenvectors import largest_eigenvectors
 from omh_mmseg.models.utils.mask_proposals import NO_PROPOSAL, assign_proposals, principal_masks
 
@@ -92,7 +92,9 @@ def plain_step(probe: MomentumPrototypes, features: Tensor, student: Tensor, ids
 
 def lean_step(probe: MomentumPrototypes, features: Tensor, student: Tensor, ids: Tensor) -> Tensor:
     """The library's."""
-    targets = assign_proposals(_classes(probe(features), ids.shape[-2:]), ids, len(probe.gains))
+    to = Upsampling.to(ids.shape[-2:])
+    classes = torch.cat([arg_max(one, to) for one in probe(features).split(1)])
+    targets = assign_proposals(classes, ids, len(probe.gains))
     return ClassFrequencyLoss()(probe.running(student), targets)
 
 
