@@ -185,17 +185,7 @@ class OMHHead(BaseModule):
 
     @torch.no_grad()
     def follow_coarsest(self, centres: Tensor) -> None:
-        """Make level 1 a copy of given centres (K_1, D), without a gradient from now on.
-
-        Raises:
-            ValueError: There is no other level.
-        """
-        if len(self.level_sizes) == 1:
-            raise ValueError(
-                "share_prototypes=True makes OMH's level 1 follow the host's prototypes: with one level no centre "
-                'learns, and omh_head.centres reaches nothing. Set omh_head.num_levels to 2 or more, or '
-                'share_prototypes=False.'
-            )
+        """Make level 1 a copy of given centres (K_1, D), without a gradient from now on."""
         self.centres[0].requires_grad_(False).copy_(centres)
 
     def _directions(self, code: Tensor) -> Tensor:

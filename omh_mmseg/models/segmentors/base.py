@@ -184,6 +184,20 @@ class UnsupervisedSegmentor(PredictingSegmentor):
     def after_losses(self) -> None:
         """What a host does once all losses of a step are computed, before their gradients and the optimiser's step."""
 
+    def share_prototypes_with_omh(self) -> None:
+        """Make OMH's level 1 a copy of the cluster probe's centres.
+
+        Raises:
+            ValueError: There is no other level.
+        """
+        if len(self.omh_head.level_sizes) == 1:
+            raise ValueError(
+                "share_prototypes=True makes OMH's level 1 follow the host's prototypes: with one level no centre "
+                'learns, and omh_head.centres reaches nothing. Set omh_head.num_levels to 2 or more, or '
+                'share_prototypes=False.'
+            )
+        self.omh_head.follow_coarsest(self.cluster_probe.centres)
+
     def loss(self, inputs: Inputs | dict[str, Inputs], data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
         """Named losses and figures of one training step.
 

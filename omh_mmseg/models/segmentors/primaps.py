@@ -92,7 +92,7 @@ class PriMaPs(UnsupervisedSegmentor):
     def after_losses(self) -> None:
         """OMH's level 1 follows, where it is shared."""
         if self.share_prototypes and self.omh_head is not None:
-            self.omh_head.follow_coarsest(self.cluster_probe.centres)
+            self.share_prototypes_with_omh()
 
     @property
     def frozen_fields(self) -> dict[str, str]:

@@ -71,4 +71,4 @@ class SmooSeg(UnsupervisedSegmentor):
 
     def _share_prototypes(self) -> None:
         if self.share_prototypes and self.omh_head is not None:
-            self.omh_head.follow_coarsest(self.cluster_probe.centres)
+            self.share_prototypes_with_omh()
