@@ -8,6 +8,7 @@ request as JSON: ``words`` (a script and its arguments), ``folder`` to run in, `
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -46,6 +47,8 @@ def child(words: list[str], folder: str, log: str, limit: int) -> None:
 
 def main() -> None:
     """Serve until stdin ends."""
+    # mmengine collects garbage for every data set, among all that is imported.
+    gc.freeze()
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
