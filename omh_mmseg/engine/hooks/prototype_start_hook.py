@@ -34,7 +34,7 @@ class PrototypeStartHook(Hook):
     together.
 
     Args:
-        batches: Of all ranks together, at most: for the principal directions.
+        batches: For the principal directions, of all ranks together; rounded up to as many of each rank.
         epochs: Of k-means by cosine; 0 leaves it out.
         lr: Of its Adam.
 
