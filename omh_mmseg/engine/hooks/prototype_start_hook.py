@@ -57,8 +57,7 @@ class PrototypeStartHook(Hook):
         model = model_of(runner)
         probe = model.cluster_probe
         if not hasattr(probe, 'started'):
-            kind = type(probe).__name__
-            raise TypeError(f'PrototypeStartHook starts MomentumPrototypes, not a {kind}: take it out of custom_hooks.')
+            raise TypeError(f'PrototypeStartHook starts MomentumPrototypes, not a {type(probe).__name__}: drop it.')
         if runner.iter > 0 or bool(probe.started):
             return
         clusters, channels = probe.centres.shape
@@ -73,6 +72,7 @@ class PrototypeStartHook(Hook):
         if len(loader.dataset) < (loader.batch_size or 1) * ranks:
             raise ValueError(f'the train set of {len(loader.dataset)} images is smaller than a batch of all ranks.')
         share = -(-self.batches // ranks)
+        runner.logger.info(f'{PURPOSE}: principal directions, then {self.epochs} epochs of k-means over the train set')
         directions = principal_directions(islice(self._codes(runner, model, 0), share), clusters)
         epochs = (code for epoch in range(1, self.epochs + 1) for code in self._codes(runner, model, epoch))
         probe.start(cosine_k_means(directions.to(probe.centres), epochs, self.lr))

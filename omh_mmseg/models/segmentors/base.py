@@ -128,7 +128,7 @@ class UnsupervisedSegmentor(PredictingSegmentor):
         lacking = [name for name in self.PROBE_METHODS if not hasattr(self.cluster_probe, name)]
         if lacking:
             raise ValueError(
-                f'{host} trains its clusters by {", ".join(lacking)}, which a {probe} does not have. Leave '
+                f'{host} cannot train the clusters of a {probe}, which has no {" and no ".join(lacking)}. Leave '
                 f'model.cluster_probe.type as in the configs of {host}.'
             )
         trainer = getattr(self.cluster_probe, 'TRAINED_BY', None)

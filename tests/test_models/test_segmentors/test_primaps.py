@@ -189,7 +189,8 @@ def runner_of(model: nn.Module, count: int = 6, iteration: int = 0) -> SimpleNam
     model.data_preprocessor = lambda batch, training: batch
     wrapper = SimpleNamespace(optim_context=lambda _: torch.enable_grad())
     return SimpleNamespace(
-        model=model, train_dataloader=loader, iter=iteration, seed=0, optim_wrapper=wrapper, _load_from=None
+        model=model, train_dataloader=loader, iter=iteration, seed=0, optim_wrapper=wrapper, _load_from=None,
+        logger=SimpleNamespace(info=print),
     )
 
 
