@@ -244,12 +244,20 @@ def doubtful_variables(config: Config) -> list[str]:
             found.append(f'{name} reaches nothing; did you mean {close[0]}?')
     tested = innermost_datasets((config.get('test_dataloader') or {}).get('dataset')).values()
     single = config.get('test_pipeline')
-    if single is not None and any(dataset.get('pipeline', single) != single for dataset in tested):
+    shown = _without_scopes(single)
+    if single is not None and any(_without_scopes(dataset.get('pipeline', single)) != shown for dataset in tested):
         found.append(
             'test_pipeline, which prepares single images, differs from test_dataloader.dataset.pipeline, which '
             'prepares those that are scored'
         )
     return found
+
+
+def _without_scopes(value: Any) -> Any:
+    """Without the notes that mmengine leaves in what comes from a config of another package."""
+    if isinstance(value, Mapping):
+        return {key: _without_scopes(one) for key, one in value.items() if key != '_scope_'}
+    return [_without_scopes(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def _check_place(former: Mapping[str, Any], key: str, value: Any, given: Mapping[str, Any]) -> None:

@@ -292,6 +292,13 @@ def test_the_test_pipeline_reaches_all_that_is_scored(warnings):
     assert warnings == []
 
 
+def test_notes_of_a_base_from_the_package_are_no_difference(warnings, tmp_path):
+    """What README's own config inherits has ``_scope_`` in every step of one pipeline, in the first of the other."""
+    (tmp_path / 'mine.py').write_text("_base_ = 'omh_mmseg::omh_stego_vit-t8_demo.py'\n")
+    read_config(str(tmp_path / 'mine.py'))
+    assert warnings == []
+
+
 def test_full_keys_beside_the_test_pipeline_win(warnings):
     options = {'test_pipeline.1.size': 480, 'val_dataloader.dataset.pipeline.1.size': 64}
     config = read_config(FOLDER, options)
