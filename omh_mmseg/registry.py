@@ -50,8 +50,6 @@ VISUALIZERS = PublishedRegistry(mmseg_registry.VISUALIZERS)
 TASK_UTILS = PublishedRegistry(mmseg_registry.TASK_UTILS)
 
 # They hold nothing of ours: a config whose base is one of ours looks for its loop or optimiser in our scope first.
-for _name in (
-    'RUNNERS', 'LOOPS', 'LOG_PROCESSORS', 'OPTIMIZERS', 'OPTIM_WRAPPERS', 'PARAM_SCHEDULERS', 'MODEL_WRAPPERS',
-    'WEIGHT_INITIALIZERS', 'EVALUATOR', 'VISBACKENDS', 'INFERENCERS',
-):  # fmt: skip
-    PublishedRegistry(getattr(mmseg_registry, _name))
+for _registry in vars(mmseg_registry).values():
+    if isinstance(_registry, Registry) and 'omh_mmseg' not in _registry.children:
+        PublishedRegistry(_registry)

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import pytest
 from mmengine.registry import DefaultScope, Registry
+from mmengine.runner import IterBasedTrainLoop
 from mmseg import registry as mmseg_registry
 
 from omh_mmseg.registry import HOOKS, MODELS
 
-OF_MMSEG = [one for one in vars(mmseg_registry).values() if isinstance(one, Registry)]
+OF_MMSEG = {name: one for name, one in vars(mmseg_registry).items() if isinstance(one, Registry)}
 
 
-@pytest.mark.parametrize('name', ['LOOPS', 'OPTIM_WRAPPERS', 'VISBACKENDS', 'PARAM_SCHEDULERS', 'EVALUATOR'])
-def test_what_is_mmengines_is_found_from_our_scope(name: str) -> None:
+@pytest.mark.parametrize('name', sorted(OF_MMSEG))
+def test_every_registry_of_mmseg_is_searched_from_our_scope(name: str) -> None:
     """Else mmengine warns of each that a search may fail."""
-    registry = getattr(mmseg_registry, name)
-    assert 'omh_mmseg' in registry.children
+    registry = OF_MMSEG[name]
     with DefaultScope.overwrite_default_scope('omh_mmseg'), registry.switch_scope_and_registry('omh_mmseg') as found:
         assert found is registry.children['omh_mmseg']
-        assert mmseg_registry.LOOPS.get('IterBasedTrainLoop') is not None
+
+
+def test_what_is_mmengines_is_found_from_our_scope() -> None:
+    assert mmseg_registry.LOOPS.children['omh_mmseg'].get('IterBasedTrainLoop') is IterBasedTrainLoop
 
 
 def test_ours_are_in_both() -> None:
-    assert OF_MMSEG and MODELS.get('STEGO') is mmseg_registry.MODELS.get('STEGO')
-    assert HOOKS.get('RunLengthHook') is mmseg_registry.HOOKS.get('RunLengthHook')
+    assert MODELS.get('STEGO') is mmseg_registry.MODELS.get('STEGO') is not None
+    assert HOOKS.get('RunLengthHook') is mmseg_registry.HOOKS.get('RunLengthHook') is not None

@@ -224,7 +224,7 @@ def test_a_training_starts_from_a_host_and_from_other_classes(build, tmp_path):
     assert (tmp_path / 'other' / 'config.py').exists()
 
 
-def test_a_part_that_nothing_trains_cannot_begin_anew(build, tmp_path, monkeypatch):
+def test_a_part_that_nothing_trains_cannot_begin_anew(build, tmp_path):
     build('host').train()
     runner = build('other', load_from=str(tmp_path / 'host' / 'iter_4.pth'), check=dict(fresh_parts=['decode_head']))
     runner.model.decode_head.requires_grad_(False)

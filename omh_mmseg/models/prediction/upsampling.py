@@ -80,8 +80,9 @@ def arg_max(
     """
     (height, width), clusters = upsampling.target, scores.shape[1]
     weights = upsampling.rows(scores.shape[-2], scores.dtype, scores.device)
-    # Found on the CPU, whatever the device, which is not waited for.
-    takes = upsampling.rows(scores.shape[-2], torch.float32, 'cpu').numpy() != 0
+    # Another device would have to be waited for.
+    known = weights if scores.device.type == 'cpu' else upsampling.rows(scores.shape[-2], scores.dtype, 'cpu')
+    takes = (known != 0).numpy()
     # With the scores of a pixel side by side, interpolation and arg-max take a third of the time on a CPU.
     by_row = scores[0].permute(1, 2, 0).contiguous()  # (h, w, K)
     labels = torch.empty(1, height, width, dtype=torch.long, device=scores.device)

@@ -205,7 +205,8 @@ def test_memory_is_bounded_for_wide_codes_and_many_clusters(tiny_stego, monkeypa
     (result,) = model.predict_from_code(code, torch.zeros(1, 3, height, width), [SegDataSample()])
     assert result.pred_level2.shape == (1, height, width)[1:]
     assert all(shape[1] < 512 and shape.numel() <= MAX_VALUES for shape in upsampled)
-    assert max(shape[1] * shape[3] for shape in upsampled if shape[3] == width) == 256 * width
+    # Each row of each cluster's map once.
+    assert sum(shape[1] * shape[2] for shape in upsampled if shape[3] == width) == (3 * 4 + 256) * height
 
 
 @pytest.mark.parametrize(
