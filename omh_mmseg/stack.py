@@ -6,6 +6,7 @@ The mm packages come in two families with the same import names: ``openmmlab``, 
 
 from __future__ import annotations
 
+import gc
 import sys
 import warnings
 from collections.abc import Callable
@@ -190,11 +191,15 @@ class StackFinder:
 
     Args:
         load: Applies `omh_mmseg.compat` and imports every room; raises `StackError`.
+
+    Attributes:
+        when_loaded: What to call after it.
     """
 
     def __init__(self, load: Callable[[], None]) -> None:
         self._load = load
         self._resting = False
+        self.when_loaded: list[Callable[[], None]] = []
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """Have what needs the library loaded by a `WatchedLoader`; leave every other import to others."""
@@ -215,6 +220,9 @@ class StackFinder:
         if self._resting:
             return
         self._resting = True
+        collects = gc.isenabled()
+        # What is imported stays, and looking for garbage among it would take a sixth of the time.
+        gc.disable()
         try:
             self._load()
             sys.meta_path.remove(self)
@@ -228,6 +236,11 @@ class StackFinder:
         except BaseException:
             self._resting = False
             raise
+        finally:
+            if collects:
+                gc.enable()
+        for call in self.when_loaded:
+            call()
 
 
 def needs_stack(name: str) -> bool:
@@ -235,6 +248,17 @@ def needs_stack(name: str) -> bool:
     package, _, inner = name.partition('.')
     free = any(f'{name}.'.startswith(f'{inner}.') or inner.startswith(f'{name}.') for name in FREE)
     return package == 'omh_mmseg' and not free
+
+
+def keep_imports() -> None:
+    """Take all that loading the library imports out of the search for garbage, for the rest of the process.
+
+    mmengine makes one for each data set that it builds, and Python one as it ends: a fifth of a second and more among
+    all of torch and mmseg. For a process of our own alone: what is garbage by then stays as well.
+    """
+    for finder in sys.meta_path:
+        if isinstance(finder, StackFinder):
+            finder.when_loaded.append(gc.freeze)
 
 
 def load_when_needed(load: Callable[[], None]) -> None:

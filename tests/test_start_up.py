@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from omh_mmseg import stack
+from omh_mmseg.commands import start as start_module
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOOLS = sorted(str(path.relative_to(REPOSITORY / 'tools')) for path in (REPOSITORY / 'tools').rglob('*.py'))
@@ -66,3 +68,35 @@ def test_free_modules() -> None:
     assert not any(stack.needs_stack(f'omh_mmseg.{name}') for name in stack.FREE)
     statements = (f'import omh_mmseg.{name}' for name in stack.FREE)
     assert imported_by('\n'.join(statements), first='import torch, ot') == set()
+
+
+def test_loading_looks_for_no_garbage_and_a_command_keeps_what_is_imported() -> None:
+    """A library leaves the collector as it was; a command's process takes what it imports out of the search."""
+    code = """
+import gc, sys
+from omh_mmseg.stack import keep_imports
+counts = [0]
+gc.callbacks.append(lambda phase, info: counts.append(info['generation']) if phase == 'start' else None)
+if sys.argv[1] == 'command': keep_imports()
+before = len(counts)
+import omh_mmseg.apis
+assert len(counts) < before + 20 and gc.isenabled(), counts  # several hundred otherwise
+print(gc.get_freeze_count() > 100_000)
+"""
+    for kind, expected in (('command', 'True'), ('library', 'False')):
+        done = subprocess.run(
+            [sys.executable, '-c', code, kind], cwd=REPOSITORY, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split()[-1] == expected
+
+
+def test_only_a_process_of_its_own_keeps_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(start_module, 'keep_imports', lambda: called.append('kept'))
+    parser = argparse.ArgumentParser()
+    start_module.start('any.py', parser, lambda args: None, [])
+    assert called == []
+    monkeypatch.setattr(sys, 'argv', ['any.py'])
+    start_module.start('any.py', parser, lambda args: None)
+    assert called == ['kept']

@@ -54,6 +54,8 @@ default_hooks = dict(
         views=0,
         view_seed=0,
         limit_gib=2.0,
+        # Of loaders that read features alone, in place of their own num_workers; None for these.
+        workers=0,
     ),
     # After the cache, whose filling leaves no trace then.
     random_state=dict(type='RandomStateHook'),

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from omh_mmseg.stack import keep_imports
 from omh_mmseg.utils.text import message_of
 
 
@@ -26,6 +27,8 @@ def start(
         SystemExit: The status is not 0, or an error has a remedy, which is then all that is said.
     """
     args = parser.parse_args(argv)
+    if argv is None:
+        keep_imports()
     try:
         status = run(args)
     except (ImportError, OSError, ValueError) as error:

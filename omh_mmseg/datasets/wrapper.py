@@ -42,6 +42,8 @@ class DatasetWrapper(ABC):
     """Whether items are put together from several, so that a feature cache goes inside."""
     extra_views: ClassVar[int] = 0
     """Images that an item has beside its own."""
+    reads_images: bool = False
+    """Whether an item takes images, also where the wrapped data set's come from a feature cache."""
 
     @ranges()
     def __init__(self, dataset: BaseDataset | DatasetWrapper | dict, lazy_init: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -74,21 +75,41 @@ def image_gradients(image: Tensor, tolerance: int = TOLERANCE) -> Tensor:
 
 
 def boundary_agreement(labels: Tensor, gradients: Tensor) -> float:
-    """Probability that a pixel on a cluster boundary has a larger image gradient than one that is on none.
+    """See `BoundaryAgreement`.
 
     Args:
         labels: Clusters (H, W).
         gradients: Of the image, (H, W), see `image_gradients`.
-
-    Returns:
-        In [0, 1], equal gradients counting half: 0.5 for boundaries that know nothing of the image. NaN where there is
-        no boundary, or nothing else.
     """
-    from scipy.stats import rankdata
+    return BoundaryAgreement(gradients).of(labels)
 
-    edges = cluster_boundaries(labels).flatten().cpu().numpy()
-    on, off = int(edges.sum()), int((~edges).sum())
-    if not on or not off:
-        return math.nan
-    ranks = rankdata(gradients.flatten().cpu().numpy())
-    return float((ranks[edges].sum() - on * (on + 1) / 2) / (on * off))
+
+class BoundaryAgreement:
+    """Probability that a pixel on a cluster boundary has a larger image gradient than one that is on none.
+
+    Args:
+        gradients: Of the image, (H, W), see `image_gradients`. They are sorted once, for any number of segmentations.
+    """
+
+    def __init__(self, gradients: Tensor) -> None:
+        self._gradients = gradients
+
+    def of(self, labels: Tensor) -> float:
+        """In [0, 1], equal gradients counting half: 0.5 for boundaries that know nothing of the image.
+
+        NaN where there is no boundary, or nothing else.
+
+        Args:
+            labels: Clusters (H, W).
+        """
+        edges = cluster_boundaries(labels).flatten().cpu().numpy()
+        on, off = int(edges.sum()), int((~edges).sum())
+        if not on or not off:
+            return math.nan
+        return float((self._ranks[edges].sum() - on * (on + 1) / 2) / (on * off))
+
+    @cached_property
+    def _ranks(self) -> np.ndarray:
+        from scipy.stats import rankdata
+
+        return rankdata(self._gradients.flatten().cpu().numpy())

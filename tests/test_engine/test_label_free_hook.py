@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from PIL import Image
+from torch.utils.data import DataLoader
 
 from omh_mmseg.engine.hooks import LabelFreeHook
 from omh_mmseg.engine.hooks import label_free_hook as module
+from omh_mmseg.models.prediction.label_free import LabelFreeMeter, measure_images
+from omh_mmseg.registry import DATASETS, MODELS
 
 
 class Meter:
@@ -86,3 +93,69 @@ def test_it_runs_before_the_scores_are_logged() -> None:
 
     assert isinstance(LabelFreeHook(), Hook)
     assert get_priority(LabelFreeHook.priority) < get_priority(RuntimeInfoHook.priority)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Five photos without labels, of two sizes."""
+    generator = np.random.default_rng(0)
+    for number in range(5):
+        pixels = generator.integers(0, 256, (40, 48 if number % 2 else 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f'{number}.png')
+    return tmp_path
+
+
+@pytest.mark.parametrize('flip', [False, True])
+@pytest.mark.parametrize('labelled', [False, True])
+def test_passes_of_the_prediction_are_shared(
+    folder: Path, mmseg_scope: None, monkeypatch: pytest.MonkeyPatch, flip: bool, labelled: bool
+) -> None:
+    """Figures are those of a measurement by itself; the prediction is that of a model by itself."""
+    dataset = dict(
+        type='FolderSegDataset', data_root=str(folder), num_classes=3, test_mode=True,
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='PackSegInputs')],
+    )  # fmt: skip
+    model = MODELS.build(
+        dict(
+            type='SmooSeg', num_classes=3,
+            backbone=dict(type='FrozenBackbone', backbone=dict(
+                type='mmpretrain.ResNet', depth=18, out_indices=(1,), norm_cfg=dict(type='BN')), checkpoint=None),
+            decode_head=dict(type='ProjectionHead', channels=6), cluster_probe=dict(type='PrototypeHead'),
+            smoothness_loss=dict(type='SmoothnessEnergyLoss', within_shift=0.1, across_shift=0.3),
+            data_preprocessor=dict(type='ViewsDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3),
+            test_cfg=dict(flip=flip),
+        )
+    ).eval()  # fmt: skip
+    images = DATASETS.build(dataset)
+    loader = DataLoader(images, batch_size=2, collate_fn=pseudo_collate)
+    passes: list[int] = []
+    encode = model.encode
+    monkeypatch.setattr(model, 'encode', lambda inputs: passes.append(len(inputs)) or encode(inputs))
+    expected = LabelFreeMeter(model)
+    measure_images(expected, images, [0, 2, 4])
+    alone = [sample.pred_sem_seg.data for batch in loader for sample in model.val_step(batch)]
+
+    run = SimpleNamespace(
+        model=model, cfg=Config(dict(val_dataloader=dict(dataset=dataset))), val_loop=SimpleNamespace(dataloader=loader)
+    )
+    if labelled:
+        info = images.get_data_info
+        monkeypatch.setattr(images, 'get_data_info', lambda number: info(number) | dict(seg_map_path='label.png'))
+    hook, predictor = LabelFreeHook(images=3), model.predictor
+    hook.before_val_epoch(run)
+    passes.clear()
+    predicted = [sample.pred_sem_seg.data for batch in loader for sample in model.val_step(batch)]
+    metrics: dict[str, float] = {}
+    hook.after_val_epoch(run, metrics)
+    assert all(torch.equal(one, other) for one, other in zip(predicted, alone)) and len(predicted) == 5
+    assert model.predictor is predictor
+    assert metrics == pytest.approx(expected.scores(), rel=1e-5)
+    predictions = 5 * (1 + flip)
+    assert sum(passes) == predictions + 3 * (3 if labelled else 2 - flip)
+    # Nothing of an evaluation is left for the next one.
+    again: dict[str, float] = {}
+    hook.before_val_epoch(run)
+    for batch in loader:
+        model.val_step(batch)
+    hook.after_val_epoch(run, again)
+    assert again == metrics

@@ -32,7 +32,9 @@ def test_same_from_the_cache_and_off_is_off(settings, train, tmp_path, host):
     assert off == without
     runner, live = train(in_frames(settings(host, omh=True, steps=3)))
     assert isinstance(runner.train_dataloader.dataset, TemporalPairs)
-    cached_runner, cached = train(in_frames(settings(host, omh=True, folder=tmp_path / 'cache', steps=3)))
+    config = in_frames(settings(host, omh=True, workers=1, folder=tmp_path / 'cache', steps=3))
+    cached_runner, cached = train(config)
+    assert cached_runner.train_dataloader.num_workers == 1  # the flow is made from images
     inner = cached_runner.train_dataloader.dataset
     while getattr(inner, 'wraps_cache', False):
         inner = inner.dataset
@@ -100,13 +102,13 @@ def test_steadiness_is_scored_from_the_cache(settings, train, tmp_path):
     """The photos of training, which are of one size, as frames of a video."""
     scores = []
     for folder in (None, tmp_path / 'cache'):
-        config = settings('smooseg', folder=folder, steps=1)
+        config = settings('smooseg', workers=1, folder=folder, steps=1)
         config.test_dataloader.dataset.update(type='VideoFolder', split='train', fps=2.0)
         apply_protocol(config, 'video')
         runner, _ = train(config)
         scores.append(runner.test())
         loader = runner.test_loop.dataloader
-        assert isinstance(loader.dataset, FramesWithFlow)
+        assert isinstance(loader.dataset, FramesWithFlow) and loader.num_workers == 1
         assert isinstance(loader.dataset.dataset, CachedFeatures) == (folder is not None)
     assert 0 <= scores[0]['probe/TC'] < 100 and scores[0]['probe/changes'] > 0
     # A rounding of the features may turn a pixel that lies between two clusters.

@@ -40,10 +40,15 @@ def scores(runner: Runner, loop: str = 'val') -> dict[str, float]:
     ('host', 'omh', 'workers'), [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS)]
 )
 def test_same_losses_and_scores(settings, train, tmp_path, host, omh, workers) -> None:
-    """The losses of 50 steps agree to 1e-6, the scores after them exactly; the second run computes nothing."""
+    """The losses of 50 steps agree to 1e-6, the scores after them exactly; the second run computes nothing.
+
+    SmooSeg's to 5e-6: the cache is filled with other images side by side than a step has, which rounds otherwise, and
+    Adam makes more of it.
+    """
     _, live = train(settings(host, omh, workers, steps=50))
     _, cached = train(settings(host, omh, workers, tmp_path / 'cache', steps=50))
-    assert_close(cached, live, rel=1e-6, abs=1e-6)
+    tolerance = 5e-6 if host == 'smooseg' else 1e-6
+    assert_close(cached, live, rel=tolerance, abs=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +175,7 @@ def test_splits(settings, train, tmp_path) -> None:
 
 def test_changed_needs_between_evaluations(settings, train, tmp_path) -> None:
     """Flip averaging that is switched on later gets its features, sliding windows the images."""
-    runner, _ = train(settings('smooseg', folder=tmp_path / 'cache', steps=1))
+    runner, _ = train(settings('smooseg', workers=1, folder=tmp_path / 'cache', steps=1))
     for options, kind in (
         (dict(flip=True), CachedFeatures),
         (dict(mode='slide', crop_size=16, stride=8), object),
@@ -178,7 +183,31 @@ def test_changed_needs_between_evaluations(settings, train, tmp_path) -> None:
     ):
         runner.model.use_test_cfg(options)
         assert scores(runner)
-        assert isinstance(runner.val_loop.dataloader.dataset, CachedFeatures) == (kind is CachedFeatures)
+        loader = runner.val_loop.dataloader
+        assert isinstance(loader.dataset, CachedFeatures) == (kind is CachedFeatures)
+        # Images are read as the config says.
+        assert (loader.num_workers, loader.persistent_workers) == ((0, False) if kind is CachedFeatures else (1, True))
+
+
+@pytest.mark.parametrize(
+    ('host', 'changes', 'expected'),
+    [
+        ('stego', {}, [0, 0]),
+        ('stego', {'default_hooks.feature_cache.workers': 1}, [1, 1]),
+        ('hp', {}, [2, 0]),  # its images come as well
+        ('smooseg', {'train_dataloader.sampler.type': 'InfiniteSampler'}, [2, 0]),
+    ],
+)
+def test_features_alone_are_read_without_workers(settings, train, tmp_path, host, changes, expected) -> None:
+    """With the same losses, bit by bit."""
+    config = settings(host, workers=2, folder=tmp_path / 'cache', steps=2, **changes)
+    runner, losses = train(config)
+    loaders = runner.train_dataloader, runner.val_dataloader
+    assert [loader.num_workers for loader in loaders] == expected
+    config.default_hooks.feature_cache.workers = None
+    runner, others = train(config)
+    assert [runner.train_dataloader.num_workers, runner.val_dataloader.num_workers] == [2, 2]
+    assert others == losses
 
 
 def test_batches_that_pad_further_are_refused(settings, train, tmp_path) -> None:

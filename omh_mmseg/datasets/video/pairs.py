@@ -86,6 +86,7 @@ class TemporalPairs(DatasetWrapper):
         self.partners = self.order.partners(self.gap)
         flow = None if self.flow is None else dict(self.flow)
         self.frame_flow = None if self.view == NEIGHBOUR else FrameFlow(source, flow)
+        self.reads_images = self.frame_flow is not None
         drawing = random_transforms(transforms_of(source))
         if not drawing:
             once, again = (self._seeded(source, seed) for seed in (0, 1))

@@ -34,6 +34,7 @@ class FramesWithFlow(DatasetWrapper):
 
     wraps_cache = True
     extra_views = 0
+    reads_images = True
 
     @ranges()
     def __init__(

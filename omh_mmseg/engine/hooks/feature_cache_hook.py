@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,8 @@ LOADER_OPTIONS = (
     'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context', 'generator',
     'prefetch_factor', 'persistent_workers',
 )  # fmt: skip
+OF_WORKERS = ('num_workers', 'timeout', 'multiprocessing_context', 'prefetch_factor', 'persistent_workers')
+"""Those that belong to a number of workers."""
 
 
 @HOOKS.register_module()
@@ -57,6 +59,9 @@ class FeatureCacheHook(Hook):
         limit_gib: Largest size in GiB of a cache that ``'auto'`` makes.
         fields: Those of the host's frozen fields that training reads from the cache, where all would take too much
             room; the others are computed from the images at each step. None for all.
+        workers: Processes that load for a loop that takes all it needs from a cache, in place of its loader's: reading
+            a file takes less than handing what is read to another process. Training keeps its loader's where what it
+            draws would be another with them, see `SeededInfiniteSampler`. None for those of the loaders.
 
     Attributes:
         declined: Loops for which ``'auto'`` found no cache, each with the reason.
@@ -69,7 +74,7 @@ class FeatureCacheHook(Hook):
 
     priority = 'VERY_HIGH'
 
-    @ranges(views='[0, 1024]', view_seed=STEPS, limit_gib=POSITIVE)
+    @ranges(views='[0, 1024]', view_seed=STEPS, limit_gib=POSITIVE, workers='[0, 1024]')
     def __init__(
         self,
         folder: str | None = None,
@@ -80,6 +85,7 @@ class FeatureCacheHook(Hook):
         view_seed: int = 0,
         limit_gib: float = LIMIT_GIB,
         fields: Sequence[str] | None = None,
+        workers: int | None = 0,
     ) -> None:
         if not set(splits) <= set(SPLITS):
             raise ValueError(f'splits of the feature cache must be among {SPLITS}; got {tuple(splits)}.')
@@ -91,7 +97,9 @@ class FeatureCacheHook(Hook):
         self.folder, self.dtype, self.splits, self.verify = folder, dtype, tuple(splits), verify
         self.views, self.view_seed, self.limit_gib = views, view_seed, limit_gib
         self.kept = None if fields is None else tuple(fields)
+        self.workers = workers
         self.declined: dict[str, str] = {}
+        self._own_workers: dict[str, dict[str, Any]] = {}
 
     def before_train(self, runner: Runner) -> None:
         """Fill and use the cache of the train set, once weights and checkpoint are loaded."""
@@ -155,12 +163,28 @@ class FeatureCacheHook(Hook):
         """Let a loop load from another data set of the same items."""
         if pairs:
             pairs[-1].dataset = dataset
-            dataset = pairs[0]
-        reload_loop(runner, loop, split, dataset)
+        alone = isinstance(dataset, CachedFeatures) and not dataset.images
+        alone = alone and not any(each.reads_images for each in pairs)
+        # Other samplers' items draw from the generators of the process that loads them.
+        same = split != 'train' or isinstance(loop.dataloader.sampler, SeededInfiniteSampler)
+        workers = self._own_workers.setdefault(split, {name: getattr(loop.dataloader, name) for name in OF_WORKERS})
+        if alone and same and self.workers not in (None, workers['num_workers']):
+            workers = dict(num_workers=self.workers)
+        reload_loop(runner, loop, split, pairs[0] if pairs else dataset, workers)
 
 
-def reload_loop(runner: Runner, loop: Any, split: str, dataset: Any) -> None:
-    """Let a loop draw from its loader's sampler again, and load from a data set of the same items."""
+def reload_loop(
+    runner: Runner, loop: Any, split: str, dataset: Any, workers: Mapping[str, Any] | None = None
+) -> None:
+    """Let a loop draw from its loader's sampler again, and load from a data set of the same items.
+
+    Args:
+        runner: Of the loop.
+        loop: Its loader is replaced.
+        split: Its name.
+        dataset: What to load from.
+        workers: See `reloaded`.
+    """
     iterator = getattr(loop, 'dataloader_iterator', None)
     sampler = loop.dataloader.sampler
     # Earlier versions of mmengine draw the first batches as soon as the loop is built.
@@ -171,7 +195,7 @@ def reload_loop(runner: Runner, loop: Any, split: str, dataset: Any) -> None:
         )
     if isinstance(sampler, SeededInfiniteSampler):
         seed_items(dataset)
-    loop.dataloader = reloaded(loop.dataloader, dataset, sampler)
+    loop.dataloader = reloaded(loop.dataloader, dataset, sampler, workers)
     if iterator is not None:
         loop.dataloader_iterator = type(iterator)(loop.dataloader)
 
@@ -191,9 +215,18 @@ def backbone_config(cfg: Any) -> Any:
     return backbone_cfg
 
 
-def reloaded(loader: DataLoader, dataset: Any, sampler: Any) -> DataLoader:
-    """A loader like another one, of another data set; what was drawn from the sampler stays drawn."""
+def reloaded(loader: DataLoader, dataset: Any, sampler: Any, workers: Mapping[str, Any] | None = None) -> DataLoader:
+    """A loader like another one, of another data set; what was drawn from the sampler stays drawn.
+
+    Args:
+        loader: The other one.
+        dataset: What to load from.
+        sampler: The order.
+        workers: Options among ``OF_WORKERS`` in place of all of the other's; None for the same.
+    """
     options: dict[str, Any] = {name: getattr(loader, name) for name in LOADER_OPTIONS}
+    if workers is not None:
+        options = {name: value for name, value in options.items() if name not in OF_WORKERS} | dict(workers)
     if loader.batch_size is None:
         return DataLoader(dataset, batch_sampler=loader.batch_sampler, **options)
     return DataLoader(dataset, loader.batch_size, sampler=sampler, drop_last=loader.drop_last, **options)

@@ -9,8 +9,11 @@ from mmengine.dist import all_reduce, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from omh_mmseg.datasets.base import FileSegDataset
 from omh_mmseg.engine.models import model_of
 from omh_mmseg.models.prediction.label_free import LabelFreeMeter, measure_images
+from omh_mmseg.models.prediction.measuring_predictor import MeasuringPredictor
+from omh_mmseg.models.prediction.predicting_segmentor import PredictingSegmentor
 from omh_mmseg.registry import DATASETS, HOOKS
 from omh_mmseg.utils.checks import COUNT, ranges
 from omh_mmseg.utils.dataset_configs import innermost_datasets
@@ -24,7 +27,8 @@ class LabelFreeHook(Hook):
     """Adds the figures of docs/evaluation.md, Without labels, to the scores of a validation and of a test.
 
     They are ``label_free/<head>/<figure>`` in logs and tables. Some images of the split are measured, the same ones
-    every time, each in three passes of the network; the training is not touched, nor are its random numbers.
+    every time, each in three passes of the network, of which a prediction without labels in one process shares up to
+    two; the training is not touched, nor are its random numbers.
 
     Args:
         when: ``'no_labels'`` measures where the metrics gave no scores, ``'always'`` also beside them, ``'never'``.
@@ -41,36 +45,69 @@ class LabelFreeHook(Hook):
         self.when = when
         self.images = images
         self._datasets: dict[str, Any] = {}
+        self._measuring: MeasuringPredictor | None = None
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Measure the validation split as it is predicted, where that is certain to be wanted."""
+        self._begin(runner, runner.val_loop)
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Measure the test split likewise."""
+        self._begin(runner, runner.test_loop)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Measure the validation split."""
-        self._add(runner, 'val', metrics)
+        """Measure the rest of the validation split."""
+        self._end(runner, 'val', metrics)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Measure the test split."""
-        self._add(runner, 'test', metrics)
+        """Measure the rest of the test split."""
+        self._end(runner, 'test', metrics)
 
-    def _add(self, runner: Runner, split: str, metrics: dict[str, float] | None) -> None:
+    def _begin(self, runner: Runner, loop: Any) -> None:
+        """Have a model in one process measured while it predicts images that have no labels."""
+        model, dataset = model_of(runner), loop.dataloader.dataset
+        possible = isinstance(model, PredictingSegmentor) and isinstance(dataset, FileSegDataset)
+        if self.when == 'never' or not possible or get_dist_info()[1] > 1:
+            return
+        if self.when == 'always' or not any('seg_map_path' in dataset.get_data_info(i) for i in range(len(dataset))):
+            wanted = {dataset.get_data_info(number)['img_path'] for number in evenly_spread(len(dataset), self.images)}
+            self._measuring = MeasuringPredictor(model.predictor, LabelFreeMeter(model), wanted)
+            model.predictor = self._measuring
+
+    def _end(self, runner: Runner, split: str, metrics: dict[str, float] | None) -> None:
+        measuring, self._measuring = self._measuring, None
+        if measuring is not None:
+            model_of(runner).predictor = measuring.predictor
         # mmseg's --tta wraps the model.
         model = getattr(model_of(runner), 'module', model_of(runner))
         if self.when == 'never' or metrics is None or not hasattr(model, 'prediction_code'):
             return
         if metrics and self.when == 'no_labels':
             return
-        if split not in self._datasets:
-            # The images themselves, also where the loop reads cached features of them.
-            config = deepcopy(runner.cfg[f'{split}_dataloader'].dataset)
-            for inner in innermost_datasets(config).values():
-                if any(step.get('type') == 'TestTimeAug' for step in inner.get('pipeline') or []):
-                    if 'plain_pipeline' not in runner.cfg:
-                        runner.logger.warning('figures without labels are not measured under test-time augmentation')
-                        return
-                    inner['pipeline'] = runner.cfg.plain_pipeline
-            self._datasets[split] = DATASETS.build(config)
-        dataset, (rank, world_size) = self._datasets[split], get_dist_info()
-        meter = LabelFreeMeter(model)
-        measure_images(meter, dataset, evenly_spread(len(dataset), self.images)[rank::world_size])
+        meter = LabelFreeMeter(model) if measuring is None else measuring.meter
+        if measuring is None or measuring.wanted:
+            dataset = self._dataset(runner, split)
+            if dataset is None:
+                runner.logger.warning('figures without labels are not measured under test-time augmentation')
+                return
+            rank, world_size = get_dist_info()
+            numbers = evenly_spread(len(dataset), self.images)[rank::world_size]
+            if measuring is not None:
+                numbers = [one for one in numbers if dataset.get_data_info(one)['img_path'] in measuring.wanted]
+            measure_images(meter, dataset, numbers)
         state = meter.state()
         all_reduce(state)
         meter.use_state(state)
         metrics.update(meter.scores())
+
+    def _dataset(self, runner: Runner, split: str) -> Any:
+        """The images themselves, also where the loop reads cached features of them; None where there are views only."""
+        if split not in self._datasets:
+            config = deepcopy(runner.cfg[f'{split}_dataloader'].dataset)
+            for inner in innermost_datasets(config).values():
+                if any(step.get('type') == 'TestTimeAug' for step in inner.get('pipeline') or []):
+                    if 'plain_pipeline' not in runner.cfg:
+                        return None
+                    inner['pipeline'] = runner.cfg.plain_pipeline
+            self._datasets[split] = DATASETS.build(config)
+        return self._datasets[split]

@@ -15,16 +15,14 @@ from torch import Tensor
 from omh_mmseg.evaluation.heads import field_of, head_of
 from omh_mmseg.evaluation.label_free import (
     FIGURES,
-    boundary_agreement,
+    BoundaryAgreement,
     effective_clusters,
     image_gradients,
     margins,
 )
 from omh_mmseg.models.prediction.cluster_bias import clusterings, counts_length
-from omh_mmseg.models.prediction.code_maps import slide_averaged
 from omh_mmseg.models.prediction.upsampling import Upsampling, arg_max, upsampled_norm
 from omh_mmseg.models.utils.similarity import centre_scores, code_similarity
-from omh_mmseg.utils.precision import widened
 
 CROP = 0.75
 """Sides of the crop, as shares of those of the image."""
@@ -54,16 +52,13 @@ class LabelFreeMeter:
 
     def code(self, inputs: Tensor) -> Tensor:
         """Code (B, D, h, w) of normalised images (B, 3, H, W): with ``test_cfg``'s windows, without its flip."""
-        options = self.model.predictor.options
-        if options.mode == 'whole':
-            return widened(self.model.encode(inputs))
-        stride = self.model.backbone.stride
-        return widened(slide_averaged(self.model.encode, inputs, options.crop_size, options.stride, stride))
+        return self.model.predictor.encode(self.model, inputs)
 
     @torch.no_grad()
     def add(
-        self, inputs: Tensor, size: tuple[int, int], code: Tensor | None = None, passes: bool = True
-    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        self, inputs: Tensor, size: tuple[int, int], code: Tensor | None = None, passes: bool = True,
+        mirrored: Tensor | None = None,
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:  # fmt: skip
         """Take an image into account.
 
         Args:
@@ -71,6 +66,7 @@ class LabelFreeMeter:
             size: Height and width without the padding.
             code: What `code` gives of it, where it is known.
             passes: False spares the passes of the mirrored and the cropped image, and measures nothing.
+            mirrored: What `code` gives of the mirrored image, likewise.
 
         Returns:
             Per head the clusters (h, w) and margins (h, w) on the grid of the code, without that of the padding.
@@ -84,7 +80,7 @@ class LabelFreeMeter:
             similarities = self._similarities(head, code[..., :height, :width], centres)[0]
             grid[head] = (similarities.argmax(0), margins(similarities))
         if passes:
-            self._measure(inputs, size, code, grid)
+            self._measure(inputs, size, code, self.code(inputs.flip(-1)) if mirrored is None else mirrored, grid)
         return {head: (clusters.cpu().numpy(), margin.cpu().numpy()) for head, (clusters, margin) in grid.items()}
 
     def state(self) -> Tensor:
@@ -125,15 +121,16 @@ class LabelFreeMeter:
         }  # fmt: skip
 
     def _measure(
-        self, inputs: Tensor, size: tuple[int, int], code: Tensor, grid: dict[str, tuple[Tensor, Tensor]]
-    ) -> None:
+        self, inputs: Tensor, size: tuple[int, int], code: Tensor, mirrored: Tensor,
+        grid: dict[str, tuple[Tensor, Tensor]],
+    ) -> None:  # fmt: skip
         height, width = next(iter(grid.values()))[0].shape
-        mirrored = _fitted(self.code(inputs.flip(-1)).flip(-1), code.shape[-2:])[..., :height, :width]
+        mirrored = _fitted(mirrored.flip(-1), code.shape[-2:])[..., :height, :width]
         (top, rows), (left, columns) = _middle(height), _middle(width)
         cell = self.model.backbone.stride
         cut = inputs[..., top * cell : (top + rows) * cell, left * cell : (left + columns) * cell]
         cropped = _fitted(self.code(cut), (rows, columns))
-        gradients = image_gradients(inputs[0, :, : size[0], : size[1]])
+        boundaries = BoundaryAgreement(image_gradients(inputs[0, :, : size[0], : size[1]]))
         for head, centres in self._centres().items():
             clusters, margin = grid[head]
             inside = clusters[top : top + rows, left : left + columns]
@@ -143,7 +140,7 @@ class LabelFreeMeter:
             for figure, expected, other in (('mirror', clusters, mirrored), ('crop', inside, cropped)):
                 same = expected == self._similarities(head, other, centres).argmax(1)[0]
                 self._mean(head, figure, float(same.double().mean()), same.numel())
-            self._mean(head, 'boundary', boundary_agreement(pixels, gradients), 1)
+            self._mean(head, 'boundary', boundaries.of(pixels), 1)
 
     def _centres(self) -> dict[str, Tensor]:
         return {head_of(field): centres for field, centres in clusterings(self.model).items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -87,17 +88,16 @@ class Predictor:
         probe = model.linear_probe if self.options.linear else None
         return None if getattr(probe, 'unlabelled', False) else probe
 
+    def encode(self, model: PredictingModel, inputs: Inputs) -> Tensor:
+        """Code (B, D, h, w) of one view: with windows where they are asked for."""
+        if self.options.mode == 'whole':
+            return widened(model.encode(inputs))
+        crop, step = self.options.crop_size, self.options.stride
+        return widened(slide_averaged(model.encode, pixels(inputs), crop, step, model.backbone.stride))
+
     def code(self, model: PredictingModel, inputs: Inputs) -> Tensor:
         """Code (B, D, h, w) that predictions start from: with windows and flip averaging where they are asked for."""
-
-        def encode(images: Inputs) -> Tensor:
-            if self.options.mode == 'whole':
-                code = model.encode(images)
-            else:
-                crop, step = self.options.crop_size, self.options.stride
-                code = slide_averaged(model.encode, pixels(images), crop, step, model.backbone.stride)
-            return widened(code)
-
+        encode = partial(self.encode, model)
         return flip_averaged(encode, inputs) if self.options.flip else encode(inputs)
 
     def masks(
@@ -145,7 +145,7 @@ class Predictor:
 
     def upsampling(self, padded: Sequence[int], sample: SegDataSample) -> Upsampling:
         """From the grid of a padded image to the size that the sample is scored at, without the padding."""
-        height, width = _image_size(sample, padded)
+        height, width = image_size(sample, padded)
         return Upsampling((padded[0], padded[1]), (height, width), self._target_size(sample, (height, width)))
 
     def _scores(self, model: PredictingModel, code: Tensor) -> dict[str, Tensor]:
@@ -171,7 +171,7 @@ class Predictor:
         """Each image (3, h, w) and the log-probabilities (K, h, w) of its fields, at the size of the input."""
         padded, to_bgr_bytes = images.shape[-2:], bgr_bytes_by(model.data_preprocessor)
         for index, sample in enumerate(samples):
-            height, width = _image_size(sample, padded)
+            height, width = image_size(sample, padded)
             norm = upsampled_norm(code[index : index + 1], padded).clamp_min(torch.finfo(torch.float32).tiny)
             log_probabilities = {}
             for name, maps in scores.items():
@@ -185,18 +185,18 @@ class Predictor:
                 log_probabilities[name] = torch.log_softmax(logits[0, :, :height, :width], dim=0)
             yield to_bgr_bytes(images[index, :, :height, :width]), log_probabilities
 
-    def _target_size(self, sample: SegDataSample, image_size: tuple[int, int]) -> tuple[int, int]:
+    def _target_size(self, sample: SegDataSample, size: tuple[int, int]) -> tuple[int, int]:
         if self.options.output_size == 'original' and 'gt_sem_seg' in sample:
             height, width = sample.gt_sem_seg.data.shape[-2:]
             return height, width
         # A cropped input has no pixels for the rest of the original image.
         if self.options.output_size == 'input' or 'crop_bbox' in sample.metainfo:
-            return image_size
-        height, width = sample.metainfo.get('ori_shape', image_size)[:2]
+            return size
+        height, width = sample.metainfo.get('ori_shape', size)[:2]
         return height, width
 
 
-def _image_size(sample: SegDataSample, padded: Sequence[int]) -> tuple[int, int]:
+def image_size(sample: SegDataSample, padded: Sequence[int]) -> tuple[int, int]:
     """Size of an image in the network's input, without the padding of the batch."""
     height, width = sample.metainfo.get('img_shape', padded)[:2]
     return height, width

@@ -95,7 +95,7 @@ def arg_max(
             rows = weights[band, first:last] @ by_row[first:last].flatten(1)
         maps = upsampling.columns(rows.view(1, len(rows), -1, clusters).permute(0, 3, 1, 2))
         if bias is not None and norm is not None:
-            maps = maps.addcmul(norm[..., band, :].to(maps), bias[:, None, None].to(maps))
+            maps.addcmul_(norm[..., band, :].to(maps), bias[:, None, None].to(maps))
         labels[:, band] = maps.argmax(1)
     return labels
 

@@ -26,7 +26,7 @@ def model(encode, levels: tuple[Tensor, ...] = ()) -> SimpleNamespace:
         cluster_bias=ClusterBias(dict(pred_sem_seg=len(CENTRES)) | {
             f'pred_level{number}': len(level) for number, level in enumerate(levels, 1)
         }),
-        predictor=SimpleNamespace(options=SimpleNamespace(mode='whole', flip=True)),
+        predictor=SimpleNamespace(encode=lambda model, inputs: model.encode(inputs)),
     )  # fmt: skip
 
 
