@@ -18,7 +18,7 @@ HALF_MAX = torch.finfo(torch.float16).max
 HALF_SLOPE = 16.0
 TINY = 1e-20
 KEPT_BYTES = 2**26
-"""Masks of so many bytes stay from the first visit to the second; those of further blocks are made again."""
+"""Masks and exponentials of so many bytes stay from the first visit to the second; further ones are made again."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Task:
     product: torch.dtype
     differentiate: bool
     kept: dict[tuple[int, int], list[Tensor]] = field(default_factory=dict)
+    exponentials: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
     kept_bytes: int = 0
 
     def blocks(self, total: int) -> Iterator[tuple[slice, slice]]:
@@ -68,10 +69,15 @@ class Task:
         if key in self.kept:
             return self.kept.pop(key)
         made = [space.positives(rows, columns, work) for space in self.spaces]
-        size = sum(mask.numel() for mask in made)
-        if self.differentiate and self.kept_bytes + size <= KEPT_BYTES:
-            self.kept[key], self.kept_bytes = made, self.kept_bytes + size
+        if self.has_room(sum(mask.numel() for mask in made)):
+            self.kept[key] = made
         return made
+
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes more may stay until the second visit; if so, they are counted."""
+        fits = self.differentiate and self.kept_bytes + size <= KEPT_BYTES
+        self.kept_bytes += size if fits else 0
+        return fits
 
     def weights(self, masks: list[Tensor], out: Tensor) -> Tensor:
         """W of a block, written to ``out``."""
@@ -169,10 +175,12 @@ def _sums(task: Task, views: list[View], work: Tensor) -> Tensor:
         task.inside(masks[0], rows, columns, row_inside)
         if rows != columns:
             task.inside(masks[0].t(), columns, rows, column_inside.t())
-        for view in views:
+        for number, view in enumerate(views):
             view.logits(rows, columns, task.temperature, logits)
             _add_both(view.agreement, rows, columns, torch.mul(logits, weights, out=spare))
             exponentials = _exponentials(logits, rows, columns)
+            if view.gradient is not None and task.has_room(exponentials.nbytes):
+                task.exponentials[rows.start, columns.start, number] = exponentials.clone()
             view.exponentials[rows] += torch.mul(exponentials, row_inside, out=spare).sum(1)
             if rows != columns:
                 view.exponentials[columns] += torch.mul(exponentials, column_inside, out=spare).sum(0)
@@ -206,10 +214,12 @@ def _add_gradients(
         task.weights(masks, weights).mul_(pull[rows, None] + pull[columns])
         task.inside(masks[0], rows, columns, row_inside)
         task.inside(masks[0].t(), columns, rows, column_inside.t())
-        for view, push in zip(views, pushes):
+        for number, (view, push) in enumerate(zip(views, pushes)):
             if view.gradient is None:
                 continue
-            exponentials = _exponentials(view.logits(rows, columns, task.temperature, logits), rows, columns)
+            exponentials = task.exponentials.pop((rows.start, columns.start, number), None)
+            if exponentials is None:
+                exponentials = _exponentials(view.logits(rows, columns, task.temperature, logits), rows, columns)
             torch.mul(row_inside, push[rows, None], out=slope).addcmul_(column_inside, push[columns])
             slope.mul_(exponentials).sub_(weights)
             scale = 1 / task.temperature
