@@ -24,7 +24,7 @@ from common import Rows, Verdict, add_common_options, start, write_csv
 
 SCRIPTS = (
     'steps', 'cached_steps', 'cache_cost', 'photos', 'step_share', 'plan_time', 'lean_forms', 'neighbour_search',
-    'reading', 'evaluation', 'start_up', 'start_checks', 'demo_stages', 'gpu_rate', 'eagle', 'proposals',
+    'reading', 'evaluation', 'start_up', 'start_checks', 'floors', 'demo_stages', 'gpu_rate', 'eagle', 'proposals',
 )  # fmt: skip
 
 

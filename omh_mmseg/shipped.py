@@ -10,6 +10,7 @@ import difflib
 import os
 import re
 import shlex
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -108,10 +109,12 @@ def command_line(tool: str) -> str:
         tool: The file below ``tools/``, such as ``'prepare.py'``.
 
     Returns:
-        ``python tools/prepare.py`` in a checkout, from the current directory where that is above it; else
-        ``omh-prepare``, or ``python -m omh_mmseg.commands...`` for what has no entry point.
+        ``python tools/prepare.py`` in a checkout, from the current directory where that is above it, unless the
+        process is itself a command that an installation brings; else ``omh-prepare``, or
+        ``python -m omh_mmseg.commands...`` for what has no entry point.
     """
-    if in_checkout() or not tool.endswith('.py'):
+    by_name = Path(sys.argv[0]).stem.startswith('omh-')
+    if not tool.endswith('.py') or (in_checkout() and not by_name):
         path = shlex.quote(from_here(shipped_folder('tools') / tool))
         return f'python {path}' if tool.endswith('.py') else path
     name = tool.removesuffix('.py')

@@ -80,6 +80,7 @@ SMALLEST = [
     ('eagle eigen --positions 36', ['positions', 'code', 'solver', *TIMES, 'error'], 1),
     ('eagle step --batch-sizes 2 --sides 4', ['batch', 'side', 'form', *TIMES, 'rss_mib'], 1),
     ('start_up --imports nothing --commands 1', ['what', 'cpu_s', 'wall_s'], 0),
+    ('floors --positions 9 --batch-sizes 2 --starts 1', ['what', 'batch', *TIMES], 0),
     pytest.param(
         'photos --images 6 --steps 2', ['images', 'steps', 'what', 'command', 'cpu_s'], 1, marks=pytest.mark.slow),
     pytest.param('demo_stages --steps 2', ['source', 'steps', 'stage', *TIMES], 1, marks=pytest.mark.slow),
@@ -180,6 +181,9 @@ def check_rows(name: str, rows: list[dict[str, str]]) -> None:
     elif name == 'scale':
         assert {'data set', 'search, extrapolated', 'training, first step'} < {row['part'] for row in rows}
         assert {row['items'] for row in rows} == {'30', '150'} and float(rows[-2]['mib']) > 100
+    elif name == 'floors':
+        assert [row['what'] for row in rows] == ['OMH', 'contrast', 'imports of two commands']
+        assert all(float(row['cpu_ms']) > 0 for row in rows)
     elif name.startswith('proposals'):
         assert float(rows[0]['cpu_ms']) > 0
     else:
@@ -300,7 +304,7 @@ def test_run_all_reports_what_fails(load, tmp_path: Path, monkeypatch, capsys) -
     assert seen['steps_hosts'][-4:] == ['--repeats', '3', '--device', 'cpu']
     # What the second run measured anew takes the place of what the first one found.
     kept = [row['script'] for row in read(tmp_path / 'requirements_here.csv')]
-    assert len(kept) == len(set(kept)) == 25 and kept[-1] == 'steps_hosts'
+    assert len(kept) == len(set(kept)) == 26 and kept[-1] == 'steps_hosts'
 
 
 @pytest.mark.filterwarnings('ignore::UserWarning')

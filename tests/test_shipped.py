@@ -39,6 +39,8 @@ def test_commands_of_a_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert name_commands('python tools/train.py configs/a.py') == 'python tools/train.py configs/a.py'
     monkeypatch.chdir(tmp_path)
     assert command_line('prepare.py') == f'python {REPOSITORY / "tools" / "prepare.py"}'
+    monkeypatch.setattr('sys.argv', ['/somewhere/bin/omh-train', 'config.py'])
+    assert command_line('prepare.py') == 'omh-prepare'
 
 
 def test_commands_of_an_installed_package(installed: Path) -> None:

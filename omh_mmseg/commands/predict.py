@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         draw_prediction_grid(args.grid, inferencer, segmented, args.grid_rows, args.grid_photos or args.demo)
     print(
         f'{len(summary["images"])} images in {summary["seconds"]:.1f} seconds; masks, overlays and summary.json are in '
-        f'{args.out_dir}'
+        f'{args.out_dir}' + (f'; all levels side by side: {args.grid}' if args.grid and segmented else '')
     )
     for failure in summary['failed']:
         print(f'not segmented: {failure["error"]}')

@@ -6,6 +6,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -93,7 +94,12 @@ def completed(
                 raise
             reason = f'{error}; what is there of it, {cache.folder.resolve()}, may be deleted'
         reason = _agreed(reason)
-    return (None, reason) if reason else (cached, '')
+    if not reason:
+        return cached, ''
+    # Made to see whether it can be written; a folder with something in it stays.
+    with suppress(OSError):
+        os.rmdir(root)
+    return None, reason
 
 
 def _why_not(

@@ -62,7 +62,11 @@ def read_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
         raise
     except Exception as error:  # a config file is a program, which may raise anything
         reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
-        raise ValueError(f'the config file {path} cannot be read ({reason})') from error
+        remedy = (
+            '. Several of its bases are whole configs: name one of them in _base_, and set here what differs'
+            if 'Duplicate key' in reason else ''
+        )  # fmt: skip
+        raise ValueError(f'the config file {path} cannot be read ({reason}){remedy}') from error
     config = apply_shared_options(config)
     check_plain(config.to_dict())
     replace_settings(config, options)
@@ -157,7 +161,12 @@ def building() -> Iterator[None]:
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
         lacks = 'it lacks ' if isinstance(error, KeyError) and re.fullmatch(r'\w+', str(error.args[0])) else ''
         reason = str(error.args[0] if error.args else type(error).__name__).strip()
-        raise ValueError(f'the config cannot be built: {lacks}{reason}') from error
+        unknown = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '\w+'", reason)
+        remedy = (
+            f'. Where a setting is left of a part that {unknown[1]} replaces, replace that part whole: '
+            f"PART=dict(_delete_=True, type='{unknown[1]}', ...)" if unknown else ''
+        )  # fmt: skip
+        raise ValueError(f'the config cannot be built: {lacks}{reason}{remedy}') from error
 
 
 def check_settings(config: Config) -> None:

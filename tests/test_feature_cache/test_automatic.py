@@ -64,6 +64,7 @@ def test_the_neighbour_index_fills_it(settings, train, tmp_path, passes) -> None
 def test_left_out(settings, train, tmp_path, changes, reason) -> None:
     runner, _ = train(settings('smooseg', **{**AUTO, **changes}))
     assert_live(runner, reason)
+    assert not (tmp_path / 'feature_cache').exists()
 
 
 def test_left_out_where_items_are_drawn(settings, train) -> None:

@@ -6,7 +6,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from omh_mmseg.utils.config import check_settings, read_config, replace_settings
+from omh_mmseg.registry import MODELS
+from omh_mmseg.utils.config import building, check_settings, read_config, replace_settings
 from omh_mmseg.utils.config_keys import value_at
 from omh_mmseg.utils.settings import Text
 
@@ -342,3 +343,15 @@ def test_a_config_file_that_raises_an_error_is_named(tmp_path, text):
     (tmp_path / 'mine.py').write_text(f'{text}\n')
     with pytest.raises(ValueError, match=r'the config file .*mine.py cannot be read \(\w+Error: '):
         read_config(str(tmp_path / 'mine.py'))
+
+
+def test_remedies_of_what_mmengine_says(tmp_path: Path) -> None:
+    """Two whole configs as bases, and a setting that is left of a part whose type was changed."""
+    path = tmp_path / 'two.py'
+    path.write_text("_base_ = ['omh_mmseg::stego_vit-t8_demo.py', 'omh_mmseg::smooseg_vit-t8_demo.py']\n")
+    with pytest.raises(ValueError, match=r'Duplicate key .*\. Several of its bases are whole configs: name one'):
+        read_config(str(path))
+    part = read_config('smooseg_vit-t8_demo', {'model.cluster_probe.type': 'ClusterProbe'}).model.cluster_probe
+    with pytest.raises(ValueError, match=r"'temperature'\. Where .* PART=dict\(_delete_=True, type='ClusterProbe'"):
+        with building():
+            MODELS.build({**part, 'in_channels': 4, 'num_classes': 3})
