@@ -35,4 +35,4 @@ train_dataloader = dict(
 )
 train_cfg = dict(max_iters=500, val_interval=500)
 # Our choice for photos, after docs/study/README.md; no part of the host: 'none' leaves the clusters as trained.
-default_hooks = dict(closing_refit=dict(clusterings='all'))
+default_hooks = dict(closing_refit=dict(clusterings='all', leave_apart=True))

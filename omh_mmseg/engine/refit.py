@@ -18,7 +18,7 @@ from omh_mmseg.datasets.samplers import SeededIndex, seeded_loader
 from omh_mmseg.datasets.wrapper import outside_cache
 from omh_mmseg.evaluation.heads import PROBE, head_of
 from omh_mmseg.models.prediction.cluster_bias import clusterings, counts_length
-from omh_mmseg.models.utils.closing_refit import Refit, refit, shares_with
+from omh_mmseg.models.utils.closing_refit import DELTAS, Refit, refit, shares_with
 from omh_mmseg.utils.generators import generator_of
 from omh_mmseg.utils.text import first_few
 
@@ -96,7 +96,9 @@ def collect_codes(
 
 
 @torch.no_grad()
-def refit_model(model: Any, codes: Tensor, fields: Sequence[str], delta: float | None = None) -> dict[str, Refit]:
+def refit_model(
+    model: Any, codes: Tensor, fields: Sequence[str], delta: float | None = None, leave_apart: bool = False
+) -> dict[str, Refit]:
     """Refit clusterings of a model in place: the bias goes to its ``cluster_bias``.
 
     Centres keep their lengths; where these count in the scores they become 1, as a refit is by cosine.
@@ -106,15 +108,22 @@ def refit_model(model: Any, codes: Tensor, fields: Sequence[str], delta: float |
         codes: From `collect_codes`.
         fields: Of the clusterings.
         delta: See `refit`.
+        leave_apart: See `ClosingRefitHook`.
 
     Returns:
-        What was found, by field.
+        What was found, by field; nothing of those that were left.
     """
     logger, found = MMLogger.get_current_instance(), {}
     centres_of = clusterings(model)
     for field in fields:
         centres, name = centres_of[field], head_of(field)
-        found[field] = result = refit(codes, centres, delta)
+        result = refit(codes, centres, delta)
+        if leave_apart and delta is None and result.delta == DELTAS[0]:
+            logger.info(
+                f'no closing refit of {name}: its clusters lie so far apart that the largest size prior keeps them all'
+            )
+            continue
+        found[field] = result
         length = 1.0 if counts_length(model, field) else centres.norm(dim=1, keepdim=True)
         centres.copy_(result.centres.to(centres) * length)
         model.cluster_bias.set(field, result.bias)

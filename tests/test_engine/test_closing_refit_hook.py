@@ -151,6 +151,23 @@ def test_it_follows_the_last_step_and_precedes_checkpoint_and_validation(train) 
     assert BEFORE not in checkpoint(refitted, 4) and not any('cluster_bias' in key for key in checkpoint(refitted, 4))
 
 
+def test_clusters_that_lie_apart_are_left() -> None:
+    """Blobs without anything between them keep their clusters under any prior; noise around them does not."""
+    generator = torch.Generator().manual_seed(0)
+    for spread, left in ((0.01, True), (1.5, False)):
+        model = build_model()
+        before = centres_of(model)
+        blobs = torch.nn.functional.normalize(before['pred_sem_seg'], dim=1).repeat_interleave(
+            torch.tensor([2800, 800, 400])[: len(before['pred_sem_seg'])], dim=0
+        )
+        codes = torch.nn.functional.normalize(blobs + spread * torch.randn(blobs.shape, generator=generator), dim=1)
+        found = refit_model(model, codes, ['pred_sem_seg'], leave_apart=True)
+        assert (found == {}) == left
+        assert torch.equal(clusterings(model)['pred_sem_seg'], before['pred_sem_seg']) == left
+        assert (model.cluster_bias.of('pred_sem_seg') is None) == left
+        assert (refit_model(build_model(), codes, ['pred_sem_seg'])['pred_sem_seg'].delta == 0.4) == left
+
+
 def test_none_leaves_a_run_as_it_was(train) -> None:
     plain, off = train('plain', None), train('off', 'none')
     assert same_weights(checkpoint(plain)['state_dict'], checkpoint(off)['state_dict'])
@@ -210,6 +227,10 @@ def test_options_are_checked() -> None:
     for wrong in (dict(positions=0), dict(max_codes=0), dict(delta=-0.1)):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             ClosingRefitHook(**wrong)
+    with pytest.raises(ValueError, match=r'leave_apart looks at the size prior that is chosen, and delta=0.1 is fixed'):
+        ClosingRefitHook(delta=0.1, leave_apart=True)
+    with pytest.raises(ValueError, match='leave_apart'):
+        ClosingRefitHook(leave_apart='yes')
 
 
 def test_codes_are_drawn_of_every_image_whoever_reads_it() -> None:

@@ -41,6 +41,8 @@ class ClosingRefitHook(Hook):
         positions: Codes of each training image.
         max_codes: Of all training images together: of a set that has more, fewer are drawn of each.
         delta: Fixed weight of the size prior, 0 for none; None to choose it.
+        leave_apart: Leave a clustering as it was trained where even the largest size prior would keep its clusters:
+            they lie so far apart that nothing is to be gained from their sizes (docs/study/README.md).
 
     Raises:
         ValueError: On values outside these ranges; before training, if the model has no clustering of a name.
@@ -58,9 +60,16 @@ class ClosingRefitHook(Hook):
         positions: int = REFIT_POSITIONS,
         max_codes: int = MAX_CODES,
         delta: float | None = None,
+        leave_apart: bool = False,
     ) -> None:
+        if leave_apart and delta is not None:
+            raise ValueError(
+                f'closing_refit.leave_apart looks at the size prior that is chosen, and delta={delta} is fixed: set '
+                'delta=None, or leave_apart=False'
+            )
         self.clusterings = clusterings
         self.positions, self.max_codes, self.delta = positions, max_codes, delta
+        self.leave_apart = leave_apart
         self.before: dict[str, Tensor] = {}
         self.late = False
 
@@ -115,7 +124,7 @@ class ClosingRefitHook(Hook):
             return
         self.before = {field: clusterings(model)[field].detach().clone() for field in fields}
         codes = collect_codes(model, runner.train_dataloader, runner.seed or 0, self.positions, self.max_codes)
-        refit_model(model, codes, fields, self.delta)
+        refit_model(model, codes, fields, self.delta, self.leave_apart)
 
     @torch.no_grad()
     def _take_back(self, runner: Runner, model: Any) -> None:
