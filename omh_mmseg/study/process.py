@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import multiprocessing
@@ -190,6 +191,8 @@ def _work(run: ProcessRun) -> None:
     """The other process: do the work, and leave the result or the error in a file."""
     import omh_mmseg  # noqa: F401  registers everything
 
+    # As commands do: mmengine looks for garbage among all that is imported whenever it builds a data set.
+    gc.freeze()
     _end_with_the_parent()
     run.folder.mkdir(parents=True, exist_ok=True)
     with open(run.folder / CONSOLE, 'a', encoding='utf-8') as console, locked(run.folder):
