@@ -33,6 +33,7 @@ train_dataloader = dict(
         num_neighbours=7,
     ),
 )
-train_cfg = dict(max_iters=500, val_interval=500)
+# After docs/study/README.md, The length of a training; 500 take a sixth of the time.
+train_cfg = dict(max_iters=3000, val_interval=3000)
 # Our choice for photos, after docs/study/README.md; no part of the host: 'none' leaves the clusters as trained.
 default_hooks = dict(closing_refit=dict(clusterings='all', leave_apart=True))

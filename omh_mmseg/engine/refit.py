@@ -118,7 +118,7 @@ def refit_model(
     for field in fields:
         centres, name = centres_of[field], head_of(field)
         result = refit(codes, centres, delta)
-        if leave_apart and delta is None and result.delta == DELTAS[0]:
+        if leave_apart and delta is None and result.delta == DELTAS[0] and not result.unused:
             logger.info(
                 f'no closing refit of {name}: its clusters lie so far apart that the largest size prior keeps them all'
             )

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -94,12 +92,7 @@ def completed(
                 raise
             reason = f'{error}; what is there of it, {cache.folder.resolve()}, may be deleted'
         reason = _agreed(reason)
-    if not reason:
-        return cached, ''
-    # Made to see whether it can be written; a folder with something in it stays.
-    with suppress(OSError):
-        os.rmdir(root)
-    return None, reason
+    return (None, reason) if reason else (cached, '')
 
 
 def _why_not(
@@ -117,12 +110,13 @@ def _why_not(
     # What is there already needs no room; that is little beside what is asked for here.
     if SPARE * size > free_bytes(root):
         return f'it would take {gibibytes(size)}, and {gibibytes(free_bytes(root))} are free at {root.resolve()}'
+    root = root.resolve()
     try:
-        os.makedirs(root, exist_ok=True)
-        with tempfile.TemporaryFile(dir=root):
+        # The folder itself is made with the cache.
+        with tempfile.TemporaryFile(dir=next(folder for folder in (root, *root.parents) if folder.exists())):
             pass
     except OSError as error:
-        return f'{root.resolve()} cannot be written ({error.strerror or error})'
+        return f'{root} cannot be written ({error.strerror or error})'
     return ''
 
 

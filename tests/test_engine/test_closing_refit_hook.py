@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,20 +153,41 @@ def test_it_follows_the_last_step_and_precedes_checkpoint_and_validation(train) 
 
 
 def test_clusters_that_lie_apart_are_left() -> None:
-    """Blobs without anything between them keep their clusters under any prior; noise around them does not."""
+    """Blobs without anything between them keep their clusters under any prior; noise around them does not.
+
+    Where all positions are in one cluster, any prior keeps that as well, and the others are said to have none.
+    """
     generator = torch.Generator().manual_seed(0)
-    for spread, left in ((0.01, True), (1.5, False)):
+    for spread, left in ((0.01, True), (1.5, False), (0.0, False)):
         model = build_model()
         before = centres_of(model)
         blobs = torch.nn.functional.normalize(before['pred_sem_seg'], dim=1).repeat_interleave(
-            torch.tensor([2800, 800, 400])[: len(before['pred_sem_seg'])], dim=0
+            torch.tensor([2800, 800, 400] if spread else [4000, 0, 0]), dim=0
         )
         codes = torch.nn.functional.normalize(blobs + spread * torch.randn(blobs.shape, generator=generator), dim=1)
         found = refit_model(model, codes, ['pred_sem_seg'], leave_apart=True)
         assert (found == {}) == left
         assert torch.equal(clusterings(model)['pred_sem_seg'], before['pred_sem_seg']) == left
         assert (model.cluster_bias.of('pred_sem_seg') is None) == left
-        assert (refit_model(build_model(), codes, ['pred_sem_seg'])['pred_sem_seg'].delta == 0.4) == left
+        assert (refit_model(build_model(), codes, ['pred_sem_seg'])['pred_sem_seg'].delta == 0.4) == (spread < 1)
+
+
+def test_what_was_left_is_no_refit(train, tmp_path, monkeypatch) -> None:
+    """A finished run whose clusters were left may still be refitted, and its checkpoint says of none that it was."""
+    from omh_mmseg.engine import refit as module
+
+    chosen = module.refit
+    monkeypatch.setattr(module, 'refit', lambda *given: dataclasses.replace(chosen(*given), delta=module.DELTAS[0]))
+    runner = train('left', leave_apart=True)
+    saved = checkpoint(runner)
+    assert 'before_closing_refit' not in saved
+    assert not any(key.startswith('cluster_bias.') for key in saved['state_dict'])
+    again = train('left', leave_apart=True, resume=Path(runner.work_dir) / 'iter_5.pth')
+    assert same_weights(checkpoint(again)['state_dict'], saved['state_dict'])
+    monkeypatch.setattr(module, 'refit', chosen)
+    refitted = train('left', resume=Path(runner.work_dir) / 'iter_5.pth')
+    assert set(checkpoint(refitted)['before_closing_refit']) == set(FIELDS)
+    assert sum(key.startswith('cluster_bias.') for key in checkpoint(refitted)['state_dict']) == len(FIELDS)
 
 
 def test_none_leaves_a_run_as_it_was(train) -> None:

@@ -138,6 +138,9 @@ def test_passes_of_the_prediction_are_shared(
     run = SimpleNamespace(
         model=model, cfg=Config(dict(val_dataloader=dict(dataset=dataset))), val_loop=SimpleNamespace(dataloader=loader)
     )
+    def twice() -> None:
+        monkeypatch.setattr(images, 'get_data_info', lambda number: dict(img_path='same.png'))
+
     if labelled:
         info = images.get_data_info
         monkeypatch.setattr(images, 'get_data_info', lambda number: info(number) | dict(seg_map_path='label.png'))
@@ -152,10 +155,17 @@ def test_passes_of_the_prediction_are_shared(
     assert metrics == pytest.approx(expected.scores(), rel=1e-5)
     predictions = 5 * (1 + flip)
     assert sum(passes) == predictions + 3 * (3 if labelled else 2 - flip)
-    # Nothing of an evaluation is left for the next one.
+    # Nothing of an evaluation is left for the next one, nor of one that was cut off.
     again: dict[str, float] = {}
+    hook.before_val_epoch(run)
+    model.val_step(next(iter(loader)))
     hook.before_val_epoch(run)
     for batch in loader:
         model.val_step(batch)
     hook.after_val_epoch(run, again)
-    assert again == metrics
+    assert again == metrics and model.predictor is predictor
+    # In half precision, and where an image comes twice, it is measured by itself.
+    for change in (lambda: setattr(run.val_loop, 'fp16', True), lambda: (delattr(run.val_loop, 'fp16'), twice())):
+        change()
+        hook.before_val_epoch(run)
+        assert model.predictor is predictor

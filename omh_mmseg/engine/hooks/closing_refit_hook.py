@@ -71,22 +71,25 @@ class ClosingRefitHook(Hook):
         self.positions, self.max_codes, self.delta = positions, max_codes, delta
         self.leave_apart = leave_apart
         self.before: dict[str, Tensor] = {}
-        self.late = False
+        self.late = self.looked = False
 
     def before_train(self, runner: Runner) -> None:
         """Check the names; take the refit of a resumed run back, or catch up on that of a finished one."""
         model = model_of(runner)
         fields = named_fields(model, self.clusterings)
-        self.late = False
+        self.late = self.looked = False
         if not fields and self.clusterings != 'none':
             runner.logger.warning(f'closing_refit.clusterings={self.clusterings!r} names no clustering of this model')
         if runner.iter == 0:
             self.before = {}
         elif runner.iter < runner.max_iters:
             self._take_back(runner, model)
-        elif fields and not self.before:
+        elif set(fields) - set(self.before):
+            known = len(self.before)
             self._refit(runner)
-            self.late = True
+            self.late = len(self.before) > known
+        else:
+            self.looked = True
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Write the checkpoint of a finished run anew, once the checkpoint hook is ready and the run is validated."""
@@ -102,14 +105,14 @@ class ClosingRefitHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Say so where a run ended before its last step."""
-        if not self.before and named_fields(model_of(runner), self.clusterings):
+        if not self.looked and named_fields(model_of(runner), self.clusterings):
             runner.logger.warning(
                 f'the run ended at step {runner.iter} of {runner.max_iters}, and its clusterings were not refitted; '
                 f'do so with {command_line("analysis_tools/refit.py")}'
             )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Add the centres that the training left."""
+        """Add the centres that the training left, of what was refitted."""
         if self.before:
             checkpoint[BEFORE] = {field: centres.cpu() for field, centres in self.before.items()}
 
@@ -118,13 +121,14 @@ class ClosingRefitHook(Hook):
         self.before = dict(checkpoint.get(BEFORE) or {})
 
     def _refit(self, runner: Runner) -> None:
-        model = model_of(runner)
-        fields = named_fields(model, self.clusterings)
+        self.looked, model = True, model_of(runner)
+        fields = [field for field in named_fields(model, self.clusterings) if field not in self.before]
         if not fields:
             return
-        self.before = {field: clusterings(model)[field].detach().clone() for field in fields}
+        before = {field: clusterings(model)[field].detach().clone() for field in fields}
         codes = collect_codes(model, runner.train_dataloader, runner.seed or 0, self.positions, self.max_codes)
-        refit_model(model, codes, fields, self.delta, self.leave_apart)
+        found = refit_model(model, codes, fields, self.delta, self.leave_apart)
+        self.before |= {field: before[field] for field in found}
 
     @torch.no_grad()
     def _take_back(self, runner: Runner, model: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+import torch
 from mmengine.dist import all_reduce, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -66,13 +67,21 @@ class LabelFreeHook(Hook):
     def _begin(self, runner: Runner, loop: Any) -> None:
         """Have a model in one process measured while it predicts images that have no labels."""
         model, dataset = model_of(runner), loop.dataloader.dataset
+        if isinstance(getattr(model, 'predictor', None), MeasuringPredictor):  # of an evaluation that was cut off
+            model.predictor = model.predictor.predictor
+        self._measuring = None
         possible = isinstance(model, PredictingSegmentor) and isinstance(dataset, FileSegDataset)
         if self.when == 'never' or not possible or get_dist_info()[1] > 1:
             return
+        # Figures are those of full precision.
+        if getattr(loop, 'fp16', False) or next(model.parameters()).dtype in (torch.float16, torch.bfloat16):
+            return
         if self.when == 'always' or not any('seg_map_path' in dataset.get_data_info(i) for i in range(len(dataset))):
-            wanted = {dataset.get_data_info(number)['img_path'] for number in evenly_spread(len(dataset), self.images)}
-            self._measuring = MeasuringPredictor(model.predictor, LabelFreeMeter(model), wanted)
-            model.predictor = self._measuring
+            numbers = evenly_spread(len(dataset), self.images)
+            wanted = {dataset.get_data_info(number)['img_path'] for number in numbers}
+            if len(wanted) == len(numbers):
+                self._measuring = MeasuringPredictor(model.predictor, LabelFreeMeter(model), wanted)
+                model.predictor = self._measuring
 
     def _end(self, runner: Runner, split: str, metrics: dict[str, float] | None) -> None:
         measuring, self._measuring = self._measuring, None
