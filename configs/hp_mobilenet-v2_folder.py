@@ -27,10 +27,12 @@ model = dict(
     local_affinity='features',
     test_cfg=dict(mode='whole'),
 )
-# Our choice: as many steps as STEGO's on a folder; the pools are renewed as often as on Cityscapes (docs/methods/hp.md
-# 4.4).
+# Our choice: a step compares with a view of its own, so that they are few; the pools are renewed as often as on
+# Cityscapes (docs/methods/hp.md 4.4).
 train_dataloader = dict(batch_size=8)
 train_cfg = dict(max_iters=500, val_interval=500)
+# Our choice for photos, after docs/study/README.md; no part of the host: 'none' leaves the clusters as trained.
+default_hooks = dict(closing_refit=dict(clusterings='all', leave_apart=True))
 custom_hooks = [
     dict(type='ReferencePoolHook', renew_interval=20),
     dict(type='SubmoduleGradientClipHook', module='decode_head', max_norm=10.0),
