@@ -35,6 +35,12 @@ def in_checkout() -> bool:
     return (PACKAGE.parent / 'tools' / 'train.py').is_file() and (PACKAGE.parent / 'pyproject.toml').is_file()
 
 
+def install_extra(extra: str) -> str:
+    """What installs an extra of the package: of the checkout, from wherever the user is, or by its name."""
+    source = shlex.quote(f'{from_here(PACKAGE.parent)}[{extra}]') if in_checkout() else f"'omh-mmseg[{extra}]'"
+    return f'pip install {source}'
+
+
 def shipped_folder(name: str) -> Path:
     """``configs`` or ``tools``, wherever it is."""
     return PACKAGE.parent / name if in_checkout() else PACKAGE / '.mim' / name

@@ -13,7 +13,7 @@ import pytest
 
 import omh_mmseg
 from omh_mmseg import launchers, shipped, stack
-from omh_mmseg.shipped import command_line, config_path, name_commands, shipped_config
+from omh_mmseg.shipped import command_line, config_path, install_extra, name_commands, shipped_config
 from omh_mmseg.study.schedule_reader import read_schedule
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -39,12 +39,13 @@ def test_commands_of_a_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert name_commands('python tools/train.py configs/a.py') == 'python tools/train.py configs/a.py'
     monkeypatch.chdir(tmp_path)
     assert command_line('prepare.py') == f'python {REPOSITORY / "tools" / "prepare.py"}'
+    assert install_extra('study') == f"pip install '{REPOSITORY}[study]'"
     monkeypatch.setattr('sys.argv', ['/somewhere/bin/omh-train', 'config.py'])
     assert command_line('prepare.py') == 'omh-prepare'
 
 
 def test_commands_of_an_installed_package(installed: Path) -> None:
-    assert command_line('prepare.py') == 'omh-prepare'
+    assert command_line('prepare.py') == 'omh-prepare' and install_extra('study') == "pip install 'omh-mmseg[study]'"
     module = 'omh_mmseg.commands.analysis_tools.hierarchy'
     assert command_line('analysis_tools/hierarchy.py') == f'python -m {module}'
     assert callable(import_module(module).main)

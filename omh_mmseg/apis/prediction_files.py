@@ -21,7 +21,7 @@ from omh_mmseg.evaluation.protocols import protocol_of_config
 from omh_mmseg.structures.assignment import UNMATCHED
 from omh_mmseg.structures.labels import IGNORED_LABEL
 from omh_mmseg.utils.digests import weights_digest
-from omh_mmseg.utils.files import replaced_when_complete
+from omh_mmseg.utils.files import replaced_when_complete, write_text
 from omh_mmseg.utils.masks import write_mask
 from omh_mmseg.visualization import distinct_colours, match_colours
 from omh_mmseg.visualization.colours import class_colours, level_palettes
@@ -77,27 +77,30 @@ def predict_images(
     palettes = head_palettes(inferencer)
     summary = describe_heads(inferencer, palettes)
     summary['settings'] = prediction_settings(inferencer)
-    make_room(out_dir, summary['settings'])
     summary.update(images=[], failed=[], skipped=[dict(path=path, reason=reason) for path, reason in skipped])
 
     def failed(path: Any, error: Exception) -> None:
         summary['failed'].append(dict(image=path, error=str(error)))
 
-    with replaced_when_complete(out_dir / PREDICTIONS) as file:
-        for result in inferencer.iterate(track(images, 'segmenting'), failed):
-            assert result.path is not None
-            entry = write_masks(out_dir, names[result.path], result, inferencer, palettes)
-            if overlay is not None:
-                entry['overlay'] = _write_overlay(
-                    out_dir, names[result.path], result, overlay, palettes, opacity, inferencer.reader
-                )
-            summary['images'].append(entry)
-        seconds = time.monotonic() - start
-        kinds = dict(segmented='images', failed='failed', skipped='skipped')
-        summary['counts'] = {kind: len(summary[key]) for kind, key in kinds.items()}
-        summary['counts']['found'] = sum(summary['counts'].values())
-        summary.update(seconds=round(seconds, 2), images_per_second=round(len(summary['images']) / seconds, 2))
-        file.write(f'{json.dumps(summary, indent=1, default=str)}\n'.encode())
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for result in inferencer.iterate(track(images, 'segmenting'), failed):
+        assert result.path is not None
+        # What is there stays where nothing can be segmented.
+        if not summary['images']:
+            make_room(out_dir, summary['settings'])
+        entry = write_masks(out_dir, names[result.path], result, inferencer, palettes)
+        if overlay is not None:
+            entry['overlay'] = _write_overlay(
+                out_dir, names[result.path], result, overlay, palettes, opacity, inferencer.reader
+            )
+        summary['images'].append(entry)
+    seconds = time.monotonic() - start
+    kinds = dict(segmented='images', failed='failed', skipped='skipped')
+    summary['counts'] = {kind: len(summary[key]) for kind, key in kinds.items()}
+    summary['counts']['found'] = sum(summary['counts'].values())
+    summary.update(seconds=round(seconds, 2), images_per_second=round(len(summary['images']) / seconds, 2))
+    if summary['images'] or not (out_dir / PREDICTIONS).is_file():
+        write_text(out_dir / PREDICTIONS, f'{json.dumps(summary, indent=1, default=str)}\n')
     return summary
 
 

@@ -83,10 +83,13 @@ def run(args: argparse.Namespace) -> int:
     segmented = [entry['image'] for entry in summary['images']]
     if args.grid and segmented:
         draw_prediction_grid(args.grid, inferencer, segmented, args.grid_rows, args.grid_photos or args.demo)
-    print(
-        f'{len(summary["images"])} images in {summary["seconds"]:.1f} seconds; masks, overlays and summary.json are in '
-        f'{args.out_dir}' + (f'; all levels side by side: {args.grid}' if args.grid and segmented else '')
-    )
+    if segmented:
+        print(
+            f'{len(segmented)} images in {summary["seconds"]:.1f} seconds; masks, overlays and summary.json are in '
+            f'{args.out_dir}' + (f'; all levels side by side: {args.grid}' if args.grid else '')
+        )
+    else:
+        print(f'nothing was segmented; masks of before in {args.out_dir} stay')
     for failure in summary['failed']:
         print(f'not segmented: {failure["error"]}')
     counts = summary['counts']

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omh_mmseg.shipped import install_extra
 from omh_mmseg.utils.files import write_text
 
 try:
@@ -15,7 +16,7 @@ try:
     import tabulate  # noqa: F401  pandas draws Markdown with it
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"tables need {error.name}, which is not installed: pip install 'omh-mmseg[study]'", name=error.name
+        f'tables need {error.name}, which is not installed: {install_extra("study")}', name=error.name
     ) from error
 
 Row = Mapping[str, Any]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from omh_mmseg.shipped import install_extra
 from omh_mmseg.utils.tables import markdown_table, mean_and_spread, summarise, with_spreads, write_csv
 
 NAN = float('nan')
@@ -63,5 +64,5 @@ def test_the_package_needs_no_pandas_and_tables_name_the_extra(absent: str):
     ended = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
     last = ended.stderr.strip().splitlines()[-1]
     assert last == (
-        f"ModuleNotFoundError: tables need {absent}, which is not installed: pip install 'omh-mmseg[study]'"
+        f"ModuleNotFoundError: tables need {absent}, which is not installed: {install_extra('study')}"
     )

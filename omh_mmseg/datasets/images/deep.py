@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
+from omh_mmseg.shipped import install_extra
+
 TIFF_MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, PLANAR, FORMAT = 256, 257, 258, 262, 274, 277, 284, 339
 UNSIGNED, SIGNED = 1, 2
@@ -20,7 +22,7 @@ DEEP_COLOURS = re.compile(r'(RGB|RGBA|RGBX|LA|CMYK);16[A-Z]')
 """Pillow's names of 16-bit colours on disk, of which it keeps the upper 8 bits."""
 UNTOLD_DEPTH = ('JPEG2000', 'PPM')
 """Formats whose colours Pillow scales to 8 bits by the range in the file, without telling."""
-INSTALL = "pip install 'omh-mmseg[tiff]', which brings tifffile and its codecs"
+INSTALL = f'{install_extra("tiff")}, which brings tifffile and its codecs'
 
 
 @dataclass(frozen=True)

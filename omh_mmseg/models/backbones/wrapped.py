@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from omh_mmseg.registry import MODELS
+from omh_mmseg.shipped import install_extra
 
 TIMM_TYPE = 'TIMMBackbone'
 
@@ -25,7 +26,7 @@ def build_wrapped(config: dict[str, Any]) -> nn.Module:
     kind = config.get('type')
     if str(kind).rpartition('.')[2] == TIMM_TYPE and find_spec('timm') is None:
         raise ModuleNotFoundError(
-            f"Backbone type {kind!r} needs the library timm, which is not installed: pip install 'omh-mmseg[timm]'"
+            f'Backbone type {kind!r} needs the library timm, which is not installed: {install_extra("timm")}'
         )
     try:
         return MODELS.build(config)
