@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from omh_mmseg.datasets.fingerprint import model_fingerprint
 from omh_mmseg.models.backbones import FrozenBackbone, wrapped
 from omh_mmseg.models.prediction.code_maps import slide_averaged
 from omh_mmseg.registry import MODELS
+from omh_mmseg.shipped import install_extra
 from omh_mmseg.utils.digests import weights_digest
 
 BACKBONES = dict(
@@ -198,7 +200,7 @@ def test_weights_of_timm_from_a_file(tmp_path):
 @pytest.mark.parametrize('kind', ['mmpretrain.TIMMBackbone', 'TIMMBackbone'])
 def test_timm_missing(monkeypatch, kind):
     monkeypatch.setattr(wrapped, 'find_spec', lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"needs the library timm, .* pip install 'omh-mmseg\[timm\]'"):
+    with pytest.raises(ModuleNotFoundError, match=f'needs the library timm, .* {re.escape(install_extra("timm"))}'):
         FrozenBackbone(dict(type=kind, model_name='resnet18'))
 
 
