@@ -35,9 +35,8 @@ def floors(args: argparse.Namespace) -> tuple[Rows, list[Verdict]]:
         taken = interleave({what: lambda work=work: work}, repeats, warmup=int(repeats > 1), progress=what)
         rows.append(dict(what=what, batch=batch, **taken[what].times()))
     starts = [run(['-c', IMPORTS]) for _ in range(2 * args.starts)]
-    if starts:
-        cpu, wall = (1e3 * sum(each) / args.starts for each in zip(*starts))
-        rows.append(dict(what='imports of two commands', batch='', wall_ms=round(wall), cpu_ms=round(cpu)))
+    cpu, wall = (1e3 * sum(each) / args.starts for each in zip(*starts))
+    rows.append(dict(what='imports of two commands', batch='', wall_ms=round(wall), cpu_ms=round(cpu)))
     return rows, []
 
 

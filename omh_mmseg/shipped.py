@@ -119,12 +119,17 @@ def command_line(tool: str) -> str:
         process is itself a command that an installation brings; else ``omh-prepare``, or
         ``python -m omh_mmseg.commands...`` for what has no entry point.
     """
-    by_name = Path(sys.argv[0]).stem.startswith('omh-')
-    if not tool.endswith('.py') or (in_checkout() and not by_name):
+    if not tool.endswith('.py') or (in_checkout() and installed_command() is None):
         path = shlex.quote(from_here(shipped_folder('tools') / tool))
         return f'python {path}' if tool.endswith('.py') else path
     name = tool.removesuffix('.py')
     return f'omh-{name}' if name in ENTRY_POINTS else f'python -m omh_mmseg.commands.{name.replace("/", ".")}'
+
+
+def installed_command() -> str | None:
+    """The command that an installation brings and this process is, such as ``omh-train``; None for any other."""
+    called = Path(sys.argv[0]).stem
+    return called if called.startswith('omh-') else None
 
 
 def name_commands(text: str) -> str:

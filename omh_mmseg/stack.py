@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from omh_mmseg.shipped import in_checkout
+from omh_mmseg.shipped import in_checkout, install_extra
 
 
 class Release(NamedTuple):
@@ -56,7 +56,7 @@ FREE = (
 
 def install_command(family: str) -> str:
     """What installs the tested packages of a family: from the repository, or for an installed package its extra."""
-    return f'pip install -r requirements/{family}.txt' if in_checkout() else f"pip install 'omh-mmseg[{family}]'"
+    return f'pip install -r requirements/{family}.txt' if in_checkout() else install_extra(family)
 
 
 class StackError(ImportError):
@@ -254,11 +254,14 @@ def keep_imports() -> None:
     """Take all that loading the library imports out of the search for garbage, for the rest of the process.
 
     mmengine makes one for each data set that it builds, and Python one as it ends: a fifth of a second and more among
-    all of torch and mmseg. For a process of our own alone: what is garbage by then stays as well.
+    all of torch and mmseg. For a process of our own alone: what is garbage by then stays as well. Where the library is
+    loaded already, this is done at once.
     """
-    for finder in sys.meta_path:
-        if isinstance(finder, StackFinder):
-            finder.when_loaded.append(gc.freeze)
+    finder = next((one for one in sys.meta_path if isinstance(one, StackFinder)), None)
+    if finder is None:
+        gc.freeze()
+    else:
+        finder.when_loaded.append(gc.freeze)
 
 
 def load_when_needed(load: Callable[[], None]) -> None:

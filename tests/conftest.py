@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from loopback import Loopback, loopback  # noqa: E402
 
 from omh_mmseg.compat import import_yapf  # noqa: E402
+from omh_mmseg.stack import keep_imports  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN_FILES = ('stego_correlation.npz', 'cluster_lookup.npz', 'metrics.npz', 'dino_vit.npz')
@@ -37,7 +37,7 @@ def _configs_unformatted() -> Iterator[None]:
 @pytest.fixture(scope='session', autouse=True)
 def _imports_uncollected() -> None:
     """mmengine collects garbage for every data set, which takes a quarter of a second among all that is imported."""
-    gc.freeze()
+    keep_imports()
 
 
 @pytest.fixture(scope='session')

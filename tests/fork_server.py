@@ -8,7 +8,6 @@ request as JSON: ``words`` (a script and its arguments), ``folder`` to run in, `
 from __future__ import annotations
 
 import atexit
-import gc
 import json
 import os
 import runpy
@@ -17,6 +16,7 @@ import sys
 import traceback
 
 import omh_mmseg.apis  # noqa: F401  imports the mm packages, too
+from omh_mmseg.stack import keep_imports
 
 
 def child(words: list[str], folder: str, log: str, limit: int) -> None:
@@ -47,8 +47,7 @@ def child(words: list[str], folder: str, log: str, limit: int) -> None:
 
 def main() -> None:
     """Serve until stdin ends."""
-    # mmengine collects garbage for every data set, among all that is imported.
-    gc.freeze()
+    keep_imports()
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
+from omh_mmseg.shipped import installed_command
 from omh_mmseg.stack import keep_imports
 from omh_mmseg.utils.text import message_of
 
@@ -32,7 +32,6 @@ def start(
     try:
         status = run(args)
     except (ImportError, OSError, ValueError) as error:
-        called = Path(sys.argv[0]).stem
-        sys.exit(f'{called if called.startswith("omh-") else name}: {message_of(error)}')
+        sys.exit(f'{installed_command() or name}: {message_of(error)}')
     if status:
         sys.exit(status)

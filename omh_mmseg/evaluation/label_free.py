@@ -74,16 +74,6 @@ def image_gradients(image: Tensor, tolerance: int = TOLERANCE) -> Tensor:
     return F.max_pool2d(length, 2 * tolerance + 1, stride=1, padding=tolerance)[0]
 
 
-def boundary_agreement(labels: Tensor, gradients: Tensor) -> float:
-    """See `BoundaryAgreement`.
-
-    Args:
-        labels: Clusters (H, W).
-        gradients: Of the image, (H, W), see `image_gradients`.
-    """
-    return BoundaryAgreement(gradients).of(labels)
-
-
 class BoundaryAgreement:
     """Probability that a pixel on a cluster boundary has a larger image gradient than one that is on none.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import multiprocessing
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 
 from omh_mmseg.engine import launch
+from omh_mmseg.stack import keep_imports
 from omh_mmseg.utils.files import write_text
 
 try:
@@ -191,8 +191,7 @@ def _work(run: ProcessRun) -> None:
     """The other process: do the work, and leave the result or the error in a file."""
     import omh_mmseg  # noqa: F401  registers everything
 
-    # As commands do: mmengine looks for garbage among all that is imported whenever it builds a data set.
-    gc.freeze()
+    keep_imports()
     _end_with_the_parent()
     run.folder.mkdir(parents=True, exist_ok=True)
     with open(run.folder / CONSOLE, 'a', encoding='utf-8') as console, locked(run.folder):

@@ -186,6 +186,19 @@ def test_results_of_two_models_are_not_mixed(inferencer, folder, tmp_path, monke
     assert {'overlays/a.jpg', 'overlays/b.jpg'} <= files(out)
 
 
+def test_where_nothing_can_be_segmented_all_stays(inferencer, folder, tmp_path):
+    """Of another model's predictions; in a new folder the summary says why there are none."""
+    out, broken = tmp_path / 'out', tmp_path / 'broken.png'
+    broken.write_text('no image')
+    predict_images(inferencer(), find_images(folder), out, folder)
+    before = {file: (out / file).read_bytes() for file in files(out)}
+    summary = predict_images(inferencer(flip=True), [str(broken)], out)
+    assert summary['counts'] == dict(segmented=0, failed=1, skipped=0, found=1)
+    assert {file: (out / file).read_bytes() for file in files(out)} == before
+    predict_images(inferencer(flip=True), [str(broken)], tmp_path / 'new')
+    assert json.loads((tmp_path / 'new/summary.json').read_text())['failed'][0]['image'] == str(broken)
+
+
 def test_a_summary_that_lists_other_files_removes_none(inferencer, folder, tmp_path):
     out, photo = tmp_path / 'out', folder / 'a.png'
     out.mkdir()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from omh_mmseg.evaluation.label_free import (
-    boundary_agreement,
+    BoundaryAgreement,
     cluster_boundaries,
     effective_clusters,
     image_gradients,
@@ -54,18 +54,18 @@ def test_boundaries_on_edges_against_all_pairs_of_pixels() -> None:
     edges = cluster_boundaries(labels)
     on, off = gradients[edges][:, None], gradients[~edges][None]
     expected = ((on > off).double() + (on == off).double() / 2).mean()
-    assert boundary_agreement(labels, gradients) == pytest.approx(float(expected))
+    assert BoundaryAgreement(gradients).of(labels) == pytest.approx(float(expected))
 
 
 def test_boundaries_that_follow_the_image_and_ones_that_do_not() -> None:
     image = torch.zeros(3, 32, 32)
     image[:, :, 10:] = 1
     gradients, labels = image_gradients(image), torch.zeros(32, 32, dtype=torch.long)
-    assert math.isnan(boundary_agreement(labels, gradients))
+    assert math.isnan(BoundaryAgreement(gradients).of(labels))
     labels[:, 10:] = 1
     # Of 30 columns without a boundary four have the gradient of the two that have it.
-    assert boundary_agreement(labels, gradients) == pytest.approx(28 / 30)
+    assert BoundaryAgreement(gradients).of(labels) == pytest.approx(28 / 30)
     away = torch.zeros_like(labels)
     away[:, 25:] = 1
-    assert boundary_agreement(away, gradients) < 0.5
-    assert boundary_agreement(away, torch.ones(32, 32)) == 0.5
+    assert BoundaryAgreement(gradients).of(away) < 0.5
+    assert BoundaryAgreement(torch.ones(32, 32)).of(away) == 0.5

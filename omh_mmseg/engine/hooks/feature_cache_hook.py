@@ -25,12 +25,9 @@ from omh_mmseg.registry import HOOKS
 from omh_mmseg.utils.checks import POSITIVE, STEPS, ranges
 from omh_mmseg.utils.generators import seeded
 
-LOADER_OPTIONS = (
-    'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context', 'generator',
-    'prefetch_factor', 'persistent_workers',
-)  # fmt: skip
 OF_WORKERS = ('num_workers', 'timeout', 'multiprocessing_context', 'prefetch_factor', 'persistent_workers')
-"""Those that belong to a number of workers."""
+"""Options of a loader that belong to its number of workers."""
+LOADER_OPTIONS = (*OF_WORKERS, 'collate_fn', 'pin_memory', 'worker_init_fn', 'generator')
 
 
 @HOOKS.register_module()
@@ -163,12 +160,11 @@ class FeatureCacheHook(Hook):
         """Let a loop load from another data set of the same items."""
         if pairs:
             pairs[-1].dataset = dataset
-        alone = isinstance(dataset, CachedFeatures) and not dataset.images
-        alone = alone and not any(each.reads_images for each in pairs)
+        images = not isinstance(dataset, CachedFeatures) or dataset.images or any(each.reads_images for each in pairs)
         # Other samplers' items draw from the generators of the process that loads them.
         same = split != 'train' or isinstance(loop.dataloader.sampler, SeededInfiniteSampler)
         workers = self._own_workers.setdefault(split, {name: getattr(loop.dataloader, name) for name in OF_WORKERS})
-        if alone and same and self.workers not in (None, workers['num_workers']):
+        if not images and same and self.workers not in (None, workers['num_workers']):
             workers = dict(num_workers=self.workers)
         reload_loop(runner, loop, split, pairs[0] if pairs else dataset, workers)
 

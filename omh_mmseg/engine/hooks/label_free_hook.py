@@ -46,7 +46,6 @@ class LabelFreeHook(Hook):
         self.when = when
         self.images = images
         self._datasets: dict[str, Any] = {}
-        self._measuring: MeasuringPredictor | None = None
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Measure the validation split as it is predicted, where that is certain to be wanted."""
@@ -67,9 +66,7 @@ class LabelFreeHook(Hook):
     def _begin(self, runner: Runner, loop: Any) -> None:
         """Have a model in one process measured while it predicts images that have no labels."""
         model, dataset = model_of(runner), loop.dataloader.dataset
-        if isinstance(getattr(model, 'predictor', None), MeasuringPredictor):  # of an evaluation that was cut off
-            model.predictor = model.predictor.predictor
-        self._measuring = None
+        _taken_out(model)  # of an evaluation that was cut off
         possible = isinstance(model, PredictingSegmentor) and isinstance(dataset, FileSegDataset)
         if self.when == 'never' or not possible or get_dist_info()[1] > 1:
             return
@@ -80,13 +77,10 @@ class LabelFreeHook(Hook):
             numbers = evenly_spread(len(dataset), self.images)
             wanted = {dataset.get_data_info(number)['img_path'] for number in numbers}
             if len(wanted) == len(numbers):
-                self._measuring = MeasuringPredictor(model.predictor, LabelFreeMeter(model), wanted)
-                model.predictor = self._measuring
+                model.predictor = MeasuringPredictor(model.predictor, LabelFreeMeter(model), wanted)
 
     def _end(self, runner: Runner, split: str, metrics: dict[str, float] | None) -> None:
-        measuring, self._measuring = self._measuring, None
-        if measuring is not None:
-            model_of(runner).predictor = measuring.predictor
+        measuring = _taken_out(model_of(runner))
         # mmseg's --tta wraps the model.
         model = getattr(model_of(runner), 'module', model_of(runner))
         if self.when == 'never' or metrics is None or not hasattr(model, 'prediction_code'):
@@ -120,3 +114,12 @@ class LabelFreeHook(Hook):
                     inner['pipeline'] = runner.cfg.plain_pipeline
             self._datasets[split] = DATASETS.build(config)
         return self._datasets[split]
+
+
+def _taken_out(model: Any) -> MeasuringPredictor | None:
+    """The measuring predictor of a model, which predicts by its own again; None where it does."""
+    measuring = getattr(model, 'predictor', None)
+    if not isinstance(measuring, MeasuringPredictor):
+        return None
+    model.predictor = measuring.predictor
+    return measuring

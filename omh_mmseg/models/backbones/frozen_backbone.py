@@ -247,7 +247,8 @@ class FrozenBackbone(BaseModule):
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         taps = self._taps_in_precision(images, keys, attention, attended)
-        return inside(taps, images, frame, token_layout(self.backbone)) if frame else taps
+        taps = inside(taps, images, frame, token_layout(self.backbone)) if frame else taps
+        return taps._replace(features=taps.features.contiguous())  # as from a cache: other layouts round otherwise
 
     def _taps_in_precision(
         self, images: Tensor, keys: bool, attention: str | None, attended: int | None
